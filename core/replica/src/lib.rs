@@ -1,0 +1,3 @@
+//! The replication state machine of EntglDb.
+pub mod id;
+pub mod limits;

@@ -1,0 +1,95 @@
+//! Every limit of the engine, named once.
+//!
+//! A value over a limit is refused with a typed error that names the limit; nothing is lost and nothing is half done.
+//! Sizes are in bytes, times in milliseconds, unless the name says otherwise.
+
+/// Longest document key, in bytes of UTF-8.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Longest collection name, in bytes of UTF-8.
+pub const COLLECTION_BYTES_MAX: usize = 128;
+/// Longest label of a node, in bytes of UTF-8.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Largest document that a node captures or takes, unless its configuration says otherwise.
+pub const PAYLOAD_BYTES_DEFAULT: usize = 1 << 20;
+/// Largest document that a configuration may allow.
+pub const PAYLOAD_BYTES_HARD: usize = 15 << 20;
+/// Deepest nesting of a JSON document.
+pub const JSON_DEPTH_MAX: usize = 64;
+
+/// Most changes in one unit (what is captured at once and stays whole on its way).
+pub const UNIT_CHANGES_MAX: usize = 4096;
+/// Most payload bytes in one unit: a unit and its framing fit one frame of the default size. A single larger
+/// document is a unit of its own.
+pub const UNIT_BYTES_MAX: usize = (4 << 20) - (768 << 10);
+/// A gap between write times that starts a new unit in a backlog, so that old edits do not borrow a young stamp.
+pub const UNIT_GAP_MS: u64 = 1000;
+/// The author signs its head at least once in so many entries of a log.
+pub const SIGN_EVERY_ENTRIES: u64 = 512;
+
+/// Most entries in one page (the batch that a receiver applies in one transaction).
+pub const PAGE_ENTRIES_MAX: usize = 4096;
+/// A page stops growing at this many entries: small enough that applying one holds the write lock for about 20 ms.
+pub const PAGE_ENTRIES_TARGET: usize = 1024;
+/// A page stops growing at this many payload bytes.
+pub const PAGE_BYTES_TARGET: usize = 512 << 10;
+/// Most pages that may be on their way to one peer, not yet acknowledged.
+pub const PAGES_IN_FLIGHT_MAX: usize = 4;
+/// Most logs named in one vector message; a longer vector is sent in parts.
+pub const VECTOR_LOGS_MAX: usize = 4096;
+/// Most collections in one node's interest.
+pub const INTEREST_MAX: usize = 256;
+/// Links that a node takes pushed entries from at the same time; the others repair through digests.
+pub const PUSH_LINKS_MAX: usize = 6;
+
+/// Largest message before authentication.
+pub const PRE_AUTH_BYTES_MAX: usize = 1 << 10;
+/// Largest message before authentication when it carries a token.
+pub const PRE_AUTH_TOKEN_BYTES_MAX: usize = 8 << 10;
+/// Largest frame, unless the configuration says otherwise.
+pub const FRAME_BYTES_DEFAULT: usize = 4 << 20;
+/// Largest frame that a configuration may allow.
+pub const FRAME_BYTES_HARD: usize = 16 << 20;
+/// Most bytes of received frames waiting for the engine, over all links.
+pub const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
+/// Frames smaller than this are sent uncompressed.
+pub const COMPRESS_FROM_BYTES: usize = 1 << 10;
+/// A compressed frame may declare at most this raw length plus [`EXPANSION_RATIO_MAX`] times its own.
+pub const EXPANSION_BASE_BYTES: usize = 64 << 10;
+/// See [`EXPANSION_BASE_BYTES`].
+pub const EXPANSION_RATIO_MAX: usize = 256;
+
+/// Peers that a node remembers.
+pub const PEERS_MAX: usize = 1024;
+/// Authenticated links at the same time.
+pub const SESSIONS_MAX: usize = 256;
+/// Links in the handshake at the same time.
+pub const PRE_AUTH_MAX: usize = 64;
+/// Links in the handshake at the same time from one address.
+pub const PRE_AUTH_PER_ADDRESS_MAX: usize = 8;
+/// Frames waiting to be written to one link; a link that falls further behind is closed and catches up later.
+pub const SEND_QUEUE_FRAMES_MAX: usize = 64;
+
+/// The whole handshake.
+pub const HANDSHAKE_MS: u64 = 5_000;
+/// Silence after which a link is pinged.
+pub const PING_AFTER_MS: u64 = 30_000;
+/// Silence after which a link is dropped.
+pub const DROP_AFTER_MS: u64 = 90_000;
+/// A frame that has begun must be complete within this time.
+pub const FRAME_MS: u64 = 30_000;
+/// Wait for a peer to acknowledge a page before the link is closed.
+pub const ACK_MS: u64 = 120_000;
+/// First wait before dialling again.
+pub const DIAL_BACKOFF_FIRST_MS: u64 = 1_000;
+/// Longest wait before dialling again.
+pub const DIAL_BACKOFF_MAX_MS: u64 = 60_000;
+/// Time between digests on a link, unless the configuration says otherwise.
+pub const SYNC_INTERVAL_MS: u64 = 2_000;
+/// A remote entry further ahead of the wall clock than this is not yet accepted.
+pub const MAX_SKEW_MS: u64 = 300_000;
+/// Wait before an entry that was refused for its stamp is offered again.
+pub const SKEW_RETRY_MS: u64 = 5_000;
+/// Wait before a log is taken again from a peer that sent bad entries of it.
+pub const BAD_LOG_RETRY_MS: u64 = 60_000;
+/// How long a losing version stays in the conflict list.
+pub const CONFLICT_KEEP_MS: u64 = 24 * 3_600_000;
