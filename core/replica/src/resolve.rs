@@ -1,0 +1,152 @@
+//! Which version of a document stands, and whether two versions were made without knowledge of each other.
+//!
+//! Last write wins over puts and deletes alike: the greater [`Stamp`] stands. That is a join (commutative, associative,
+//! idempotent), so nodes that have the same entries have the same rows, whatever order they came in.
+//!
+//! Stamps alone cannot tell an edit of a version from an edit beside it. `replaces` can: two versions conflict if neither
+//! replaces the other, directly or through versions in between.
+
+use bytes::Bytes;
+
+use crate::clock::Stamp;
+use crate::id::DocId;
+use crate::version::Hash;
+
+/// What a node knows of a document: the stamp of the version that stands, and the hash of its content.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// Stamp of the version that stands.
+    pub stamp: Stamp,
+    /// Hash of its content; `None` for a tombstone.
+    pub content: Option<Hash>,
+}
+
+/// Whether a version takes the place of the row. Equal stamps are the same version.
+#[must_use]
+pub fn takes_over(row: Option<&Row>, stamp: &Stamp) -> bool {
+    row.is_none_or(|row| *stamp > row.stamp)
+}
+
+/// A version as the oplog has it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Version {
+    /// The version that it replaced.
+    pub replaces: Option<Stamp>,
+    /// Its content; `None` for a delete.
+    pub content: Option<Bytes>,
+}
+
+/// How an older version of a document relates to a younger one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Relation {
+    /// The younger was made from the older: nothing is lost.
+    Succession,
+    /// Neither author knew the other's version.
+    Conflict,
+    /// It depends on a version that has not arrived yet.
+    Unknown {
+        /// That version.
+        missing: Stamp,
+    },
+}
+
+/// Most steps of a walk back through replaced versions. A document rewritten more often than that between two versions
+/// that arrive out of order is reported as a conflict: too much noise is better than silence.
+const WALK_MAX: usize = 1024;
+
+/// Follows `replaces` from the younger version back towards the older.
+///
+/// `younger_replaces` is what the younger version replaced; `version_of` answers, for a stamp, whether that version is
+/// known and what it replaced.
+///
+/// # Errors
+/// Those of `version_of`.
+pub fn relation<E>(
+    older: Stamp,
+    younger_replaces: Option<Stamp>,
+    mut version_of: impl FnMut(Stamp) -> Result<Option<Option<Stamp>>, E>,
+) -> Result<Relation, E> {
+    let mut at = younger_replaces;
+    for _ in 0..WALK_MAX {
+        match at {
+            Some(stamp) if stamp == older => return Ok(Relation::Succession),
+            Some(stamp) if stamp > older => match version_of(stamp)? {
+                Some(replaced) => at = replaced,
+                None => return Ok(Relation::Unknown { missing: stamp }),
+            },
+            // Each step goes back in time: the older version cannot come any more.
+            _ => return Ok(Relation::Conflict),
+        }
+    }
+    Ok(Relation::Conflict)
+}
+
+/// A version in the conflict list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Side {
+    /// When and who.
+    pub stamp: Stamp,
+    /// The content; `None` for a delete.
+    pub content: Option<Bytes>,
+}
+
+/// Two versions of a document made without knowledge of each other. The younger stands, the older is kept here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Conflict {
+    /// The document.
+    pub doc: DocId,
+    /// The version that won.
+    pub winner: Side,
+    /// The version that lost.
+    pub loser: Side,
+    /// A version that must arrive before it is certain that this is a conflict; `None` once it is certain.
+    pub missing: Option<Stamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Hlc;
+    use crate::id::NodeId;
+    use std::collections::BTreeMap;
+    use std::convert::Infallible;
+
+    fn stamp(time: u64) -> Stamp {
+        Stamp { hlc: Hlc(time), node: NodeId([time as u8; 32]) }
+    }
+
+    fn related(older: u64, younger_replaces: Option<u64>, known: &[(u64, Option<u64>)]) -> Relation {
+        let known: BTreeMap<u64, Option<u64>> = known.iter().copied().collect();
+        let version_of =
+            |s: Stamp| Ok::<_, Infallible>(known.get(&s.hlc.0).map(|replaced| replaced.map(stamp)));
+        relation(stamp(older), younger_replaces.map(stamp), version_of).unwrap()
+    }
+
+    #[test]
+    fn a_version_that_replaces_another_directly_or_through_others_does_not_conflict_with_it() {
+        assert_eq!(related(1, Some(1), &[]), Relation::Succession);
+        assert_eq!(related(1, Some(5), &[(5, Some(3)), (3, Some(1))]), Relation::Succession);
+    }
+
+    #[test]
+    fn versions_made_apart_conflict() {
+        assert_eq!(related(2, None, &[]), Relation::Conflict);
+        assert_eq!(related(2, Some(1), &[]), Relation::Conflict);
+        assert_eq!(related(2, Some(5), &[(5, Some(1))]), Relation::Conflict);
+    }
+
+    #[test]
+    fn a_version_on_the_way_that_has_not_arrived_leaves_it_open() {
+        assert_eq!(related(1, Some(5), &[]), Relation::Unknown { missing: stamp(5) });
+        assert_eq!(related(1, Some(5), &[(5, Some(3))]), Relation::Unknown { missing: stamp(3) });
+    }
+
+    #[test]
+    fn the_greater_stamp_stands_and_the_same_version_again_changes_nothing() {
+        let row = Row { stamp: stamp(3), content: None };
+        assert!(takes_over(None, &stamp(1)));
+        assert!(takes_over(Some(&row), &stamp(4)));
+        assert!(!takes_over(Some(&row), &stamp(3)));
+        assert!(!takes_over(Some(&row), &stamp(2)));
+    }
+}
