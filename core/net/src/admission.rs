@@ -1,0 +1,141 @@
+//! Places for connections that have not authenticated yet.
+//!
+//! Strangers can open connections faster than they time out. So places are few, and a newcomer takes the place of the
+//! oldest: an honest handshake is over in milliseconds, while what dribbles or says nothing is old by then. Authenticated
+//! links have places of their own, which strangers cannot take.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use entgldb_replica::limits::{PRE_AUTH_MAX, PRE_AUTH_PER_ADDRESS_MAX};
+use tokio::sync::oneshot;
+
+#[derive(Clone, Default)]
+pub(crate) struct Admission(Arc<Mutex<Places>>);
+
+#[derive(Default)]
+struct Places {
+    next: u64,
+    /// By age, oldest first.
+    taken: BTreeMap<u64, Place>,
+}
+
+struct Place {
+    origin: IpAddr,
+    /// Dropped to tell the holder to go.
+    _hold: oneshot::Sender<()>,
+}
+
+/// A held place; dropping it gives it back.
+pub(crate) struct Admitted {
+    admission: Admission,
+    number: u64,
+    pushed_out: oneshot::Receiver<()>,
+}
+
+impl Admission {
+    /// Gives a newcomer a place, the oldest one if none is free.
+    pub(crate) fn admit(&self, address: IpAddr) -> Admitted {
+        let origin = origin(address);
+        let (hold, pushed_out) = oneshot::channel();
+        let mut places = self.lock();
+        let same = || places.taken.iter().filter(|(_, place)| place.origin == origin);
+        let oldest = if same().count() >= PRE_AUTH_PER_ADDRESS_MAX {
+            same().next().map(|(number, _)| *number)
+        } else if places.taken.len() >= PRE_AUTH_MAX {
+            places.taken.keys().next().copied()
+        } else {
+            None
+        };
+        if let Some(oldest) = oldest {
+            places.taken.remove(&oldest);
+        }
+        let number = places.next;
+        places.next += 1;
+        places.taken.insert(number, Place { origin, _hold: hold });
+        Admitted { admission: self.clone(), number, pushed_out }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Admitted {
+    /// Returns when a newcomer has taken the place.
+    pub(crate) async fn pushed_out(&mut self) {
+        // Nothing is ever sent: the sender only goes away.
+        let _ = (&mut self.pushed_out).await;
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.admission.lock().taken.remove(&self.number);
+    }
+}
+
+/// What counts as one address: whoever has an IPv6 address usually has all of its /64.
+fn origin(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn v4(last: u8) -> IpAddr {
+        Ipv4Addr::new(10, 0, 0, last).into()
+    }
+
+    fn is_pushed_out(admitted: &mut Admitted) -> bool {
+        !matches!(admitted.pushed_out.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+    }
+
+    #[test]
+    fn the_ninth_from_one_address_takes_the_place_of_the_first_and_leaves_others_alone() {
+        let admission = Admission::default();
+        let mut other = admission.admit(v4(1));
+        let mut same: Vec<_> = (0..=PRE_AUTH_PER_ADDRESS_MAX).map(|_| admission.admit(v4(2))).collect();
+        assert!(is_pushed_out(&mut same[0]));
+        assert!(same[1..].iter_mut().all(|admitted| !is_pushed_out(admitted)));
+        assert!(!is_pushed_out(&mut other));
+    }
+
+    #[test]
+    fn when_all_places_are_taken_the_oldest_of_all_goes() {
+        let admission = Admission::default();
+        let mut all: Vec<_> = (0..PRE_AUTH_MAX).map(|n| admission.admit(v4((n / 4) as u8))).collect();
+        assert!(!is_pushed_out(&mut all[0]));
+        let _newcomer = admission.admit(v4(200));
+        assert!(is_pushed_out(&mut all[0]));
+        assert!(!is_pushed_out(&mut all[1]));
+        assert_eq!(admission.lock().taken.len(), PRE_AUTH_MAX);
+    }
+
+    #[test]
+    fn a_place_that_is_given_back_is_free_again() {
+        let admission = Admission::default();
+        let mut first = admission.admit(v4(1));
+        for _ in 0..100 {
+            drop(admission.admit(v4(1)));
+        }
+        assert!(!is_pushed_out(&mut first));
+        drop(first);
+        assert!(admission.lock().taken.is_empty());
+    }
+
+    #[test]
+    fn one_ipv6_network_counts_as_one_address_and_a_mapped_ipv4_address_as_itself() {
+        let v6 = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(origin(v6("2001:db8::1")), origin(v6("2001:db8::ffff:1")));
+        assert_ne!(origin(v6("2001:db8::1")), origin(v6("2001:db8:0:1::1")));
+        assert_eq!(origin(v6("::ffff:10.0.0.2")), v4(2));
+    }
+}

@@ -1,0 +1,181 @@
+//! The receiving half of a link: records to frames, frames to the sink, and the deadlines of the peer.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+use entgldb_replica::id::LinkId;
+use tokio::io::AsyncReadExt;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::budget::InFlight;
+use crate::codec;
+use crate::event::{CloseReason, Frame, NetEvent};
+use crate::frame::{CLOSE, FrameDecoder, FrameError, PING, PONG, SESSION_KINDS, WireFrame};
+use crate::handshake::close_text;
+use crate::record::{LENGTH_BYTES, Opener};
+use crate::shared::Shared;
+use crate::traffic::count;
+use crate::writer::Signals;
+
+/// Room for one read: a whole record of the largest kind.
+const READ_BYTES: usize = LENGTH_BYTES + u16::MAX as usize;
+
+pub(crate) struct Reader {
+    link: LinkId,
+    shared: Arc<Shared>,
+    signals: Arc<Signals>,
+    stream: OwnedReadHalf,
+    opener: Opener,
+    received: BytesMut,
+    frames: FrameDecoder,
+    /// When something came last.
+    heard: Instant,
+    /// Whether the peer was pinged since.
+    pinged: bool,
+    /// When the frame or record that is not complete yet began.
+    begun: Option<Instant>,
+}
+
+impl Reader {
+    pub(crate) fn new(
+        link: LinkId,
+        shared: Arc<Shared>,
+        signals: Arc<Signals>,
+        stream: OwnedReadHalf,
+        opener: Opener,
+    ) -> Self {
+        let frames = shared.local.decoder();
+        let received = BytesMut::new();
+        let heard = Instant::now();
+        Self { link, shared, signals, stream, opener, received, frames, heard, pinged: false, begun: None }
+    }
+
+    /// Delivers frames until the link ends; returns why it did.
+    pub(crate) async fn run(&mut self) -> CloseReason {
+        let Err(reason) = self.read_until_the_end().await;
+        reason
+    }
+
+    /// Reads and forgets what still comes, so that closing the socket does not destroy our parting word on its way.
+    pub(crate) async fn drain(&mut self) {
+        let mut scratch = vec![0; READ_BYTES];
+        while matches!(self.stream.read(&mut scratch).await, Ok(bytes) if bytes > 0) {}
+    }
+
+    async fn read_until_the_end(&mut self) -> Result<Infallible, CloseReason> {
+        loop {
+            self.read().await?;
+            while let Some(record_bytes) = self.whole_record()? {
+                self.open(record_bytes)?;
+                while let Some(frame) = self.frames.next()? {
+                    self.handle(frame).await?;
+                    self.begun = None;
+                }
+            }
+            let is_mid = self.frames.is_mid_frame() || !self.received.is_empty();
+            self.begun = is_mid.then(|| self.begun.unwrap_or(self.heard));
+        }
+    }
+
+    /// Waits for bytes or for the first deadline.
+    async fn read(&mut self) -> Result<(), CloseReason> {
+        let timing = &self.shared.timing;
+        self.received.reserve(READ_BYTES);
+        loop {
+            let silent = self.heard + timing.drop_after;
+            let ping = self.heard + timing.ping_after;
+            let late = self.begun.map(|begun| begun + timing.frame);
+            let quiet = if self.pinged { silent } else { ping.min(silent) };
+            let deadline = late.map_or(quiet, |late| late.min(quiet));
+            match timeout_at(deadline, self.stream.read_buf(&mut self.received)).await {
+                Ok(Ok(0)) => return Err(CloseReason::Truncated),
+                Ok(Ok(bytes)) => {
+                    count(&self.shared.counters.wire_bytes_in, bytes);
+                    self.heard = Instant::now();
+                    self.pinged = false;
+                    return Ok(());
+                }
+                Ok(Err(error)) => return Err(CloseReason::Io(error.kind())),
+                Err(_) if late == Some(deadline) => return Err(CloseReason::FrameTimeout),
+                Err(_) if silent == deadline => return Err(CloseReason::Silent),
+                Err(_) => {
+                    self.signals.ping();
+                    self.pinged = true;
+                }
+            }
+        }
+    }
+
+    /// The size of the record at the front, without its length, if all of it is there.
+    fn whole_record(&self) -> Result<Option<usize>, FrameError> {
+        let Some(length) = self.received.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+        let record_bytes = usize::from(u16::from_be_bytes(*length));
+        if Opener::plain_bytes(record_bytes).unwrap_or(0) == 0 {
+            return Err(FrameError::Record);
+        }
+        Ok((self.received.len() >= LENGTH_BYTES + record_bytes).then_some(record_bytes))
+    }
+
+    fn open(&mut self, record_bytes: usize) -> Result<(), CloseReason> {
+        let plain_bytes = Opener::plain_bytes(record_bytes).ok_or(FrameError::Record)?;
+        let sealed = &self.received[LENGTH_BYTES..LENGTH_BYTES + record_bytes];
+        let opener = &mut self.opener;
+        self.frames
+            .receive(plain_bytes, |plain| opener.open(sealed, plain))
+            .map_err(|_| CloseReason::Tampered)?;
+        self.received.advance(LENGTH_BYTES + record_bytes);
+        Ok(())
+    }
+
+    async fn handle(&mut self, frame: WireFrame) -> Result<(), CloseReason> {
+        match frame.kind {
+            SESSION_KINDS.. => self.deliver(frame).await,
+            CLOSE if frame.codec.is_none() => Err(CloseReason::Peer(close_text(&frame.body))),
+            PING | PONG if frame.raw_bytes > 0 || frame.codec.is_some() => Err(FrameError::BodyLength.into()),
+            PING => {
+                self.signals.pong();
+                Ok(())
+            }
+            PONG => Ok(()),
+            kind => Err(FrameError::Kind(kind).into()),
+        }
+    }
+
+    async fn deliver(&mut self, frame: WireFrame) -> Result<(), CloseReason> {
+        let permit = self.wait_for_budget(frame.raw_bytes).await;
+        let WireFrame { kind, codec, raw_bytes, body } = frame;
+        let body = match codec {
+            None => body,
+            Some(codec) if codec::is_slow(codec, raw_bytes) => {
+                tokio::task::spawn_blocking(move || codec::decompress(codec, &body, raw_bytes))
+                    .await
+                    .map_err(|_| CloseReason::Internal)??
+            }
+            Some(codec) => codec::decompress(codec, &body, raw_bytes)?,
+        };
+        count(&self.shared.counters.frames_in, 1);
+        count(&self.shared.counters.raw_bytes_in, body.len());
+        let frame = Frame { kind, body, compress: codec.is_some() };
+        (self.shared.sink)(NetEvent::Frame { link: self.link, frame, permit });
+        Ok(())
+    }
+
+    /// While the engine is behind, we read nothing and so answer no ping; the peer must still hear that we are alive.
+    async fn wait_for_budget(&mut self, body_bytes: usize) -> InFlight {
+        let mut taken = pin!(self.shared.budget.take(body_bytes));
+        loop {
+            tokio::select! {
+                biased;
+                permit = &mut taken => {
+                    // The wait was ours: it does not count as silence of the peer.
+                    self.heard = Instant::now();
+                    return permit;
+                }
+                () = sleep(self.shared.timing.ping_after) => self.signals.pong(),
+            }
+        }
+    }
+}
