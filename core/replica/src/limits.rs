@@ -23,8 +23,6 @@ pub const UNIT_CHANGES_MAX: usize = 4096;
 pub const UNIT_BYTES_MAX: usize = (4 << 20) - (768 << 10);
 /// A gap between write times that starts a new unit in a backlog, so that old edits do not borrow a young stamp.
 pub const UNIT_GAP_MS: u64 = 1000;
-/// The author signs its head at least once in so many entries of a log.
-pub const SIGN_EVERY_ENTRIES: u64 = 512;
 
 /// Most entries in one page (the batch that a receiver applies in one transaction).
 pub const PAGE_ENTRIES_MAX: usize = 4096;

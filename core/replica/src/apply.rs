@@ -1,0 +1,319 @@
+//! From changes to commits: what a step will make durable, decided before anything is written.
+//!
+//! [`plan_local`] turns captured changes into signed entries; [`plan_remote`] joins checked entries into the rows. Both
+//! read the store and leave it alone: the result is one [`Commit`].
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::clock::{Clock, Hlc, Stamp, WallMillis};
+use crate::entry::{AuthorKey, Entry, Op, SignedHead};
+use crate::fingerprint::Fingerprint;
+use crate::id::{Collection, DocId, Incarnation, LogId, NodeId, PublicKey, sha256};
+use crate::oplog::Logs;
+use crate::resolve::{Conflict, Relation, Row, Side, Version, relation, takes_over};
+use crate::store::{Appended, Change, Commit, ConflictWrite, Drain, Guard, RowWrite, Store};
+use crate::version::Hash;
+
+/// Most conflicts that wait for a version to arrive; beyond that a new one counts as certain.
+const OPEN_CONFLICTS_MAX: usize = 10_000;
+
+/// Who commits, with what it needs to do so.
+pub(crate) struct Author<'a> {
+    pub(crate) key: &'a AuthorKey,
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: Incarnation,
+}
+
+impl Author<'_> {
+    fn commit(&self, guard: Guard, clock: Hlc, wall: WallMillis) -> Commit {
+        Commit {
+            owner: (self.node, self.incarnation),
+            guard,
+            clock,
+            wall,
+            appended: Vec::new(),
+            authors: Vec::new(),
+            rows: Vec::new(),
+            fingerprints: Vec::new(),
+            conflicts: Vec::new(),
+            drained: None,
+        }
+    }
+}
+
+/// Turns one look into the outbox into a commit. Changes that leave a document as its row says are not changes: that is
+/// how an echo, or a write that was undone before it was seen, ends here.
+pub(crate) fn plan_local<S: Store>(
+    store: &mut S,
+    logs: &Logs,
+    clock: &Clock,
+    author: &Author<'_>,
+    wall: WallMillis,
+    drain: &Drain,
+) -> Result<Commit, S::Error> {
+    let docs: Vec<DocId> = drain.changes.iter().map(|change| change.doc.clone()).collect();
+    let rows = store.rows(&docs)?;
+    let mut changed: Vec<(&Change, Option<Row>, Option<Hash>)> = Vec::with_capacity(rows.len());
+    for (change, row) in drain.changes.iter().zip(rows) {
+        let hash = change.content.as_ref().map(|content| Hash(sha256(content)));
+        if row.map_or(hash.is_some(), |row| row.content != hash) {
+            changed.push((change, row, hash));
+        }
+    }
+    let mut commit = author.commit(Guard::None, clock.last(), wall);
+    commit.drained = drain.mark;
+    if changed.is_empty() {
+        return Ok(commit);
+    }
+    let mut hlc = Hlc::default();
+    for (change, row, _) in &changed {
+        hlc = hlc.max(clock.stamp(change.written, wall));
+        hlc = hlc.max(row.map_or(hlc, |row| row.stamp.hlc.next()));
+    }
+    commit.clock = hlc;
+    let stamp = Stamp { hlc, node: author.node };
+    for (change, before, content) in &changed {
+        let row = Row { stamp, content: *content };
+        commit.rows.push(RowWrite { doc: change.doc.clone(), row, before: *before, apply: None });
+    }
+    commit.fingerprints = row_digests(logs, &commit.rows);
+    commit.appended = sign_runs(logs, author, hlc, &changed);
+    if logs.key_of(&author.node).is_none() {
+        commit.authors.push(author.key.public_key());
+    }
+    Ok(commit)
+}
+
+fn sign_runs(
+    logs: &Logs,
+    author: &Author<'_>,
+    hlc: Hlc,
+    changed: &[(&Change, Option<Row>, Option<Hash>)],
+) -> Vec<Appended> {
+    let mut by_collection: BTreeMap<&Collection, Vec<_>> = BTreeMap::new();
+    for change in changed {
+        by_collection.entry(&change.0.doc.0).or_default().push(change);
+    }
+    let sign = |(collection, changes): (&Collection, Vec<&(&Change, Option<Row>, Option<Hash>)>)| {
+        let log =
+            LogId { author: author.node, incarnation: author.incarnation, collection: collection.clone() };
+        let mut chain = logs.chain(&log);
+        let link = |(change, before, _): &(&Change, Option<Row>, Option<Hash>)| {
+            let entry = Entry {
+                seq: chain.head().seq.next(),
+                hlc,
+                replaces: before.map(|row| row.stamp),
+                op: if change.content.is_some() { Op::Put } else { Op::Delete },
+                key: change.doc.1.clone(),
+                payload: change.content.clone().unwrap_or_default(),
+            };
+            chain.link(entry).expect("an own entry continues its own log and is younger than all it saw")
+        };
+        let entries = changes.into_iter().map(link).collect();
+        let signed = SignedHead::sign(author.key, &log, chain.head(), hlc);
+        Appended { log, entries, signed }
+    };
+    by_collection.into_iter().map(sign).collect()
+}
+
+/// Fingerprints of the collections after these rows are written.
+fn row_digests(logs: &Logs, rows: &[RowWrite]) -> Vec<(Collection, Fingerprint)> {
+    let mut digests: BTreeMap<&Collection, Fingerprint> = BTreeMap::new();
+    for write in rows {
+        let (collection, key) = &write.doc;
+        let digest = digests.entry(collection).or_insert_with(|| logs.row_digest(collection));
+        if let Some(before) = &write.before {
+            digest.remove(Fingerprint::of_row(key, &before.stamp));
+        }
+        digest.add(Fingerprint::of_row(key, &write.row.stamp));
+    }
+    digests.into_iter().map(|(collection, digest)| (collection.clone(), digest)).collect()
+}
+
+/// Conflicts that are not certain yet, by document.
+pub(crate) type OpenConflicts = BTreeMap<DocId, Vec<Conflict>>;
+
+/// The document that an entry of a run changes.
+fn doc_of(run: &Appended, entry: &Entry) -> DocId {
+    (run.log.collection.clone(), entry.key.clone())
+}
+
+/// A document on its way through [`plan_remote`].
+struct Current {
+    before: Option<Row>,
+    now: Option<Row>,
+    content: Option<Bytes>,
+}
+
+/// Joins entries that [`crate::oplog::check_run`] passed into the rows: a commit, to be guarded against uncaptured
+/// local changes.
+pub(crate) fn plan_remote<S: Store>(
+    store: &mut S,
+    logs: &Logs,
+    clock: &Clock,
+    author: &Author<'_>,
+    wall: WallMillis,
+    open: &OpenConflicts,
+    appended: &[(Appended, PublicKey)],
+    guard: Guard,
+) -> Result<Commit, S::Error> {
+    let mut incoming: Vec<(Stamp, DocId, &Entry, Hash)> = Vec::new();
+    for (run, _) in appended {
+        for linked in &run.entries {
+            let entry = linked.entry();
+            incoming.push((entry.stamp(run.log.author), doc_of(run, entry), entry, linked.payload_hash()));
+        }
+    }
+    incoming.sort_by_key(|(stamp, ..)| *stamp);
+    let mut current = read_current(store, &incoming)?;
+    let mut conflicts =
+        Conflicts { store, incoming: index_versions(&incoming, open), open, writes: Vec::new() };
+    for (stamp, doc, entry, payload_hash) in &incoming {
+        let now = current.get_mut(doc).expect("every incoming document was read");
+        conflicts.note(doc, *stamp, entry, now.now.as_ref())?;
+        if takes_over(now.now.as_ref(), stamp) {
+            let content = entry.content().map(|_| *payload_hash);
+            now.now = Some(Row { stamp: *stamp, content });
+            now.content = entry.content().cloned();
+        }
+    }
+    let conflicts = conflicts.writes;
+    let latest = incoming.last().map_or(Hlc::default(), |(stamp, ..)| stamp.hlc);
+    let mut commit = author.commit(guard, clock.last().max(latest), wall);
+    commit.rows = rows_to_write(current);
+    commit.fingerprints = row_digests(logs, &commit.rows);
+    commit.conflicts = conflicts;
+    let mut authors: BTreeMap<NodeId, PublicKey> = BTreeMap::new();
+    for (run, key) in appended {
+        if logs.key_of(&run.log.author).is_none() {
+            authors.insert(run.log.author, *key);
+        }
+        commit.appended.push(run.clone());
+    }
+    commit.authors = authors.into_values().collect();
+    Ok(commit)
+}
+
+type Incoming<'a> = (Stamp, DocId, &'a Entry, Hash);
+
+fn read_current<S: Store>(
+    store: &mut S,
+    incoming: &[Incoming<'_>],
+) -> Result<BTreeMap<DocId, Current>, S::Error> {
+    let mut docs: Vec<DocId> = incoming.iter().map(|(_, doc, ..)| doc.clone()).collect();
+    docs.sort_unstable();
+    docs.dedup();
+    let rows = store.rows(&docs)?;
+    let current = |row: Option<Row>| Current { before: row, now: row, content: None };
+    Ok(docs.into_iter().zip(rows.into_iter().map(current)).collect())
+}
+
+/// Documents whose row changes, in the order of their stamps, so that parents come before children.
+fn rows_to_write(current: BTreeMap<DocId, Current>) -> Vec<RowWrite> {
+    let write = |(doc, current): (DocId, Current)| {
+        let row = current.now.filter(|_| current.now != current.before)?;
+        Some(RowWrite { doc, row, before: current.before, apply: Some(current.content) })
+    };
+    let mut rows: Vec<RowWrite> = current.into_iter().filter_map(write).collect();
+    rows.sort_by(|a, b| (a.row.stamp, &a.doc).cmp(&(b.row.stamp, &b.doc)));
+    rows
+}
+
+type Versions<'a> = BTreeMap<(&'a DocId, Stamp), &'a Entry>;
+
+fn index_versions<'a>(incoming: &'a [Incoming<'a>], open: &OpenConflicts) -> Versions<'a> {
+    // Only documents that come more than once or are waited for need it; it stays empty on the way of a catch-up.
+    let mut count: BTreeMap<&DocId, u32> = BTreeMap::new();
+    for (_, doc, ..) in incoming {
+        *count.entry(doc).or_default() += 1;
+    }
+    let several = incoming.iter().filter(|(_, doc, ..)| count[doc] > 1 || open.contains_key(doc));
+    several.map(|(stamp, doc, entry, _)| ((doc, *stamp), *entry)).collect()
+}
+
+/// Finds out which versions were made without knowledge of each other.
+struct Conflicts<'a, S: Store> {
+    store: &'a mut S,
+    incoming: Versions<'a>,
+    open: &'a OpenConflicts,
+    writes: Vec<ConflictWrite>,
+}
+
+impl<S: Store> Conflicts<'_, S> {
+    /// Compares an incoming version with the one that stands, and settles what waited for it.
+    fn note(
+        &mut self,
+        doc: &DocId,
+        stamp: Stamp,
+        entry: &Entry,
+        standing: Option<&Row>,
+    ) -> Result<(), S::Error> {
+        if let Some(waiting) = self.open.get(doc) {
+            for conflict in waiting.iter().filter(|conflict| conflict.missing == Some(stamp)) {
+                let found = self.relate(doc, conflict.loser.stamp, Some(stamp))?;
+                self.settle(conflict.clone(), found);
+            }
+        }
+        let Some(row) = standing else { return Ok(()) };
+        if entry.replaces == Some(row.stamp) || stamp == row.stamp {
+            return Ok(());
+        }
+        let incoming = Side { stamp, content: entry.content().cloned() };
+        let known = self.version(doc, row.stamp)?;
+        let same = row.content.is_none() && entry.op == Op::Delete
+            || known.as_ref().is_some_and(|known| known.content == incoming.content);
+        if same {
+            return Ok(());
+        }
+        let (replaces, content) = known.map_or((None, None), |known| (known.replaces, known.content));
+        let standing = Side { stamp: row.stamp, content };
+        let (winner, loser, replaces) = if stamp > row.stamp {
+            (incoming, standing, entry.replaces)
+        } else {
+            (standing, incoming, replaces)
+        };
+        let found = self.relate(doc, loser.stamp, replaces)?;
+        if found != Relation::Succession {
+            self.settle(Conflict { doc: doc.clone(), winner, loser, missing: None }, found);
+        }
+        Ok(())
+    }
+
+    fn relate(
+        &mut self,
+        doc: &DocId,
+        older: Stamp,
+        younger_replaces: Option<Stamp>,
+    ) -> Result<Relation, S::Error> {
+        relation(older, younger_replaces, |stamp| {
+            Ok(self.version(doc, stamp)?.map(|version| version.replaces))
+        })
+    }
+
+    fn version(&mut self, doc: &DocId, stamp: Stamp) -> Result<Option<Version>, S::Error> {
+        match self.incoming.get(&(doc, stamp)) {
+            Some(entry) => Ok(Some(Version { replaces: entry.replaces, content: entry.content().cloned() })),
+            None => self.store.version(doc, &stamp),
+        }
+    }
+
+    fn settle(&mut self, mut conflict: Conflict, found: Relation) {
+        match found {
+            Relation::Succession => self.writes.push(ConflictWrite::Remove {
+                doc: conflict.doc,
+                winner: conflict.winner.stamp,
+                loser: conflict.loser.stamp,
+            }),
+            Relation::Conflict => {
+                conflict.missing = None;
+                self.writes.push(ConflictWrite::Put(conflict));
+            }
+            Relation::Unknown { missing } => {
+                conflict.missing = (self.open.len() < OPEN_CONFLICTS_MAX).then_some(missing);
+                self.writes.push(ConflictWrite::Put(conflict));
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What a replica tells its caller: things worth showing to people or counting, never needed for correctness.
+
+use crate::id::{Collection, LogId, NodeId};
+use crate::resolve::Conflict;
+use crate::store::Problem;
+use crate::version::Seq;
+
+/// Something that happened.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A peer is linked and has said what it syncs.
+    PeerUp {
+        /// The peer.
+        node: NodeId,
+        /// Its label.
+        name: String,
+        /// Collections that both sync.
+        shared: Vec<Collection>,
+    },
+    /// A peer's link is gone.
+    PeerDown {
+        /// The peer.
+        node: NodeId,
+        /// Its label.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// Local changes became durable entries.
+    Captured {
+        /// How many.
+        changes: usize,
+    },
+    /// Remote entries became durable.
+    Applied {
+        /// From whom they came.
+        from: NodeId,
+        /// How many entries.
+        entries: usize,
+        /// How many documents changed by them.
+        documents: usize,
+    },
+    /// A peer holds entries that this node lacks, and they are coming in.
+    SyncProgress {
+        /// The peer.
+        node: NodeId,
+        /// Entries held of what the peer holds.
+        have: u64,
+        /// Entries that the peer holds.
+        total: u64,
+    },
+    /// This node holds everything that the peer is known to hold.
+    CaughtUp {
+        /// The peer.
+        node: NodeId,
+    },
+    /// Two versions were made without knowledge of each other; the losing one is in the conflict list.
+    Conflict(Conflict),
+    /// A peer's entries are from too far in the future for this node, or this node's for a peer; they wait.
+    ClockSkew {
+        /// The peer.
+        node: NodeId,
+        /// The log that waits; `None` if the clocks differ and nothing waits yet.
+        log: Option<LogId>,
+        /// For people.
+        detail: String,
+    },
+    /// Entries that a peer sent were refused: damaged, altered or forged. Nothing of them was stored.
+    Refused {
+        /// The peer.
+        node: NodeId,
+        /// The log.
+        log: LogId,
+        /// What is wrong, naming the entry.
+        detail: String,
+    },
+    /// A peer refused entries that this node sent.
+    RefusedByPeer {
+        /// The peer.
+        node: NodeId,
+        /// The log.
+        log: LogId,
+        /// The peer's words.
+        detail: String,
+    },
+    /// Two histories under one log's name.
+    Forked {
+        /// The peer that has the other one.
+        node: NodeId,
+        /// The log.
+        log: LogId,
+        /// Where they were seen to differ.
+        seq: Seq,
+    },
+    /// A peer holds entries of this node's own that this node does not: its oplog was restored from an older copy. It
+    /// goes on in a new incarnation.
+    RolledBack {
+        /// The peer.
+        node: NodeId,
+        /// The log that is behind.
+        log: LogId,
+    },
+    /// Vectors are equal and rows are not: a fault in the engine or a damaged file. `entgldb verify` tells more.
+    Diverged {
+        /// The peer.
+        node: NodeId,
+    },
+    /// A document that could not be captured or applied, or came back.
+    Problem(Problem),
+}

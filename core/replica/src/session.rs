@@ -1,0 +1,539 @@
+//! The conversation of two nodes over one link.
+//!
+//! 1. Each side says [`Hello`]: what it syncs. Only collections that both name travel.
+//! 2. Each sends its vector of them. Now each knows what the other lacks.
+//! 3. Each opens the other's flow ([`Message::Flow`]) when it wants pages. Then whoever holds more sends pages, a few on
+//!    their way at a time; each page is acknowledged once it is durable. A local change is a page of one unit: live push
+//!    and catch-up are the same thing.
+//! 4. Every few seconds each sends a digest of its vector. Equal digests mean that nothing is missing; unequal ones, with
+//!    nothing on its way, that knowledge of the other is wrong: then the vector is sent again. That repairs everything.
+//!
+//! A session touches no store and no other session. It gets a view of the logs and returns [`Effect`]s.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::clock::{Mono, Now, WallMillis};
+use crate::event::Event;
+use crate::id::{Collection, Incarnation, LinkId, LogId, NodeId};
+use crate::limits::{
+    ACK_MS, BAD_LOG_RETRY_MS, DROP_AFTER_MS, PAGES_IN_FLIGHT_MAX, SKEW_RETRY_MS, VECTOR_LOGS_MAX,
+};
+use crate::oplog::Logs;
+use crate::version::{Head, Seq};
+use crate::wire::{Ack, Code, Digest, Hello, Message, Page, Run, VERSION, VectorPart};
+
+/// Wait before entries are offered again that a busy receiver could not take.
+const BUSY_RETRY_MS: u64 = 500;
+
+/// What a session is told of its link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The transport's number for it.
+    pub id: LinkId,
+    /// The authenticated peer.
+    pub peer: NodeId,
+    /// The peer's label.
+    pub name: String,
+    /// Random number of the peer's process: a new one means that the peer was started again.
+    pub instance: u64,
+    /// Whether this side dialled.
+    pub we_dialled: bool,
+    /// The target that was dialled, if this side did.
+    pub target: Option<String>,
+    /// Largest frame that the peer takes, in bytes.
+    pub frame_bytes_max: usize,
+}
+
+/// What this node says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Local {
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) interests: BTreeSet<Collection>,
+    pub(crate) sync_interval_ms: u64,
+    pub(crate) max_skew_ms: u64,
+    pub(crate) frame_bytes_max: usize,
+}
+
+/// What a session wants done.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    Send(Message),
+    /// Check these entries, store them and report to [`Session::page_taken`].
+    Take(Page),
+    Event(Event),
+    /// The peer has entries of one of our own logs that we have not.
+    OwnLogAhead(LogId),
+}
+
+/// A peer that does not keep to the protocol. Its link is closed; what it sent before stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum Violation {
+    #[error("the peer said hello twice")]
+    SecondHello,
+    #[error("the peer sent a message before hello")]
+    NoHello,
+    #[error("the peer sent page {found} where {expected} is next")]
+    PageOrder { expected: u64, found: u64 },
+    #[error(
+        "the peer sent more pages than it may without acknowledgement (limit PAGES_IN_FLIGHT_MAX, {max})"
+    )]
+    PagesOverLimit { max: usize },
+    #[error("the peer sent entries of {0}, which was not asked for")]
+    NotShared(Collection),
+    #[error("the peer acknowledged page {0}, which is not the oldest on its way")]
+    AckOrder(u64),
+    #[error("the peer acknowledged {found} runs of a page that has {expected}")]
+    AckLength { expected: usize, found: usize },
+    #[error("no acknowledgement for a page within {0} ms")]
+    AckOverdue(u64),
+    #[error("the peer did not say hello within {0} ms")]
+    HelloOverdue(u64),
+}
+
+#[derive(Debug)]
+struct InFlight {
+    id: u64,
+    ends: Vec<(LogId, Seq)>,
+    sent: Mono,
+}
+
+/// State of one conversation.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) link: Link,
+    shared: BTreeSet<Collection>,
+    hello_seen: bool,
+    opened: Mono,
+    /// What the peer is known to hold durably.
+    theirs: BTreeMap<LogId, Seq>,
+    /// What was sent, beyond `theirs`.
+    sent: BTreeMap<LogId, Seq>,
+    arriving: Vec<(LogId, Head)>,
+    vector_seen: bool,
+    may_send: bool,
+    granted: Option<Mono>,
+    in_flight: VecDeque<InFlight>,
+    held: BTreeMap<LogId, Mono>,
+    pages_sent: u64,
+    pages_seen: u64,
+    pages_taken: u64,
+    last_page: Mono,
+    next_digest: Mono,
+    vector_sent: Option<Mono>,
+    in_sync: Option<WallMillis>,
+    caught_up: bool,
+    skew_ms: i64,
+    skew_told: bool,
+}
+
+/// A peer as the status shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// The peer.
+    pub node: NodeId,
+    /// Its label.
+    pub name: String,
+    /// Whether this side dialled.
+    pub we_dialled: bool,
+    /// Entries that the peer is known to hold and this node lacks.
+    pub behind: u64,
+    /// Entries that this node holds and the peer is not known to hold.
+    pub ahead: u64,
+    /// When both last held the same, by this node's wall clock.
+    pub in_sync: Option<WallMillis>,
+    /// The peer's wall clock minus ours, in milliseconds, with the travel time in it.
+    pub skew_ms: i64,
+    /// Collections that both sync; `None` before hello.
+    pub shared: Option<Vec<Collection>>,
+    /// Logs that wait because the peer refused them.
+    pub held: usize,
+}
+
+impl Session {
+    /// Starts the conversation: the first message is in the effects.
+    pub(crate) fn open(link: Link, local: &Local, now: Now) -> (Self, Effect) {
+        let hello = Hello {
+            version: VERSION,
+            incarnation: local.incarnation,
+            interests: local.interests.iter().cloned().collect(),
+            wall: now.wall,
+            frame_bytes_max: local.frame_bytes_max as u64,
+        };
+        let session = Self {
+            link,
+            shared: BTreeSet::new(),
+            hello_seen: false,
+            opened: now.mono,
+            theirs: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            arriving: Vec::new(),
+            vector_seen: false,
+            may_send: false,
+            granted: None,
+            in_flight: VecDeque::new(),
+            held: BTreeMap::new(),
+            pages_sent: 0,
+            pages_seen: 0,
+            pages_taken: 0,
+            last_page: now.mono,
+            next_digest: now.mono.plus(local.sync_interval_ms),
+            vector_sent: None,
+            in_sync: None,
+            caught_up: false,
+            skew_ms: 0,
+            skew_told: false,
+        };
+        (session, Effect::Send(Message::Hello(hello)))
+    }
+
+    pub(crate) fn handle_message(
+        &mut self,
+        now: Now,
+        local: &Local,
+        logs: &Logs,
+        message: Message,
+    ) -> Result<Vec<Effect>, Violation> {
+        if !self.hello_seen && !matches!(message, Message::Hello(_)) {
+            return Err(Violation::NoHello);
+        }
+        match message {
+            Message::Hello(hello) => self.handle_hello(now, local, logs, &hello),
+            Message::Vector(part) => Ok(self.handle_vector(local, logs, part)),
+            Message::Digest(digest) => Ok(self.handle_digest(now, local, logs, &digest)),
+            Message::Flow { open } => {
+                self.may_send = open;
+                Ok(Vec::new())
+            }
+            Message::Page(page) => self.handle_page(now, page).map(|take| vec![take]),
+            Message::Ack(ack) => self.handle_ack(now, &ack),
+        }
+    }
+
+    fn handle_hello(
+        &mut self,
+        now: Now,
+        local: &Local,
+        logs: &Logs,
+        hello: &Hello,
+    ) -> Result<Vec<Effect>, Violation> {
+        if self.hello_seen {
+            return Err(Violation::SecondHello);
+        }
+        self.hello_seen = true;
+        self.shared =
+            hello.interests.iter().filter(|name| local.interests.contains(*name)).cloned().collect();
+        let mut effects = vec![Effect::Event(Event::PeerUp {
+            node: self.link.peer,
+            name: self.link.name.clone(),
+            shared: self.shared.iter().cloned().collect(),
+        })];
+        effects.extend(self.note_clock(now, local, hello.wall));
+        effects.extend(self.send_vector(now, logs));
+        Ok(effects)
+    }
+
+    fn note_clock(&mut self, now: Now, local: &Local, theirs: WallMillis) -> Option<Effect> {
+        self.skew_ms = theirs.0.cast_signed().wrapping_sub(now.wall.0.cast_signed());
+        let over = self.skew_ms.unsigned_abs() > local.max_skew_ms;
+        let tell = over && !self.skew_told;
+        self.skew_told = over;
+        tell.then(|| {
+            Effect::Event(Event::ClockSkew {
+                node: self.link.peer,
+                log: None,
+                detail: format!(
+                    "the peer's clock differs from this node's by {} ms; entries more than {} ms ahead wait",
+                    self.skew_ms, local.max_skew_ms
+                ),
+            })
+        })
+    }
+
+    fn send_vector(&mut self, now: Now, logs: &Logs) -> Vec<Effect> {
+        self.vector_sent = Some(now.mono);
+        let heads: Vec<(LogId, Head)> = logs
+            .vector()
+            .iter()
+            .filter(|(log, _)| self.shared.contains(&log.collection))
+            .map(|(log, head)| (log.clone(), *head))
+            .collect();
+        let parts = heads.len().div_ceil(VECTOR_LOGS_MAX).max(1);
+        let part = |index: usize| {
+            let from = index * VECTOR_LOGS_MAX;
+            let heads = heads[from..heads.len().min(from + VECTOR_LOGS_MAX)].to_vec();
+            Effect::Send(Message::Vector(VectorPart { heads, last: index + 1 == parts }))
+        };
+        (0..parts).map(part).collect()
+    }
+
+    fn handle_vector(&mut self, local: &Local, logs: &Logs, part: VectorPart) -> Vec<Effect> {
+        self.arriving.extend(part.heads);
+        if !part.last {
+            return Vec::new();
+        }
+        let heads = std::mem::take(&mut self.arriving);
+        let mut effects = Vec::new();
+        for (log, head) in &heads {
+            let ours = logs.vector().head(log);
+            if head.seq == ours.seq && head.hash != ours.hash {
+                let (node, log) = (self.link.peer, log.clone());
+                effects.push(Effect::Event(Event::Forked { node, log, seq: head.seq }));
+            }
+            let differs = head.seq > ours.seq || (head.seq == ours.seq && head.hash != ours.hash);
+            if differs && log.author == local.node && log.incarnation == local.incarnation {
+                effects.push(Effect::OwnLogAhead(log.clone()));
+            }
+        }
+        self.theirs = heads
+            .into_iter()
+            .filter(|(log, _)| self.shared.contains(&log.collection))
+            .map(|(log, head)| (log, head.seq))
+            .collect();
+        let on_its_way: BTreeSet<&LogId> =
+            self.in_flight.iter().flat_map(|page| page.ends.iter().map(|(log, _)| log)).collect();
+        self.sent.retain(|log, _| on_its_way.contains(log));
+        self.vector_seen = true;
+        effects.extend(self.note_progress(logs));
+        effects
+    }
+
+    fn handle_digest(&mut self, now: Now, local: &Local, logs: &Logs, digest: &Digest) -> Vec<Effect> {
+        let mut effects: Vec<Effect> = self.note_clock(now, local, digest.wall).into_iter().collect();
+        let (vector, rows) = logs.digests(&self.shared);
+        if vector == digest.vector {
+            self.in_sync = Some(now.wall);
+            if rows != digest.rows {
+                effects.push(Effect::Event(Event::Diverged { node: self.link.peer }));
+            }
+            return effects;
+        }
+        let quiet = self.in_flight.is_empty() && self.pages_seen == self.pages_taken;
+        let rested = self.vector_sent.is_none_or(|sent| now.mono.since(sent) >= local.sync_interval_ms);
+        if quiet && rested {
+            effects.extend(self.send_vector(now, logs));
+        }
+        effects
+    }
+
+    fn handle_page(&mut self, now: Now, page: Page) -> Result<Effect, Violation> {
+        let expected = self.pages_seen + 1;
+        if page.id != expected {
+            return Err(Violation::PageOrder { expected, found: page.id });
+        }
+        if let Some(run) = page.runs.iter().find(|run| !self.shared.contains(&run.log.collection)) {
+            return Err(Violation::NotShared(run.log.collection.clone()));
+        }
+        self.pages_seen = expected;
+        if self.pages_seen - self.pages_taken > PAGES_IN_FLIGHT_MAX as u64 {
+            return Err(Violation::PagesOverLimit { max: PAGES_IN_FLIGHT_MAX });
+        }
+        self.last_page = now.mono;
+        Ok(Effect::Take(page))
+    }
+
+    /// Reports what became of a page, in the order the pages came.
+    pub(crate) fn page_taken(
+        &mut self,
+        logs: &Logs,
+        ends: Vec<(LogId, Seq)>,
+        ack: Ack,
+        entries: usize,
+    ) -> Vec<Effect> {
+        self.pages_taken += 1;
+        for ((log, end), result) in ends.into_iter().zip(&ack.results) {
+            if result.code == Code::Taken {
+                let theirs = self.theirs.entry(log).or_default();
+                *theirs = (*theirs).max(end);
+            }
+        }
+        let mut effects = vec![Effect::Send(Message::Ack(ack))];
+        if entries > 0 {
+            effects.extend(self.note_progress(logs));
+        }
+        effects
+    }
+
+    fn note_progress(&mut self, logs: &Logs) -> Option<Effect> {
+        let node = self.link.peer;
+        let (behind, total) = self.behind(logs);
+        if behind == 0 {
+            let first = !std::mem::replace(&mut self.caught_up, true);
+            return first.then_some(Effect::Event(Event::CaughtUp { node }));
+        }
+        self.caught_up = false;
+        Some(Effect::Event(Event::SyncProgress { node, have: total - behind, total }))
+    }
+
+    fn handle_ack(&mut self, now: Now, ack: &Ack) -> Result<Vec<Effect>, Violation> {
+        let page = match self.in_flight.front() {
+            Some(page) if page.id == ack.page => self.in_flight.pop_front().expect("it was just seen"),
+            _ => return Err(Violation::AckOrder(ack.page)),
+        };
+        if page.ends.len() != ack.results.len() {
+            return Err(Violation::AckLength { expected: page.ends.len(), found: ack.results.len() });
+        }
+        let mut effects = Vec::new();
+        for ((log, _), result) in page.ends.into_iter().zip(&ack.results) {
+            let theirs = self.theirs.entry(log.clone()).or_default();
+            if result.code == Code::Taken {
+                *theirs = (*theirs).max(result.seq);
+                continue;
+            }
+            // Back to what the peer says it holds; the rest is sent again when its time has come.
+            *theirs = result.seq;
+            self.sent.remove(&log);
+            let (node, detail) = (self.link.peer, result.detail.clone());
+            let (wait, event) = match result.code {
+                Code::ClockSkew => {
+                    (SKEW_RETRY_MS, Some(Event::ClockSkew { node, log: Some(log.clone()), detail }))
+                }
+                Code::Bad => {
+                    (BAD_LOG_RETRY_MS, Some(Event::RefusedByPeer { node, log: log.clone(), detail }))
+                }
+                Code::Busy => (BUSY_RETRY_MS, None),
+                Code::Gap | Code::Taken => (0, None),
+            };
+            if wait > 0 {
+                self.held.insert(log, now.mono.plus(wait));
+            }
+            effects.extend(event.map(Effect::Event));
+        }
+        Ok(effects)
+    }
+
+    /// What the peer lacks and may be sent now: logs with the position after which to send. Empty if nothing.
+    pub(crate) fn to_send(&self, logs: &Logs, now: Mono) -> BTreeMap<LogId, Seq> {
+        if !self.vector_seen || !self.may_send || self.in_flight.len() >= PAGES_IN_FLIGHT_MAX {
+            return BTreeMap::new();
+        }
+        let lacking = |(log, head): (&LogId, &Head)| {
+            if !self.shared.contains(&log.collection) || self.held.get(log).is_some_and(|until| *until > now)
+            {
+                return None;
+            }
+            let after = self.position(log);
+            (head.seq > after).then(|| (log.clone(), after))
+        };
+        logs.vector().iter().filter_map(lacking).collect()
+    }
+
+    fn position(&self, log: &LogId) -> Seq {
+        let theirs = self.theirs.get(log).copied().unwrap_or_default();
+        theirs.max(self.sent.get(log).copied().unwrap_or_default())
+    }
+
+    /// Numbers a page that is about to be sent and remembers it.
+    pub(crate) fn page_out(&mut self, runs: Vec<Run>, now: Mono) -> Message {
+        self.pages_sent += 1;
+        let ends: Vec<(LogId, Seq)> = runs.iter().map(|run| (run.log.clone(), run.signed.head.seq)).collect();
+        self.sent.extend(ends.iter().cloned());
+        self.in_flight.push_back(InFlight { id: self.pages_sent, ends, sent: now });
+        Message::Page(Page { id: self.pages_sent, runs })
+    }
+
+    /// The page just numbered was not sent after all.
+    pub(crate) fn page_unsent(&mut self) {
+        self.pages_sent -= 1;
+        if let Some(page) = self.in_flight.pop_back() {
+            for (log, _) in page.ends {
+                self.sent.remove(&log);
+            }
+        }
+    }
+
+    /// These logs can't be sent for now: nothing with a signed end was found, or it does not fit the peer's frame.
+    pub(crate) fn hold(&mut self, logs: impl IntoIterator<Item = LogId>, now: Mono) {
+        self.held.extend(logs.into_iter().map(|log| (log, now.plus(BAD_LOG_RETRY_MS))));
+    }
+
+    pub(crate) fn tick(&mut self, now: Now, local: &Local, logs: &Logs) -> Result<Vec<Effect>, Violation> {
+        if self.in_flight.front().is_some_and(|page| now.mono.since(page.sent) >= ACK_MS) {
+            return Err(Violation::AckOverdue(ACK_MS));
+        }
+        if !self.hello_seen {
+            let overdue = now.mono.since(self.opened) >= DROP_AFTER_MS;
+            return if overdue { Err(Violation::HelloOverdue(DROP_AFTER_MS)) } else { Ok(Vec::new()) };
+        }
+        self.held.retain(|_, until| *until > now.mono);
+        if self.next_digest > now.mono {
+            return Ok(Vec::new());
+        }
+        self.next_digest = now.mono.plus(local.sync_interval_ms);
+        let (vector, rows) = logs.digests(&self.shared);
+        Ok(vec![Effect::Send(Message::Digest(Digest { vector, rows, wall: now.wall }))])
+    }
+
+    /// The next digest is due now.
+    pub(crate) fn hurry(&mut self, now: Mono) {
+        self.next_digest = now;
+        self.held.clear();
+    }
+
+    pub(crate) fn next_wake(&self) -> Mono {
+        if !self.hello_seen {
+            return self.opened.plus(DROP_AFTER_MS);
+        }
+        let ack = self.in_flight.front().map(|page| page.sent.plus(ACK_MS));
+        let held = self.held.values().min().copied();
+        ack.into_iter().chain(held).fold(self.next_digest, Mono::min)
+    }
+
+    /// Entries that the peer is known to hold: how many of them this node lacks, and all of them.
+    pub(crate) fn behind(&self, logs: &Logs) -> (u64, u64) {
+        let count = |(behind, total): (u64, u64), (log, seq): (&LogId, &Seq)| {
+            let ours = logs.vector().head(log).seq;
+            (behind + seq.0.saturating_sub(ours.0), total + seq.0)
+        };
+        self.theirs.iter().fold((0, 0), count)
+    }
+
+    /// Whether the peer's whole vector is known.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.vector_seen
+    }
+
+    /// When this node asked the peer for pages; `None` if it did not.
+    pub(crate) fn granted(&self) -> Option<Mono> {
+        self.granted
+    }
+
+    /// When the last page came, or the flow was opened.
+    pub(crate) fn last_sign_of_flow(&self) -> Mono {
+        self.granted.map_or(self.last_page, |granted| granted.max(self.last_page))
+    }
+
+    /// Opens or closes the peer's flow towards this node.
+    pub(crate) fn grant(&mut self, open: bool, now: Mono) -> Effect {
+        self.granted = open.then_some(now);
+        Effect::Send(Message::Flow { open })
+    }
+
+    /// Whether the peer is known to lack nothing, and this node nothing of the peer's.
+    pub(crate) fn is_level(&self, logs: &Logs) -> bool {
+        self.vector_seen && self.behind(logs).0 == 0 && self.ahead(logs) == 0
+    }
+
+    fn ahead(&self, logs: &Logs) -> u64 {
+        let shared = logs.vector().iter().filter(|(log, _)| self.shared.contains(&log.collection));
+        let lead = shared.map(|(log, head)| {
+            head.seq.0.saturating_sub(self.theirs.get(log).copied().unwrap_or_default().0)
+        });
+        lead.sum()
+    }
+
+    pub(crate) fn status(&self, logs: &Logs) -> PeerStatus {
+        PeerStatus {
+            node: self.link.peer,
+            name: self.link.name.clone(),
+            we_dialled: self.link.we_dialled,
+            behind: self.behind(logs).0,
+            ahead: self.ahead(logs),
+            in_sync: self.in_sync,
+            skew_ms: self.skew_ms,
+            shared: self.hello_seen.then(|| self.shared.iter().cloned().collect()),
+            held: self.held.len(),
+        }
+    }
+}

@@ -1,0 +1,615 @@
+//! Session messages and their bytes.
+//!
+//! What comes in is parsed into types that can only hold valid values, or refused as a whole with [`WireError`]: a peer
+//! that sends such bytes is at fault. The layout is `docs/protocol/session.proto`; `generated.rs` is made from it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use crate::clock::{Hlc, Stamp, WallMillis};
+use crate::entry::{Entry, Op, SignedHead};
+use crate::fingerprint::Fingerprint;
+use crate::id::{Collection, Incarnation, Key, LogId, NameError, NodeId, PublicKey};
+use crate::limits::{INTEREST_MAX, PAGE_ENTRIES_MAX, PAYLOAD_BYTES_HARD, VECTOR_LOGS_MAX};
+use crate::version::{Hash, Head, Seq};
+
+#[allow(missing_docs, clippy::doc_markdown, unreachable_pub)]
+mod generated;
+
+use generated as proto;
+pub use generated::run_result::Code;
+
+/// Version of the session messages that this crate speaks.
+pub const VERSION: u32 = 1;
+
+/// Bytes that are not a valid message. Nothing of them was taken; the sender is at fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// Not protobuf, or cut off.
+    #[error("a message of type {kind} is not readable: {reason}")]
+    Unreadable {
+        /// The frame's type.
+        kind: u64,
+        /// What the decoder says.
+        reason: String,
+    },
+    /// A field with a value that it cannot have.
+    #[error("{field} has a value that it cannot have")]
+    Invalid {
+        /// The field, as `Message.field`.
+        field: &'static str,
+    },
+    /// A name that is none.
+    #[error("{field}: {reason}")]
+    Name {
+        /// The field, as `Message.field`.
+        field: &'static str,
+        /// What is wrong with the name.
+        reason: NameError,
+    },
+    /// More of something than a message may have.
+    #[error("{field} has {count}; the limit {limit} allows {max}")]
+    TooMany {
+        /// The field, as `Message.field`.
+        field: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        max: usize,
+        /// Name of the limit.
+        limit: &'static str,
+    },
+}
+
+fn invalid(field: &'static str) -> WireError {
+    WireError::Invalid { field }
+}
+
+/// A session message.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Message {
+    /// The first one each way.
+    Hello(Hello),
+    /// What the sender holds, in short.
+    Digest(Digest),
+    /// What the sender holds, in full.
+    Vector(VectorPart),
+    /// Whether the receiver of this message may send pages.
+    Flow {
+        /// It may.
+        open: bool,
+    },
+    /// Entries.
+    Page(Page),
+    /// What became of a page.
+    Ack(Ack),
+}
+
+/// See `Hello` in the protocol.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Hello {
+    /// Version of the messages.
+    pub version: u32,
+    /// Birth of the sender's oplog.
+    pub incarnation: Incarnation,
+    /// Collections that the sender syncs.
+    pub interests: Vec<Collection>,
+    /// The sender's wall clock.
+    pub wall: WallMillis,
+    /// Largest frame that the sender takes, in bytes.
+    pub frame_bytes_max: u64,
+}
+
+/// See `Digest` in the protocol.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Digest {
+    /// Over the heads of all shared logs.
+    pub vector: Fingerprint,
+    /// Over the rows of the shared collections.
+    pub rows: Fingerprint,
+    /// The sender's wall clock.
+    pub wall: WallMillis,
+}
+
+/// A part of a vector.
+#[derive(Clone, PartialEq, Debug)]
+pub struct VectorPart {
+    /// Heads of logs.
+    pub heads: Vec<(LogId, Head)>,
+    /// Whether the vector is complete with this part.
+    pub last: bool,
+}
+
+/// Entries of any number of logs, whole units only.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Page {
+    /// Dense from 1 within a link and direction.
+    pub id: u64,
+    /// The runs.
+    pub runs: Vec<Run>,
+}
+
+/// Consecutive entries of one log.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Run {
+    /// The log.
+    pub log: LogId,
+    /// The author's key.
+    pub public_key: PublicKey,
+    /// Hash of the entry before the first one.
+    pub previous: Hash,
+    /// The entries, never empty, each with the first four bytes of the hash that the sender has for it.
+    pub entries: Vec<(Entry, u32)>,
+    /// The author's signature over the last one.
+    pub signed: SignedHead,
+}
+
+impl Run {
+    /// Position of the first entry.
+    #[must_use]
+    pub fn first_seq(&self) -> Seq {
+        self.entries.first().map_or(self.signed.head.seq, |(entry, _)| entry.seq)
+    }
+}
+
+/// What became of a page.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Ack {
+    /// The page.
+    pub page: u64,
+    /// One result for each of its runs, in order.
+    pub results: Vec<RunResult>,
+}
+
+/// What became of a run.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RunResult {
+    /// Taken, or why not.
+    pub code: Code,
+    /// Position up to which the receiver holds the log.
+    pub seq: Seq,
+    /// For people; empty if taken.
+    pub detail: String,
+}
+
+/// First four bytes of a hash: names a damaged entry without carrying whole hashes.
+#[must_use]
+pub fn check_of(hash: &Hash) -> u32 {
+    u32::from_be_bytes([hash.0[0], hash.0[1], hash.0[2], hash.0[3]])
+}
+
+/// Indices for byte strings that repeat within a message.
+struct Table<T>(BTreeMap<T, u32>, Vec<T>);
+
+impl<T: Ord + Clone> Table<T> {
+    fn new() -> Self {
+        Self(BTreeMap::new(), Vec::new())
+    }
+
+    fn index(&mut self, value: &T) -> u32 {
+        if let Some(index) = self.0.get(value) {
+            return *index;
+        }
+        let index = u32::try_from(self.1.len()).expect("a message has few authors");
+        self.0.insert(value.clone(), index);
+        self.1.push(value.clone());
+        index
+    }
+}
+
+impl Message {
+    /// The frame type and body of this message.
+    #[must_use]
+    pub fn encode(&self) -> (u64, Bytes) {
+        let (kind, body) = match self {
+            Self::Hello(hello) => (proto::Kind::Hello, encode_hello(hello).encode_to_vec()),
+            Self::Digest(digest) => (
+                proto::Kind::Digest,
+                proto::Digest {
+                    vector: digest.vector.to_bytes().to_vec(),
+                    rows: digest.rows.to_bytes().to_vec(),
+                    wall_ms: digest.wall.0,
+                }
+                .encode_to_vec(),
+            ),
+            Self::Vector(part) => (proto::Kind::Vector, encode_vector(part).encode_to_vec()),
+            Self::Flow { open } => (proto::Kind::Flow, proto::Flow { open: *open }.encode_to_vec()),
+            Self::Page(page) => (proto::Kind::Page, encode_page(page).encode_to_vec()),
+            Self::Ack(ack) => (proto::Kind::Ack, encode_ack(ack).encode_to_vec()),
+        };
+        (kind as i32 as u64, body.into())
+    }
+
+    /// Whether the message carries documents, which compress well.
+    #[must_use]
+    pub fn has_documents(&self) -> bool {
+        matches!(self, Self::Page(_))
+    }
+
+    /// Reads a message. `None` for a type that this version does not know: it is passed over.
+    ///
+    /// # Errors
+    /// When the bytes are not a valid message of that type.
+    pub fn decode(kind: u64, body: Bytes) -> Result<Option<Self>, WireError> {
+        let unreadable = |e: prost::DecodeError| WireError::Unreadable { kind, reason: e.to_string() };
+        let known = i32::try_from(kind).ok().and_then(|kind| proto::Kind::try_from(kind).ok());
+        Ok(Some(match known {
+            Some(proto::Kind::Hello) => {
+                Self::Hello(decode_hello(proto::Hello::decode(body).map_err(unreadable)?)?)
+            }
+            Some(proto::Kind::Digest) => {
+                let digest = proto::Digest::decode(body).map_err(unreadable)?;
+                Self::Digest(Digest {
+                    vector: Fingerprint::from_bytes(array(&digest.vector, "Digest.vector")?),
+                    rows: Fingerprint::from_bytes(array(&digest.rows, "Digest.rows")?),
+                    wall: WallMillis(digest.wall_ms),
+                })
+            }
+            Some(proto::Kind::Vector) => {
+                Self::Vector(decode_vector(proto::Vector::decode(body).map_err(unreadable)?)?)
+            }
+            Some(proto::Kind::Flow) => {
+                Self::Flow { open: proto::Flow::decode(body).map_err(unreadable)?.open }
+            }
+            Some(proto::Kind::Page) => {
+                Self::Page(decode_page(proto::Page::decode(body).map_err(unreadable)?)?)
+            }
+            Some(proto::Kind::Ack) => Self::Ack(decode_ack(proto::Ack::decode(body).map_err(unreadable)?)?),
+            Some(proto::Kind::Unspecified) | None => return Ok(None),
+        }))
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8], field: &'static str) -> Result<[u8; N], WireError> {
+    bytes.try_into().map_err(|_| invalid(field))
+}
+
+fn collection(name: &str, field: &'static str) -> Result<Collection, WireError> {
+    Collection::new(name).map_err(|reason| WireError::Name { field, reason })
+}
+
+fn at_most(count: usize, max: usize, field: &'static str, limit: &'static str) -> Result<(), WireError> {
+    if count > max { Err(WireError::TooMany { field, count, max, limit }) } else { Ok(()) }
+}
+
+fn encode_hello(hello: &Hello) -> proto::Hello {
+    proto::Hello {
+        version: hello.version,
+        incarnation: hello.incarnation.0,
+        interests: hello.interests.iter().map(|name| name.as_str().to_owned()).collect(),
+        wall_ms: hello.wall.0,
+        frame_bytes_max: hello.frame_bytes_max,
+    }
+}
+
+fn decode_hello(hello: proto::Hello) -> Result<Hello, WireError> {
+    at_most(hello.interests.len(), INTEREST_MAX, "Hello.interests", "INTEREST_MAX")?;
+    if hello.version == 0 {
+        return Err(invalid("Hello.version"));
+    }
+    Ok(Hello {
+        version: hello.version,
+        incarnation: Incarnation(hello.incarnation),
+        interests: hello
+            .interests
+            .iter()
+            .map(|name| collection(name, "Hello.interests"))
+            .collect::<Result<_, _>>()?,
+        wall: WallMillis(hello.wall_ms),
+        frame_bytes_max: hello.frame_bytes_max,
+    })
+}
+
+fn encode_vector(part: &VectorPart) -> proto::Vector {
+    let mut authors = Table::new();
+    let heads = part
+        .heads
+        .iter()
+        .map(|(log, head)| proto::LogHead {
+            author: authors.index(&log.author),
+            incarnation: log.incarnation.0,
+            collection: log.collection.as_str().to_owned(),
+            seq: head.seq.0,
+            hash: head.hash.0.to_vec(),
+        })
+        .collect();
+    proto::Vector { authors: authors.1.iter().map(|id| id.0.to_vec()).collect(), heads, last_part: part.last }
+}
+
+fn decode_vector(vector: proto::Vector) -> Result<VectorPart, WireError> {
+    at_most(vector.heads.len(), VECTOR_LOGS_MAX, "Vector.heads", "VECTOR_LOGS_MAX")?;
+    let heads = vector.heads.into_iter().map(|head| {
+        let author = vector.authors.get(head.author as usize).ok_or(invalid("LogHead.author"))?;
+        let log = LogId {
+            author: NodeId(array(author, "Vector.authors")?),
+            incarnation: Incarnation(head.incarnation),
+            collection: collection(&head.collection, "LogHead.collection")?,
+        };
+        Ok((log, Head { seq: Seq(head.seq), hash: Hash(array(&head.hash, "LogHead.hash")?) }))
+    });
+    Ok(VectorPart { heads: heads.collect::<Result<_, WireError>>()?, last: vector.last_part })
+}
+
+fn encode_page(page: &Page) -> proto::Page {
+    let (mut authors, mut nodes) = (Table::new(), Table::new());
+    let runs = page
+        .runs
+        .iter()
+        .map(|run| proto::Run {
+            author: authors.index(&run.public_key),
+            incarnation: run.log.incarnation.0,
+            collection: run.log.collection.as_str().to_owned(),
+            first_seq: run.first_seq().0,
+            previous: if run.first_seq() == Seq(1) { Bytes::new() } else { run.previous.0.to_vec().into() },
+            entries: encode_entries(&run.entries, &mut nodes),
+            hash: run.signed.head.hash.0.to_vec().into(),
+            signature: run.signed.signature.to_vec().into(),
+        })
+        .collect();
+    proto::Page {
+        id: page.id,
+        authors: authors.1.iter().map(|key| key.0.to_vec().into()).collect(),
+        nodes: nodes.1.iter().map(|id: &NodeId| id.0.to_vec().into()).collect(),
+        runs,
+    }
+}
+
+fn encode_entries(entries: &[(Entry, u32)], nodes: &mut Table<NodeId>) -> Vec<proto::Entry> {
+    let mut before = 0;
+    let encode = |(entry, check): &(Entry, u32)| {
+        let later_by = entry.hlc.0 - before;
+        before = entry.hlc.0;
+        proto::Entry {
+            later_by,
+            op: entry.op as u32,
+            key: entry.key.as_str().to_owned(),
+            payload: entry.payload.clone(),
+            replaces_node: entry.replaces.map_or(0, |stamp| 1 + nodes.index(&stamp.node)),
+            replaces_earlier: entry.replaces.map_or(0, |stamp| entry.hlc.0.wrapping_sub(stamp.hlc.0)),
+            check: *check,
+        }
+    };
+    entries.iter().map(encode).collect()
+}
+
+fn decode_page(page: proto::Page) -> Result<Page, WireError> {
+    let count = page.runs.iter().map(|run| run.entries.len()).sum();
+    at_most(count, PAGE_ENTRIES_MAX, "Page.entries", "PAGE_ENTRIES_MAX")?;
+    let authors = page
+        .authors
+        .iter()
+        .map(|key| Ok(PublicKey(array(key, "Page.authors")?)))
+        .collect::<Result<Vec<_>, WireError>>()?;
+    let author_ids: Vec<NodeId> = authors.iter().map(NodeId::of).collect();
+    let nodes = page
+        .nodes
+        .iter()
+        .map(|id| Ok(NodeId(array(id, "Page.nodes")?)))
+        .collect::<Result<Vec<_>, WireError>>()?;
+    let runs = page.runs.into_iter().map(|run| decode_run(run, &authors, &author_ids, &nodes));
+    Ok(Page { id: page.id, runs: runs.collect::<Result<_, _>>()? })
+}
+
+fn decode_run(
+    run: proto::Run,
+    authors: &[PublicKey],
+    author_ids: &[NodeId],
+    nodes: &[NodeId],
+) -> Result<Run, WireError> {
+    let index = run.author as usize;
+    let log = LogId {
+        author: *author_ids.get(index).ok_or(invalid("Run.author"))?,
+        incarnation: Incarnation(run.incarnation),
+        collection: collection(&run.collection, "Run.collection")?,
+    };
+    let previous = match run.first_seq {
+        0 => return Err(invalid("Run.first_seq")),
+        1 => Hash::default(),
+        _ => Hash(array(&run.previous, "Run.previous")?),
+    };
+    let last = (run.first_seq - 1).checked_add(run.entries.len() as u64).ok_or(invalid("Run.first_seq"))?;
+    let mut hlc = Hlc::default();
+    let mut entries = Vec::with_capacity(run.entries.len());
+    for (seq, entry) in (run.first_seq..).zip(run.entries) {
+        hlc = Hlc(hlc.0.checked_add(entry.later_by).ok_or(invalid("Entry.later_by"))?);
+        entries.push(decode_entry(Seq(seq), hlc, entry, nodes)?);
+    }
+    if entries.is_empty() {
+        return Err(invalid("Run.entries"));
+    }
+    let head = Head { seq: Seq(last), hash: Hash(array(&run.hash, "Run.hash")?) };
+    let signed = SignedHead { head, hlc, signature: array(&run.signature, "Run.signature")? };
+    Ok(Run { log, public_key: authors[index], previous, entries, signed })
+}
+
+fn decode_entry(
+    seq: Seq,
+    hlc: Hlc,
+    entry: proto::Entry,
+    nodes: &[NodeId],
+) -> Result<(Entry, u32), WireError> {
+    let replaces = match entry.replaces_node {
+        0 => None,
+        index => Some(Stamp {
+            hlc: Hlc(hlc.0.checked_sub(entry.replaces_earlier).ok_or(invalid("Entry.replaces_earlier"))?),
+            node: *nodes.get(index as usize - 1).ok_or(invalid("Entry.replaces_node"))?,
+        }),
+    };
+    at_most(entry.payload.len(), PAYLOAD_BYTES_HARD, "Entry.payload", "PAYLOAD_BYTES_HARD")?;
+    let entry_out = Entry {
+        seq,
+        hlc,
+        replaces,
+        op: Op::from_number(entry.op.into()).ok_or(invalid("Entry.op"))?,
+        key: Key::new(&entry.key).map_err(|reason| WireError::Name { field: "Entry.key", reason })?,
+        payload: entry.payload,
+    };
+    Ok((entry_out, entry.check))
+}
+
+fn encode_ack(ack: &Ack) -> proto::Ack {
+    let results = ack.results.iter().map(|result| proto::RunResult {
+        code: result.code as i32,
+        seq: result.seq.0,
+        detail: result.detail.clone(),
+    });
+    proto::Ack { page: ack.page, results: results.collect() }
+}
+
+fn decode_ack(ack: proto::Ack) -> Result<Ack, WireError> {
+    at_most(ack.results.len(), PAGE_ENTRIES_MAX, "Ack.results", "PAGE_ENTRIES_MAX")?;
+    let results = ack.results.into_iter().map(|result| {
+        Ok(RunResult {
+            code: Code::try_from(result.code).map_err(|_| invalid("RunResult.code"))?,
+            seq: Seq(result.seq),
+            detail: result.detail,
+        })
+    });
+    Ok(Ack { page: ack.page, results: results.collect::<Result<_, WireError>>()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn node() -> impl Strategy<Value = NodeId> {
+        any::<u8>().prop_map(|byte| NodeId([byte; 32]))
+    }
+
+    fn name() -> impl Strategy<Value = Collection> {
+        "[a-zA-Z \"ü]{1,20}".prop_map(|name| Collection::new(&name).unwrap())
+    }
+
+    fn run() -> impl Strategy<Value = Run> {
+        let entry =
+            (any::<u16>(), any::<bool>(), "[^\0]{1,30}", "[^\0]{0,50}", prop::option::of((node(), 0u64..9)));
+        (
+            any::<[u8; 32]>(),
+            any::<u64>(),
+            name(),
+            1u64..1000,
+            any::<[u8; 32]>(),
+            prop::collection::vec(entry, 1..8),
+        )
+            .prop_map(|(key, incarnation, collection, first, previous, entries)| {
+                let public_key = PublicKey(key);
+                let log = LogId {
+                    author: NodeId::of(&public_key),
+                    incarnation: Incarnation(incarnation),
+                    collection,
+                };
+                let mut hlc = Hlc(1000);
+                let entries: Vec<(Entry, u32)> = (first..)
+                    .zip(entries)
+                    .map(|(seq, (later, put, key, payload, replaces))| {
+                        hlc = Hlc(hlc.0 + u64::from(later));
+                        let replaces =
+                            replaces.map(|(node, earlier)| Stamp { hlc: Hlc(hlc.0 - earlier), node });
+                        let op = if put { Op::Put } else { Op::Delete };
+                        let key = Key::new(&key).unwrap();
+                        (
+                            Entry { seq: Seq(seq), hlc, replaces, op, key, payload: payload.into() },
+                            u32::from(later),
+                        )
+                    })
+                    .collect();
+                let seq = entries.last().unwrap().0.seq;
+                let signed = SignedHead { head: Head { seq, hash: Hash(previous) }, hlc, signature: [7; 64] };
+                let previous = if first == 1 { Hash::default() } else { Hash(previous) };
+                Run { log, public_key, previous, entries, signed }
+            })
+    }
+
+    fn message() -> impl Strategy<Value = Message> {
+        prop_oneof![
+            (1u32..9, any::<u64>(), prop::collection::vec(name(), 0..5), any::<u64>(), any::<u64>())
+                .prop_map(|(version, incarnation, interests, wall, frame_bytes_max)| {
+                    let (incarnation, wall) = (Incarnation(incarnation), WallMillis(wall));
+                    Message::Hello(Hello { version, incarnation, interests, wall, frame_bytes_max })
+                }),
+            (any::<[u8; 32]>(), any::<[u8; 32]>(), any::<u64>()).prop_map(|(vector, rows, wall)| {
+                let (vector, rows) = (Fingerprint::from_bytes(vector), Fingerprint::from_bytes(rows));
+                Message::Digest(Digest { vector, rows, wall: WallMillis(wall) })
+            }),
+            any::<bool>().prop_map(|open| Message::Flow { open }),
+            (any::<u64>(), prop::collection::vec(run(), 0..4))
+                .prop_map(|(id, runs)| Message::Page(Page { id, runs })),
+            prop::collection::vec((node(), any::<u64>(), name(), any::<u64>(), any::<[u8; 32]>()), 0..5)
+                .prop_map(|heads| {
+                    let heads = heads.into_iter().map(|(author, incarnation, collection, seq, hash)| {
+                        let log = LogId { author, incarnation: Incarnation(incarnation), collection };
+                        (log, Head { seq: Seq(seq), hash: Hash(hash) })
+                    });
+                    Message::Vector(VectorPart { heads: heads.collect(), last: true })
+                }),
+            (any::<u64>(), prop::collection::vec((0i32..5, any::<u64>(), ".{0,20}"), 0..5)).prop_map(
+                |(page, results)| {
+                    let results = results.into_iter().map(|(code, seq, detail)| RunResult {
+                        code: Code::try_from(code).unwrap(),
+                        seq: Seq(seq),
+                        detail,
+                    });
+                    Message::Ack(Ack { page, results: results.collect() })
+                }
+            ),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_message_survives_its_bytes(message in message()) {
+            let (kind, body) = message.encode();
+            prop_assert_eq!(Message::decode(kind, body), Ok(Some(message)));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(kind in 0u64..30, body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Message::decode(kind, body.into());
+        }
+
+        #[test]
+        fn a_cut_message_never_panics(message in message(), keep in 0.0f64..1.0) {
+            let (kind, body) = message.encode();
+            let cut = (body.len() as f64 * keep) as usize;
+            let _ = Message::decode(kind, body.slice(..cut));
+        }
+    }
+
+    #[test]
+    fn a_type_from_a_later_version_is_passed_over() {
+        assert_eq!(Message::decode(99, Bytes::from_static(b"anything")), Ok(None));
+    }
+
+    #[test]
+    fn a_vector_over_the_limit_is_refused_with_its_name() {
+        let head = proto::LogHead { collection: "c".into(), hash: vec![0; 32], ..Default::default() };
+        let vector = proto::Vector {
+            authors: vec![vec![0; 32]],
+            heads: vec![head; VECTOR_LOGS_MAX + 1],
+            last_part: true,
+        };
+        let refused = Message::decode(proto::Kind::Vector as i32 as u64, vector.encode_to_vec().into());
+        assert!(matches!(refused, Err(WireError::TooMany { limit: "VECTOR_LOGS_MAX", .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn a_page_over_the_limit_is_refused_with_its_name() {
+        let entry = proto::Entry { op: 2, key: "k".into(), ..Default::default() };
+        let run = proto::Run { entries: vec![entry; PAGE_ENTRIES_MAX + 1], ..Default::default() };
+        let page = proto::Page { runs: vec![run], ..Default::default() };
+        let refused = Message::decode(proto::Kind::Page as i32 as u64, page.encode_to_vec().into());
+        assert!(matches!(refused, Err(WireError::TooMany { limit: "PAGE_ENTRIES_MAX", .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn interests_over_the_limit_are_refused_with_its_name() {
+        let hello =
+            proto::Hello { version: 1, interests: vec!["c".into(); INTEREST_MAX + 1], ..Default::default() };
+        let refused = Message::decode(proto::Kind::Hello as i32 as u64, hello.encode_to_vec().into());
+        assert!(matches!(refused, Err(WireError::TooMany { limit: "INTEREST_MAX", .. })), "{refused:?}");
+    }
+}

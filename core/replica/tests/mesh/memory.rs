@@ -1,0 +1,203 @@
+//! A store in memory: the store's contract in its smallest form, and an application's documents beside it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
+use entgldb_replica::entry::SignedHead;
+use entgldb_replica::fingerprint::Fingerprint;
+use entgldb_replica::id::{Collection, DocId, Incarnation, Key, LogId, NodeId, PublicKey};
+use entgldb_replica::resolve::{Conflict, Row, Version};
+use entgldb_replica::store::{
+    Change, Commit, Committed, ConflictWrite, Drain, Durable, Guard, OutboxMark, Problem, ReadLimits, Store,
+    Stored, UnitLimits,
+};
+use entgldb_replica::version::{Hash, Head, Seq};
+
+#[derive(Debug, thiserror::Error)]
+#[error("the simulated disk failed")]
+pub struct DiskFailed;
+
+#[derive(Default, Clone)]
+pub struct MemoryStore {
+    owner: Option<(NodeId, Incarnation)>,
+    clock: Hlc,
+    pub log: BTreeMap<LogId, Vec<Stored>>,
+    pub signed: BTreeMap<LogId, BTreeMap<Seq, SignedHead>>,
+    pub rows: BTreeMap<DocId, Row>,
+    authors: Vec<PublicKey>,
+    fingerprints: BTreeMap<Collection, Fingerprint>,
+    pub conflicts: BTreeMap<(DocId, Stamp, Stamp), Conflict>,
+    /// The application's own documents.
+    pub docs: BTreeMap<DocId, Bytes>,
+    outbox: VecDeque<(u64, DocId, WallMillis)>,
+    next_outbox: u64,
+    /// Writes that the application slips in just before the next commits: what races look like from inside.
+    pub ambush: VecDeque<(DocId, Option<Bytes>, WallMillis)>,
+    pub fail_next_commit: bool,
+    pub commits: u64,
+}
+
+impl MemoryStore {
+    /// A write by the application.
+    pub fn write(&mut self, collection: &str, key: &str, content: Option<&str>, at: WallMillis) {
+        let doc = (Collection::new(collection).unwrap(), Key::new(key).unwrap());
+        self.write_doc(doc, content.map(|content| content.to_owned().into()), at);
+    }
+
+    fn write_doc(&mut self, doc: DocId, content: Option<Bytes>, at: WallMillis) {
+        match content {
+            Some(content) => drop(self.docs.insert(doc.clone(), content)),
+            None => drop(self.docs.remove(&doc)),
+        }
+        self.next_outbox += 1;
+        self.outbox.push_back((self.next_outbox, doc, at));
+    }
+
+    pub fn outbox_len(&self) -> usize {
+        self.outbox.len()
+    }
+}
+
+impl Store for MemoryStore {
+    type Error = DiskFailed;
+
+    fn load(&mut self) -> Result<Durable, DiskFailed> {
+        let heads = self.log.iter().map(|(log, entries)| {
+            let last = entries.last().unwrap();
+            (log.clone(), Head { seq: last.entry.seq, hash: last.hash }, last.entry.hlc)
+        });
+        Ok(Durable {
+            owner: self.owner,
+            clock: self.clock,
+            heads: heads.collect(),
+            authors: self.authors.clone(),
+            fingerprints: self.fingerprints.clone().into_iter().collect(),
+            open_conflicts: self.conflicts.values().filter(|c| c.missing.is_some()).cloned().collect(),
+        })
+    }
+
+    fn captured(&mut self, limits: &UnitLimits) -> Result<Drain, DiskFailed> {
+        let mut drain = Drain::default();
+        let mut before: Option<WallMillis> = None;
+        for (id, doc, at) in &self.outbox {
+            if before.is_some_and(|before| at.0.abs_diff(before.0) > limits.gap_ms)
+                || drain.changes.len() >= limits.changes
+            {
+                drain.more = true;
+                break;
+            }
+            before = Some(*at);
+            drain.changes.retain(|change: &Change| change.doc != *doc);
+            let content = self.docs.get(doc).cloned();
+            drain.changes.push(Change { doc: doc.clone(), content, written: *at });
+            drain.mark = Some(OutboxMark(*id));
+        }
+        Ok(drain)
+    }
+
+    fn rows(&mut self, docs: &[DocId]) -> Result<Vec<Option<Row>>, DiskFailed> {
+        Ok(docs.iter().map(|doc| self.rows.get(doc).copied()).collect())
+    }
+
+    fn version(&mut self, doc: &DocId, stamp: &Stamp) -> Result<Option<Version>, DiskFailed> {
+        let logs = self.log.iter().filter(|(log, _)| log.author == stamp.node && log.collection == doc.0);
+        let mut found = logs.flat_map(|(_, entries)| entries);
+        let found = found.find(|stored| stored.entry.hlc == stamp.hlc && stored.entry.key == doc.1);
+        Ok(found.map(|s| Version { replaces: s.entry.replaces, content: s.entry.content().cloned() }))
+    }
+
+    fn read_log(&mut self, log: &LogId, after: Seq, limits: &ReadLimits) -> Result<Vec<Stored>, DiskFailed> {
+        let mut bytes = 0;
+        let mut read = Vec::new();
+        for stored in self.log.get(log).into_iter().flatten().skip(after.0 as usize) {
+            if stored.entry.hlc > limits.until || read.len() >= limits.entries || bytes >= limits.bytes {
+                break;
+            }
+            bytes += stored.entry.payload.len();
+            read.push(stored.clone());
+        }
+        Ok(read)
+    }
+
+    fn last_at(&mut self, log: &LogId, hlc: Hlc) -> Result<Seq, DiskFailed> {
+        let entries = self.log.get(log).map_or(&[][..], Vec::as_slice);
+        Ok(Seq(entries.partition_point(|stored| stored.entry.hlc <= hlc) as u64))
+    }
+
+    fn hash_at(&mut self, log: &LogId, seq: Seq) -> Result<Option<Hash>, DiskFailed> {
+        let index = (seq.0 as usize).wrapping_sub(1);
+        Ok(self.log.get(log).and_then(|entries| entries.get(index)).map(|stored| stored.hash))
+    }
+
+    fn signed_until(&mut self, log: &LogId, seq: Seq) -> Result<Option<SignedHead>, DiskFailed> {
+        let signed = self.signed.get(log).and_then(|signed| signed.range(..=seq).next_back());
+        Ok(signed.map(|(_, head)| head.clone()))
+    }
+
+    fn signed_from(&mut self, log: &LogId, seq: Seq) -> Result<Option<SignedHead>, DiskFailed> {
+        Ok(self.signed.get(log).and_then(|signed| signed.range(seq..).next()).map(|(_, head)| head.clone()))
+    }
+
+    fn commit(&mut self, commit: &Commit) -> Result<Committed, DiskFailed> {
+        if let Some((doc, content, at)) = self.ambush.pop_front() {
+            self.write_doc(doc, content, at);
+        }
+        if std::mem::take(&mut self.fail_next_commit) {
+            return Err(DiskFailed);
+        }
+        let moved = match commit.guard {
+            Guard::None => false,
+            Guard::OutboxEmpty => !self.outbox.is_empty(),
+            Guard::OutboxDisjoint => {
+                commit.rows.iter().any(|write| self.outbox.iter().any(|(_, doc, _)| *doc == write.doc))
+            }
+        };
+        if moved {
+            return Ok(Committed::OutboxMoved);
+        }
+        self.commits += 1;
+        self.owner = Some(commit.owner);
+        assert!(commit.clock >= self.clock, "the clock never goes back");
+        self.clock = commit.clock;
+        self.authors.extend(&commit.authors);
+        for run in &commit.appended {
+            let log = self.log.entry(run.log.clone()).or_default();
+            for linked in &run.entries {
+                assert_eq!(linked.entry().seq.0, log.len() as u64 + 1, "entries are appended without a gap");
+                log.push(Stored { entry: linked.entry().clone(), hash: linked.hash() });
+            }
+            self.signed.entry(run.log.clone()).or_default().insert(run.signed.head.seq, run.signed.clone());
+        }
+        for write in &commit.rows {
+            let before = self.rows.insert(write.doc.clone(), write.row);
+            assert_eq!(before, write.before, "a row was decided on what it was");
+            assert!(before.is_none_or(|before| before.stamp < write.row.stamp), "a row's stamp only rises");
+            match &write.apply {
+                Some(Some(content)) => drop(self.docs.insert(write.doc.clone(), content.clone())),
+                Some(None) => drop(self.docs.remove(&write.doc)),
+                None => {}
+            }
+        }
+        self.fingerprints.extend(commit.fingerprints.iter().cloned());
+        for write in &commit.conflicts {
+            match write {
+                ConflictWrite::Put(conflict) => {
+                    let key = (conflict.doc.clone(), conflict.winner.stamp, conflict.loser.stamp);
+                    self.conflicts.insert(key, conflict.clone());
+                }
+                ConflictWrite::Remove { doc, winner, loser } => {
+                    self.conflicts.remove(&(doc.clone(), *winner, *loser));
+                }
+            }
+        }
+        if let Some(mark) = commit.drained {
+            self.outbox.retain(|(id, ..)| *id > mark.0);
+        }
+        Ok(Committed::Done(Vec::new()))
+    }
+
+    fn tend(&mut self, _conflicts_before: WallMillis) -> Result<Vec<Problem>, DiskFailed> {
+        Ok(Vec::new())
+    }
+}
