@@ -53,7 +53,8 @@ impl Codec {
 pub struct Timing {
     /// The whole handshake; also the time to connect to one address.
     pub handshake: Duration,
-    /// Silence of a peer after which it is pinged.
+    /// Silence of ours after which we tell the peers that we are alive. The same, or at least well below `drop_after`,
+    /// on all nodes.
     pub ping_after: Duration,
     /// Silence of a peer, or standstill of what we write to it, after which the link is dropped.
     pub drop_after: Duration,

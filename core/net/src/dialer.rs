@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::{TcpStream, lookup_host};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::config::DIAL_ADDRESSES_MAX;
@@ -33,15 +33,12 @@ pub(crate) async fn run(shared: Arc<Shared>, target: String, mut stop: watch::Re
 
 async fn dial(shared: &Shared, target: &str) -> Result<Connection, DialError> {
     let _dial = Arc::clone(&shared.dials).try_acquire_owned().map_err(|_| DialError::TooManyDials)?;
-    let mut session = Some(session_place(shared)?);
+    let session =
+        Arc::clone(&shared.sessions).try_acquire_owned().map_err(|_| HandshakeError::SessionsFull)?;
     let mut failed = DialError::Resolve(io::ErrorKind::NotFound);
     for address in resolve(shared, target).await? {
         match dial_address(shared, address).await {
             Ok((stream, established)) => {
-                let session = match session.take() {
-                    Some(session) => session,
-                    None => session_place(shared)?,
-                };
                 return Ok(Connection {
                     stream,
                     address,
@@ -55,10 +52,6 @@ async fn dial(shared: &Shared, target: &str) -> Result<Connection, DialError> {
         }
     }
     Err(failed)
-}
-
-fn session_place(shared: &Shared) -> Result<OwnedSemaphorePermit, HandshakeError> {
-    Arc::clone(&shared.sessions).try_acquire_owned().map_err(|_| HandshakeError::SessionsFull)
 }
 
 /// Whether the right node was reached, so that another address of it would give the same.

@@ -107,7 +107,7 @@ pub enum CloseReason {
     /// The stream ended without a close frame: the peer's process or the network went away, or somebody cut it.
     #[error("the stream ended without a close frame")]
     Truncated,
-    /// Nothing came from the peer for `DROP_AFTER_MS`, not even the answer to a ping.
+    /// Nothing came from the peer for `DROP_AFTER_MS`, not even a sign that it is alive.
     #[error("the peer was silent for too long (DROP_AFTER_MS)")]
     Silent,
     /// The peer took nothing of what we wrote for `DROP_AFTER_MS`.

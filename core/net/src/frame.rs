@@ -18,12 +18,10 @@ use crate::config::Codec;
 
 /// The responder's first record: it has accepted the initiator.
 pub(crate) const READY: u64 = 0;
-/// Asks for a pong.
-pub(crate) const PING: u64 = 1;
-/// Answers a ping, or just says that the sender is alive.
-pub(crate) const PONG: u64 = 2;
+/// The sender has nothing to say and is alive. Not answered.
+pub(crate) const ALIVE: u64 = 1;
 /// The last frame of a stream; its body is the reason in UTF-8.
-pub(crate) const CLOSE: u64 = 3;
+pub(crate) const CLOSE: u64 = 2;
 /// The first kind of the session layer.
 pub(crate) const SESSION_KINDS: u64 = 16;
 

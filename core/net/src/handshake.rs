@@ -138,11 +138,11 @@ impl LocalEnd {
 
     /// Plays the responder. The initiator waits until [`accept`] or [`refuse`] is called.
     pub(crate) async fn respond(&self, stream: &mut TcpStream) -> Result<Established, HandshakeError> {
-        let mut noise = self.noise(Role::Responder);
         let message = read_message(stream).await?;
         if message.len() != MESSAGE_1_BYTES {
             return Err(HandshakeError::Stranger);
         }
+        let mut noise = self.noise(Role::Responder);
         noise.read_message(&message, &mut []).map_err(|_| HandshakeError::Stranger)?;
         self.write_introduction(stream, &mut noise, Role::Responder).await?;
         let introduced = self.read_introduction(stream, &mut noise, Role::Initiator).await?;

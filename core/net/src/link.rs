@@ -12,7 +12,7 @@ use crate::event::{CloseReason, NetEvent};
 use crate::handshake::Established;
 use crate::reader::Reader;
 use crate::shared::{LinkHandle, Shared};
-use crate::writer::{Signals, Writer};
+use crate::writer::Writer;
 
 /// A connection whose handshake is done on both sides.
 pub(crate) struct Connection {
@@ -32,7 +32,6 @@ pub(crate) async fn run(shared: &Arc<Shared>, connection: Connection, stop: &mut
     let (queue, queued) = mpsc::channel(SEND_QUEUE_FRAMES_MAX);
     let (close, mut close_asked) = oneshot::channel();
     let (parting, parting_word) = oneshot::channel();
-    let signals = Arc::new(Signals::default());
     let handle = LinkHandle { queue, close, peer_frame_bytes_max: peer.frame_bytes_max };
     let guard = shared.register(handle);
     let link = guard.link;
@@ -41,9 +40,9 @@ pub(crate) async fn run(shared: &Arc<Shared>, connection: Connection, stop: &mut
 
     let (read_half, write_half) = stream.into_split();
     let counters = Arc::clone(&shared.counters);
-    let writer = Writer::new(write_half, sealer, codec, shared.timing.drop_after, counters);
-    let mut writer = tokio::spawn(writer.run(queued, Arc::clone(&signals), parting_word));
-    let mut reader = Reader::new(link, Arc::clone(shared), signals, read_half, opener);
+    let writer = Writer::new(write_half, sealer, codec, shared.timing, counters);
+    let mut writer = tokio::spawn(writer.run(queued, parting_word));
+    let mut reader = Reader::new(link, Arc::clone(shared), read_half, opener);
     let reason = tokio::select! {
         reason = reader.run() => reason,
         asked = &mut close_asked => asked.map_or(CloseReason::Internal, CloseReason::Local),

@@ -1,24 +1,21 @@
 //! The receiving half of a link: records to frames, frames to the sink, and the deadlines of the peer.
 
 use std::convert::Infallible;
-use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use entgldb_replica::id::LinkId;
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::OwnedReadHalf;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-use crate::budget::InFlight;
 use crate::codec;
 use crate::event::{CloseReason, Frame, NetEvent};
-use crate::frame::{CLOSE, FrameDecoder, FrameError, PING, PONG, SESSION_KINDS, WireFrame};
+use crate::frame::{ALIVE, CLOSE, FrameDecoder, FrameError, SESSION_KINDS, WireFrame};
 use crate::handshake::close_text;
 use crate::record::{LENGTH_BYTES, Opener};
 use crate::shared::Shared;
 use crate::traffic::count;
-use crate::writer::Signals;
 
 /// Room for one read: a whole record of the largest kind.
 const READ_BYTES: usize = LENGTH_BYTES + u16::MAX as usize;
@@ -26,31 +23,22 @@ const READ_BYTES: usize = LENGTH_BYTES + u16::MAX as usize;
 pub(crate) struct Reader {
     link: LinkId,
     shared: Arc<Shared>,
-    signals: Arc<Signals>,
     stream: OwnedReadHalf,
     opener: Opener,
     received: BytesMut,
     frames: FrameDecoder,
     /// When something came last.
     heard: Instant,
-    /// Whether the peer was pinged since.
-    pinged: bool,
     /// When the frame or record that is not complete yet began.
     begun: Option<Instant>,
 }
 
 impl Reader {
-    pub(crate) fn new(
-        link: LinkId,
-        shared: Arc<Shared>,
-        signals: Arc<Signals>,
-        stream: OwnedReadHalf,
-        opener: Opener,
-    ) -> Self {
+    pub(crate) fn new(link: LinkId, shared: Arc<Shared>, stream: OwnedReadHalf, opener: Opener) -> Self {
         let frames = shared.local.decoder();
         let received = BytesMut::new();
         let heard = Instant::now();
-        Self { link, shared, signals, stream, opener, received, frames, heard, pinged: false, begun: None }
+        Self { link, shared, stream, opener, received, frames, heard, begun: None }
     }
 
     /// Delivers frames until the link ends; returns why it did.
@@ -82,30 +70,20 @@ impl Reader {
 
     /// Waits for bytes or for the first deadline.
     async fn read(&mut self) -> Result<(), CloseReason> {
-        let timing = &self.shared.timing;
         self.received.reserve(READ_BYTES);
-        loop {
-            let silent = self.heard + timing.drop_after;
-            let ping = self.heard + timing.ping_after;
-            let late = self.begun.map(|begun| begun + timing.frame);
-            let quiet = if self.pinged { silent } else { ping.min(silent) };
-            let deadline = late.map_or(quiet, |late| late.min(quiet));
-            match timeout_at(deadline, self.stream.read_buf(&mut self.received)).await {
-                Ok(Ok(0)) => return Err(CloseReason::Truncated),
-                Ok(Ok(bytes)) => {
-                    count(&self.shared.counters.wire_bytes_in, bytes);
-                    self.heard = Instant::now();
-                    self.pinged = false;
-                    return Ok(());
-                }
-                Ok(Err(error)) => return Err(CloseReason::Io(error.kind())),
-                Err(_) if late == Some(deadline) => return Err(CloseReason::FrameTimeout),
-                Err(_) if silent == deadline => return Err(CloseReason::Silent),
-                Err(_) => {
-                    self.signals.ping();
-                    self.pinged = true;
-                }
+        let silent = self.heard + self.shared.timing.drop_after;
+        let late = self.begun.map(|begun| begun + self.shared.timing.frame);
+        let deadline = late.map_or(silent, |late| late.min(silent));
+        match timeout_at(deadline, self.stream.read_buf(&mut self.received)).await {
+            Ok(Ok(0)) => Err(CloseReason::Truncated),
+            Ok(Ok(bytes)) => {
+                count(&self.shared.counters.wire_bytes_in, bytes);
+                self.heard = Instant::now();
+                Ok(())
             }
+            Ok(Err(error)) => Err(CloseReason::Io(error.kind())),
+            Err(_) if late == Some(deadline) => Err(CloseReason::FrameTimeout),
+            Err(_) => Err(CloseReason::Silent),
         }
     }
 
@@ -134,18 +112,16 @@ impl Reader {
         match frame.kind {
             SESSION_KINDS.. => self.deliver(frame).await,
             CLOSE if frame.codec.is_none() => Err(CloseReason::Peer(close_text(&frame.body))),
-            PING | PONG if frame.raw_bytes > 0 || frame.codec.is_some() => Err(FrameError::BodyLength.into()),
-            PING => {
-                self.signals.pong();
-                Ok(())
-            }
-            PONG => Ok(()),
+            ALIVE if frame.codec.is_none() && frame.body.is_empty() => Ok(()),
+            ALIVE | CLOSE => Err(FrameError::Body.into()),
             kind => Err(FrameError::Kind(kind).into()),
         }
     }
 
     async fn deliver(&mut self, frame: WireFrame) -> Result<(), CloseReason> {
-        let permit = self.wait_for_budget(frame.raw_bytes).await;
+        let permit = self.shared.budget.take(frame.raw_bytes).await;
+        // The wait was ours: it does not count as silence of the peer.
+        self.heard = Instant::now();
         let WireFrame { kind, codec, raw_bytes, body } = frame;
         let body = match codec {
             None => body,
@@ -161,21 +137,5 @@ impl Reader {
         let frame = Frame { kind, body, compress: codec.is_some() };
         (self.shared.sink)(NetEvent::Frame { link: self.link, frame, permit });
         Ok(())
-    }
-
-    /// While the engine is behind, we read nothing and so answer no ping; the peer must still hear that we are alive.
-    async fn wait_for_budget(&mut self, body_bytes: usize) -> InFlight {
-        let mut taken = pin!(self.shared.budget.take(body_bytes));
-        loop {
-            tokio::select! {
-                biased;
-                permit = &mut taken => {
-                    // The wait was ours: it does not count as silence of the peer.
-                    self.heard = Instant::now();
-                    return permit;
-                }
-                () = sleep(self.shared.timing.ping_after) => self.signals.pong(),
-            }
-        }
     }
 }

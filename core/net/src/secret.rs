@@ -148,7 +148,8 @@ impl ClusterSecret {
     }
 
     fn check(&self) -> [u8; CHECK_BYTES] {
-        let digest = Sha256::new().chain_update(b"entgldb/secret-check/v1").chain_update(self.0.as_slice()).finalize();
+        let digest =
+            Sha256::new().chain_update(b"entgldb/secret-check/v1").chain_update(self.0.as_slice()).finalize();
         let mut check = [0; CHECK_BYTES];
         check.copy_from_slice(&digest[..CHECK_BYTES]);
         check

@@ -4,6 +4,8 @@
 //! are folded to one mark each, and what is left must still be long. It is a coarse filter and no proof of strength: a
 //! generated secret needs none.
 
+use zeroize::Zeroizing;
+
 /// Characters that must be left after folding.
 const FOLDED_CHARS_MIN: usize = 10;
 /// Characters that must be different.
@@ -18,89 +20,27 @@ const MARK: char = '\u{1}';
 
 /// The heads of published lists of leaked passwords, and what people use for a network at work. Longer ones first where
 /// one begins with another.
-const COMMON: [&str; 66] = [
-    "correcthorsebatterystaple",
-    "administrator",
-    "development",
-    "hamburg",
-    "passphrase",
-    "passwort",
-    "password",
-    "passw0rd",
-    "production",
-    "database",
-    "entgldb",
-    "cluster",
-    "default",
-    "welcome",
-    "willkommen",
-    "letmein",
-    "changeme",
-    "geheimnis",
-    "geheim",
-    "secret",
-    "example",
-    "testing",
-    "test",
-    "admin",
-    "root",
-    "user",
-    "login",
-    "master",
-    "access",
-    "monkey",
-    "dragon",
-    "football",
-    "baseball",
-    "superman",
-    "batman",
-    "sunshine",
-    "princess",
-    "iloveyou",
-    "shadow",
-    "michael",
-    "jennifer",
-    "charlie",
-    "summer",
-    "winter",
-    "spring",
-    "autumn",
-    "sommer",
-    "herbst",
-    "january",
-    "february",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
-    "monday",
-    "friday",
-    "company",
-    "office",
-    "server",
-    "network",
-    "starwars",
-    "computer",
-    "internet",
-    "hello",
-    "qwerty",
-];
+const COMMON: &str = "correcthorsebatterystaple administrator development passphrase passwort password production \
+    database entgldb cluster default welcome willkommen letmein changeme geheimnis geheim secret example testing test \
+    admin root user login master access monkey dragon football baseball superman batman sunshine princess iloveyou \
+    shadow michael jennifer charlie summer winter spring autumn sommer herbst january february august september october \
+    november december monday friday company office server network starwars computer internet hello qwerty";
 
 /// Whether a passphrase is easy to guess.
 pub(crate) fn is_weak(passphrase: &str) -> bool {
-    let plain: Vec<char> = passphrase.to_lowercase().chars().filter(|c| !c.is_whitespace()).collect();
+    let lower = Zeroizing::new(passphrase.to_lowercase());
+    let plain: Zeroizing<Vec<char>> = Zeroizing::new(lower.chars().filter(|c| !c.is_whitespace()).collect());
     let mut distinct = plain.clone();
     distinct.sort_unstable();
     distinct.dedup();
     if distinct.len() < DISTINCT_CHARS_MIN || is_repetition(&plain) {
         return true;
     }
-    let mut folded: String = plain.into_iter().map(undisguise).collect();
-    for word in COMMON {
-        folded = folded.replace(word, &MARK.to_string());
+    let mut folded: Zeroizing<String> = Zeroizing::new(plain.iter().copied().map(undisguise).collect());
+    for word in COMMON.split(' ').filter(|word| !word.is_empty()) {
+        folded = Zeroizing::new(folded.replace(word, &MARK.to_string()));
     }
-    let folded: Vec<char> = folded.chars().collect();
+    let folded: Zeroizing<Vec<char>> = Zeroizing::new(folded.chars().collect());
     fold_runs(&folded) < FOLDED_CHARS_MIN
 }
 

@@ -69,9 +69,10 @@ impl Transport {
     /// Dials `host:port`, where host is a name, an IPv4 address or an IPv6 address in brackets; a name's addresses are
     /// tried in order. Ends in one `LinkUp` or one `DialFailed` with this target; after a shutdown in nothing.
     pub fn dial(&self, target: String) {
-        if !*self.0.stop.borrow() {
-            let task = dialer::run(Arc::clone(&self.0.shared), target, self.0.stop.subscribe());
-            self.0.handle.spawn(task);
+        // Subscribed first: a shutdown at the same time waits for this task, or is seen here.
+        let stop = self.0.stop.subscribe();
+        if !*stop.borrow() {
+            self.0.handle.spawn(dialer::run(Arc::clone(&self.0.shared), target, stop));
         }
     }
 

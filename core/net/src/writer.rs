@@ -1,22 +1,23 @@
 //! The sending half of a link.
 //!
 //! A frame leaves as soon as the writer is free: there is no timer and no waiting for more. What has queued up while it
-//! was busy goes out together, in as few records and system calls as it fits into.
+//! was busy goes out together, in as few records and system calls as it fits into. When there is nothing to say for
+//! `PING_AFTER_MS`, the writer says just that, unasked: so the peer hears us even while our own reader waits for the
+//! engine, or while what the peer sends us keeps its line busy.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use entgldb_replica::limits::COMPRESS_FROM_BYTES;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::codec;
-use crate::config::Codec;
+use crate::config::{Codec, Timing};
 use crate::event::{CloseReason, Frame};
-use crate::frame::{CLOSE, PING, PONG, put_header};
+use crate::frame::{ALIVE, CLOSE, put_header};
 use crate::handshake::close_body;
 use crate::record::{PLAIN_BYTES_MAX, Sealer};
 use crate::traffic::{Counters, count};
@@ -26,37 +27,18 @@ const WRITE_BYTES: usize = 128 << 10;
 /// Larger buffers are given back when a link falls idle.
 const IDLE_BUFFER_BYTES: usize = 16 << 10;
 
-/// What the reader asks of the writer. Asking twice before it is done is the same as once, so no peer can fill a queue
-/// with pings.
-#[derive(Default)]
-pub(crate) struct Signals {
-    ping: AtomicBool,
-    pong: AtomicBool,
-    wake: Notify,
-}
-
-impl Signals {
-    pub(crate) fn ping(&self) {
-        self.ping.store(true, Ordering::Release);
-        self.wake.notify_one();
-    }
-
-    pub(crate) fn pong(&self) {
-        self.pong.store(true, Ordering::Release);
-        self.wake.notify_one();
-    }
-}
-
 pub(crate) struct Writer {
     stream: OwnedWriteHalf,
     sealer: Sealer,
     codec: Option<Codec>,
-    drop_after: Duration,
+    timing: Timing,
     counters: Arc<Counters>,
     /// Begins of the next record.
     plain: Vec<u8>,
     /// Records that are not written yet.
     wire: Vec<u8>,
+    /// When something was written last.
+    sent: Instant,
 }
 
 impl Writer {
@@ -64,10 +46,19 @@ impl Writer {
         stream: OwnedWriteHalf,
         sealer: Sealer,
         codec: Option<Codec>,
-        drop_after: Duration,
+        timing: Timing,
         counters: Arc<Counters>,
     ) -> Self {
-        Self { stream, sealer, codec, drop_after, counters, plain: Vec::new(), wire: Vec::new() }
+        Self {
+            stream,
+            sealer,
+            codec,
+            timing,
+            counters,
+            plain: Vec::new(),
+            wire: Vec::new(),
+            sent: Instant::now(),
+        }
     }
 
     /// Sends until the queue's other end is gone and the queue is empty; then says the parting word, if there is one.
@@ -77,26 +68,27 @@ impl Writer {
     pub(crate) async fn run(
         mut self,
         mut queue: mpsc::Receiver<Frame>,
-        signals: Arc<Signals>,
         parting: oneshot::Receiver<String>,
     ) -> Result<(), CloseReason> {
+        // Set again only when it fires: most of the time nothing depends on it.
+        let mut quiet = pin!(sleep_until(self.sent + self.timing.ping_after));
         loop {
             tokio::select! {
                 biased;
-                () = signals.wake.notified() => {}
                 frame = queue.recv() => match frame {
                     Some(frame) => self.put(frame).await?,
                     None => break,
                 },
+                () = &mut quiet => {
+                    if self.sent.elapsed() >= self.timing.ping_after {
+                        self.put_plain(ALIVE, &[]).await?;
+                        self.flush().await?;
+                    }
+                    quiet.as_mut().reset(self.sent + self.timing.ping_after);
+                }
             }
             while let Ok(frame) = queue.try_recv() {
                 self.put(frame).await?;
-            }
-            if signals.ping.swap(false, Ordering::AcqRel) {
-                self.put_plain(PING, &[]).await?;
-            }
-            if signals.pong.swap(false, Ordering::AcqRel) {
-                self.put_plain(PONG, &[]).await?;
             }
             self.flush().await?;
             if queue.is_empty() {
@@ -192,12 +184,13 @@ impl Writer {
     async fn write(&mut self) -> Result<(), CloseReason> {
         let mut rest = self.wire.as_slice();
         while !rest.is_empty() {
-            let written = timeout(self.drop_after, self.stream.write(rest)).await;
+            let written = timeout(self.timing.drop_after, self.stream.write(rest)).await;
             match written.map_err(|_| CloseReason::Stalled)? {
                 Ok(0) => return Err(CloseReason::Io(std::io::ErrorKind::WriteZero)),
                 Ok(bytes) => {
                     count(&self.counters.wire_bytes_out, bytes);
                     rest = &rest[bytes..];
+                    self.sent = Instant::now();
                 }
                 Err(error) => return Err(CloseReason::Io(error.kind())),
             }
