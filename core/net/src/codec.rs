@@ -111,3 +111,116 @@ fn decompress_zstd(body: &[u8], raw_bytes: usize) -> Result<Bytes, FrameError> {
         None => Err(FrameError::Body),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CODECS: [Codec; 2] = [Codec::Brotli, Codec::Zstd];
+
+    fn text(bytes: usize) -> Vec<u8> {
+        (0u32..)
+            .flat_map(|n| format!("{{\"id\":{n},\"price\":{}}}", n * 31 % 97).into_bytes())
+            .take(bytes)
+            .collect()
+    }
+
+    /// Zeros, compressed by an encoder that has no scruples.
+    fn bomb(codec: Codec, raw_bytes: usize) -> Vec<u8> {
+        compress(codec, &vec![0; raw_bytes]).unwrap()
+    }
+
+    #[test]
+    fn bodies_of_all_sizes_come_back_and_get_smaller() {
+        for codec in CODECS {
+            for bytes in [1024, 1025, 65_535, 65_536, 1 << 20, 5 << 20] {
+                let body = text(bytes);
+                let compressed = compress(codec, &body).unwrap();
+                assert!(compressed.len() < bytes / 2);
+                assert_eq!(decompress(codec, &compressed, bytes).unwrap(), body);
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_get_smaller_is_not_compressed() {
+        let mut noise = vec![0; 10_000];
+        getrandom::fill(&mut noise).unwrap();
+        assert!(CODECS.into_iter().all(|codec| compress(codec, &noise).is_none()));
+    }
+
+    #[test]
+    fn a_bomb_that_lies_about_its_length_is_not_unpacked_beyond_it() {
+        for codec in CODECS {
+            for raw_bytes in [70_000, 1 << 20, 16 << 20, 64 << 20] {
+                let bomb = bomb(codec, raw_bytes);
+                for declared in [0, 1, 1000, EXPANDED_MAX.min(raw_bytes - 1)] {
+                    assert!(
+                        decompress(codec, &bomb, declared).is_err(),
+                        "{codec:?} {raw_bytes} as {declared}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// What the frame decoder lets a small body declare.
+    const EXPANDED_MAX: usize = entgldb_replica::limits::EXPANSION_BASE_BYTES;
+
+    #[test]
+    fn a_body_must_fill_its_declared_length_exactly_and_end_there() {
+        for codec in CODECS {
+            let body = text(5000);
+            let compressed = compress(codec, &body).unwrap();
+            for declared in [0, 4999, 5001, 50_000] {
+                assert!(decompress(codec, &compressed, declared).is_err(), "{codec:?} {declared}");
+            }
+            for cut in [0, 1, compressed.len() / 2, compressed.len() - 1] {
+                assert!(decompress(codec, &compressed[..cut], 5000).is_err(), "{codec:?} cut at {cut}");
+            }
+            let longer = [&compressed[..], b"x"].concat();
+            assert!(decompress(codec, &longer, 5000).is_err(), "{codec:?} with something after its end");
+            let twice = [&compressed[..], &compressed[..]].concat();
+            assert!(decompress(codec, &twice, 5000).is_err(), "{codec:?} twice");
+        }
+    }
+
+    #[test]
+    fn a_brotli_stream_with_a_window_over_16_mib_is_refused() {
+        let params = BrotliEncoderParams { quality: 2, lgwin: 28, large_window: true, ..Default::default() };
+        let body = text(100_000);
+        let mut large = Vec::new();
+        brotli::BrotliCompress(&mut &body[..], &mut large, &params).unwrap();
+        // An ordinary decoder takes it, so it is only the window that is refused.
+        let mut lax = Vec::new();
+        brotli::BrotliDecompress(&mut &large[..], &mut lax).unwrap();
+        assert_eq!(lax, body);
+        assert!(decompress(Codec::Brotli, &large, body.len()).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_decompress_to_the_declared_length_or_not_at_all(
+            body in proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..400),
+            raw_bytes in 0usize..3000,
+        ) {
+            for codec in CODECS {
+                if let Ok(out) = decompress(codec, &body, raw_bytes) {
+                    proptest::prop_assert_eq!(out.len(), raw_bytes);
+                }
+            }
+        }
+
+        #[test]
+        fn a_compressed_body_with_a_flipped_bit_does_no_harm(at in 0usize..10_000, bit in 0u8..8) {
+            for codec in CODECS {
+                let mut compressed = compress(codec, &text(3000)).unwrap();
+                let at = at % compressed.len();
+                compressed[at] ^= 1 << bit;
+                if let Ok(out) = decompress(codec, &compressed, 3000) {
+                    proptest::prop_assert_eq!(out.len(), 3000);
+                }
+            }
+        }
+    }
+}

@@ -231,3 +231,166 @@ impl FrameDecoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MAX: usize = 100_000;
+
+    fn decoder() -> FrameDecoder {
+        FrameDecoder::new(MAX, vec![Codec::Zstd, Codec::Brotli])
+    }
+
+    fn feed(decoder: &mut FrameDecoder, bytes: &[u8]) {
+        decoder
+            .receive(bytes.len(), |room| {
+                room.copy_from_slice(bytes);
+                Ok::<_, ()>(())
+            })
+            .unwrap();
+    }
+
+    fn encode(kind: u64, codec: Option<Codec>, raw_bytes: usize, body: &[u8]) -> Vec<u8> {
+        let mut wire = Vec::new();
+        put_header(&mut wire, kind, codec, raw_bytes, body.len());
+        wire.extend_from_slice(body);
+        wire
+    }
+
+    /// What the decoder says of these bytes.
+    fn first(bytes: &[u8]) -> Result<Option<WireFrame>, FrameError> {
+        let mut decoder = decoder();
+        feed(&mut decoder, bytes);
+        decoder.next()
+    }
+
+    #[test]
+    fn a_frame_has_the_documented_bytes() {
+        assert_eq!(encode(16, None, 2, b"hi"), b"\0\0\0\x05\x10\x00\x02hi");
+        assert_eq!(encode(300, Some(Codec::Zstd), 1000, b"z"), b"\0\0\0\x06\xac\x02\x02\xe8\x07z");
+        assert_eq!(encode(ALIVE, None, 0, b""), b"\0\0\0\x03\x01\x00\x00");
+    }
+
+    #[test]
+    fn a_length_over_the_limit_is_refused_from_its_four_bytes_alone_and_nothing_is_allocated() {
+        for length in [u32::MAX, 1 << 31, (MAX + HEADER_BYTES_MAX + 1) as u32] {
+            let mut decoder = decoder();
+            feed(&mut decoder, &length.to_be_bytes());
+            let error = FrameError::TooLarge { bytes: length.into(), max: MAX };
+            assert_eq!(decoder.next(), Err(error));
+            assert!(decoder.received.capacity() < 1024);
+        }
+    }
+
+    #[test]
+    fn a_body_at_the_limit_passes_and_one_byte_more_is_refused() {
+        let body = vec![7; MAX + 1];
+        assert!(first(&encode(16, None, MAX, &body[1..])).unwrap().is_some());
+        assert!(matches!(first(&encode(16, None, MAX + 1, &body)), Err(FrameError::TooLarge { .. })));
+        assert!(matches!(
+            first(&encode(16, Some(Codec::Zstd), MAX + 1, &body[..5000])),
+            Err(FrameError::TooLarge { .. })
+        ));
+        let mut endless = encode(16, Some(Codec::Zstd), 0, b"");
+        endless.truncate(endless.len() - 1);
+        put_varint(&mut endless, u64::MAX);
+        endless[3] = (endless.len() - LENGTH_BYTES) as u8;
+        assert!(matches!(first(&endless), Err(FrameError::TooLarge { bytes: u64::MAX, .. })));
+    }
+
+    #[test]
+    fn a_declared_expansion_beyond_the_ratio_is_refused_before_the_body_is_there() {
+        const LIMIT: usize = EXPANSION_BASE_BYTES + EXPANSION_RATIO_MAX * 10;
+        assert!(first(&encode(16, Some(Codec::Brotli), LIMIT, &[0; 10])).unwrap().is_some());
+        let bomb = encode(16, Some(Codec::Brotli), LIMIT + 1, &[0; 10]);
+        let error = FrameError::Expansion { compressed: 10, raw: LIMIT as u64 + 1 };
+        assert_eq!(first(&bomb), Err(error.clone()));
+        assert_eq!(first(&bomb[..bomb.len() - 10]), Err(error));
+    }
+
+    #[test]
+    fn headers_that_were_not_agreed_on_are_refused() {
+        let frame = encode(16, None, 3, b"abc");
+        let with = |at: usize, byte: u8| {
+            let mut frame = frame.clone();
+            frame[at] = byte;
+            first(&frame)
+        };
+        assert_eq!(with(5, 3), Err(FrameError::Flags(3)));
+        assert_eq!(with(5, 0x80), Err(FrameError::Flags(0x80)));
+        assert_eq!(with(6, 2), Err(FrameError::BodyLength));
+        assert_eq!(with(6, 4), Err(FrameError::BodyLength));
+        for length in 0..3 {
+            assert_eq!(first(&[&[0, 0, 0, length], &frame[4..]].concat()), Err(FrameError::Header));
+        }
+        let mut brotli_only = FrameDecoder::new(MAX, vec![Codec::Brotli]);
+        feed(&mut brotli_only, &encode(16, Some(Codec::Zstd), 3, b"abc"));
+        assert_eq!(brotli_only.next(), Err(FrameError::Flags(2)));
+    }
+
+    #[test]
+    fn a_number_has_one_form_only() {
+        let number = |bytes: &[u8]| take_varint(&mut &*bytes);
+        assert_eq!(number(&[0]), Ok(0));
+        assert_eq!(number(&[0x80, 0]), Err(FrameError::Header));
+        assert_eq!(number(&[0xff, 0x80, 0]), Err(FrameError::Header));
+        assert_eq!(number(&[0xff; 10]), Err(FrameError::Header));
+        let mut largest = vec![0xff; 9];
+        largest.push(1);
+        assert_eq!(number(&largest), Ok(u64::MAX));
+        largest[9] = 2;
+        assert_eq!(number(&largest), Err(FrameError::Header));
+        assert_eq!(number(&[0x80]), Err(FrameError::Header));
+    }
+
+    fn any_codec() -> impl Strategy<Value = Option<Codec>> {
+        prop_oneof![Just(None), Just(Some(Codec::Brotli)), Just(Some(Codec::Zstd))]
+    }
+
+    proptest! {
+        #[test]
+        fn frames_come_out_as_they_went_in_however_the_stream_is_cut(
+            frames in prop::collection::vec((any::<u64>(), any_codec(), prop::collection::vec(any::<u8>(), 0..6000)), 1..8),
+            piece in 1usize..9000,
+        ) {
+            let mut wire = Vec::new();
+            for (kind, codec, body) in &frames {
+                wire.extend(encode(*kind, *codec, body.len(), body));
+            }
+            let mut decoder = decoder();
+            let mut decoded = Vec::new();
+            for piece in wire.chunks(piece) {
+                feed(&mut decoder, piece);
+                while let Some(frame) = decoder.next().unwrap() {
+                    decoded.push((frame.kind, frame.codec, frame.body.to_vec()));
+                    prop_assert_eq!(frame.raw_bytes, frame.body.len());
+                }
+            }
+            prop_assert_eq!(decoded, frames);
+            prop_assert!(!decoder.is_mid_frame());
+        }
+
+        #[test]
+        fn any_bytes_give_frames_within_the_limits_or_an_error(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..20),
+            length in 0u32..400,
+        ) {
+            let mut decoder = decoder();
+            // A believable length lets the rest of the header be reached too.
+            feed(&mut decoder, &length.to_be_bytes());
+            for piece in pieces {
+                feed(&mut decoder, &piece);
+                loop {
+                    match decoder.next() {
+                        Ok(Some(frame)) => prop_assert!(frame.raw_bytes <= MAX && frame.body.len() <= MAX),
+                        Ok(None) => break,
+                        Err(_) => return Ok(()),
+                    }
+                }
+            }
+        }
+    }
+}

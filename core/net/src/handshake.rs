@@ -299,3 +299,17 @@ async fn write_message(
     wire[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
     Ok(stream.write_all(&wire[..LENGTH_BYTES + bytes]).await?)
 }
+
+/// Ways to play the handshake wrongly, for the tests of those who must notice.
+#[cfg(test)]
+impl LocalEnd {
+    /// Introduces itself as somebody else, whose signing key it does not have.
+    pub(crate) fn pretend_to_be(&mut self, other: &Identity) {
+        let info = PeerInfo { node: other.node_id(), public_key: other.public_key(), ..self.info.clone() };
+        self.description = SelfDescription::new(&info, &self.codecs);
+    }
+
+    pub(crate) fn forget_the_pre_shared_key(&mut self) {
+        self.keys.psk.fill(0);
+    }
+}

@@ -143,3 +143,103 @@ fn signed_bytes(place: Place<'_>, hello: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(hello);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const STATIC: [u8; 32] = [1; 32];
+    const HASH: [u8; 32] = [2; 32];
+    const HERE: Place<'_> = Place { role: Role::Initiator, noise_static: &STATIC, handshake_hash: &HASH };
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::from_bytes(&[seed; 32])
+    }
+
+    fn info(key: &SigningKey) -> PeerInfo {
+        let public_key = PublicKey(key.verifying_key().to_bytes());
+        let node = NodeId::of(&public_key);
+        PeerInfo { node, public_key, name: "till".to_owned(), instance: 7, frame_bytes_max: 4096 }
+    }
+
+    fn description(key: &SigningKey) -> SelfDescription {
+        SelfDescription::new(&info(key), &[Codec::Zstd, Codec::Brotli])
+    }
+
+    /// A payload with this content, rightly signed.
+    fn payload(change: impl FnOnce(&mut Hello)) -> Vec<u8> {
+        let mut hello = Hello::decode(description(&key(1)).encoded_hello.as_slice()).unwrap();
+        change(&mut hello);
+        SelfDescription { encoded_hello: hello.encode_to_vec() }.introduce(&key(1), HERE)
+    }
+
+    #[test]
+    fn a_true_introduction_is_believed_as_it_was_made() {
+        let believed = believe(&description(&key(1)).introduce(&key(1), HERE), HERE).unwrap();
+        assert_eq!(believed, Introduced { peer: info(&key(1)), codecs: vec![Codec::Zstd, Codec::Brotli] });
+    }
+
+    #[test]
+    fn a_signature_by_another_key_or_for_another_place_is_refused() {
+        let forged = description(&key(1)).introduce(&key(2), HERE);
+        assert_eq!(believe(&forged, HERE), Err(IntroductionError::Signature));
+        let payload = description(&key(1)).introduce(&key(1), HERE);
+        for elsewhere in [
+            Place { role: Role::Responder, ..HERE },
+            Place { noise_static: &HASH, ..HERE },
+            Place { handshake_hash: &STATIC, ..HERE },
+        ] {
+            assert_eq!(believe(&payload, elsewhere), Err(IntroductionError::Signature));
+        }
+    }
+
+    #[test]
+    fn a_changed_name_is_noticed() {
+        let payload = description(&key(1)).introduce(&key(1), HERE);
+        let mut introduction = Introduction::decode(payload.as_slice()).unwrap();
+        let at = introduction.hello.windows(4).position(|bytes| bytes == b"till").unwrap();
+        introduction.hello[at] = b'b';
+        assert_eq!(believe(&introduction.encode_to_vec(), HERE), Err(IntroductionError::Signature));
+    }
+
+    #[test]
+    fn values_out_of_their_limits_are_refused_even_when_signed() {
+        let changes: [fn(&mut Hello); 6] = [
+            |hello| hello.name = "x".repeat(65),
+            |hello| hello.name = "a\u{7}b".to_owned(),
+            |hello| hello.frame_bytes_max = 0,
+            |hello| hello.frame_bytes_max = FRAME_BYTES_HARD as u32 + 1,
+            |hello| hello.public_key = vec![0; 31],
+            |hello| hello.public_key.clear(),
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            assert_eq!(believe(&payload(change), HERE), Err(IntroductionError::Malformed), "change {number}");
+        }
+        // A key of small order, for which anything would be a signature.
+        let weak = payload(|hello| hello.public_key = [&[1][..], &[0; 31]].concat());
+        assert_eq!(believe(&weak, HERE), Err(IntroductionError::Signature));
+    }
+
+    #[test]
+    fn codecs_of_the_future_are_passed_over() {
+        let payload = payload(|hello| hello.codecs = vec![0, 9, 1, 300, u32::MAX]);
+        assert_eq!(believe(&payload, HERE).unwrap().codecs, vec![Codec::Brotli]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_introduction_of_nobody(payload in prop::collection::vec(any::<u8>(), 0..600)) {
+            prop_assert!(believe(&payload, HERE).is_err());
+        }
+
+        #[test]
+        fn a_payload_with_a_flipped_bit_is_refused(at in any::<prop::sample::Index>(), bit in 0u8..8) {
+            let mut payload = description(&key(1)).introduce(&key(1), HERE);
+            let at = at.index(payload.len());
+            payload[at] ^= 1 << bit;
+            prop_assert!(believe(&payload, HERE).is_err());
+        }
+    }
+}

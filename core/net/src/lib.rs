@@ -62,6 +62,8 @@ mod identity;
 mod introduction;
 mod link;
 mod listener;
+#[cfg(test)]
+mod misbehaviour;
 mod private_file;
 mod reader;
 mod record;

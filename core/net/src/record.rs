@@ -85,3 +85,77 @@ impl Opener {
 fn due_for_rekey(record: u64) -> bool {
     record != 0 && record.is_multiple_of(REKEY_EVERY_RECORDS)
 }
+
+#[cfg(test)]
+mod tests {
+    use snow::Builder;
+
+    use super::*;
+
+    /// The two ends of a finished handshake.
+    fn ends() -> ((Sealer, Opener), (Sealer, Opener)) {
+        let build = || Builder::new("Noise_NN_25519_AESGCM_SHA256".parse().unwrap());
+        let mut one = build().build_initiator().unwrap();
+        let mut two = build().build_responder().unwrap();
+        let (mut wire, mut rest) = ([0; 200], [0; 200]);
+        let bytes = one.write_message(&[], &mut wire).unwrap();
+        two.read_message(&wire[..bytes], &mut rest).unwrap();
+        let bytes = two.write_message(&[], &mut wire).unwrap();
+        one.read_message(&wire[..bytes], &mut rest).unwrap();
+        let split_off = |state: snow::HandshakeState| split(state.into_stateless_transport_mode().unwrap());
+        (split_off(one), split_off(two))
+    }
+
+    fn carry(from: &mut Sealer, to: &mut Opener, plain: &[u8]) -> Result<Vec<u8>, Tampered> {
+        let mut wire = Vec::new();
+        from.seal(plain, &mut wire);
+        let mut opened = vec![0; Opener::plain_bytes(wire.len() - LENGTH_BYTES).unwrap()];
+        to.open(&wire[LENGTH_BYTES..], &mut opened).map(|()| opened)
+    }
+
+    #[test]
+    fn records_of_all_sizes_cross_in_both_directions() {
+        let (mut one, mut two) = ends();
+        for bytes in [1, 2, 1000, PLAIN_BYTES_MAX] {
+            let plain = vec![5; bytes];
+            assert_eq!(carry(&mut one.0, &mut two.1, &plain).as_ref(), Ok(&plain));
+            assert_eq!(carry(&mut two.0, &mut one.1, &plain).as_ref(), Ok(&plain));
+        }
+    }
+
+    #[test]
+    fn a_direction_gets_a_new_key_after_so_many_records_and_both_ends_follow() {
+        let (mut one, mut two) = ends();
+        one.0.record = REKEY_EVERY_RECORDS - 1;
+        two.1.record = REKEY_EVERY_RECORDS - 1;
+        assert!(carry(&mut one.0, &mut two.1, b"the last under the old key").is_ok());
+
+        let mut wire = Vec::new();
+        one.0.seal(b"new", &mut wire);
+        let sealed = &wire[LENGTH_BYTES..];
+        let old = two.1.keys.read().unwrap().read_message(REKEY_EVERY_RECORDS, sealed, &mut [0; 3]);
+        assert!(old.is_err(), "the old key still opens it");
+        let mut plain = [0; 3];
+        two.1.open(sealed, &mut plain).unwrap();
+        assert_eq!(&plain, b"new");
+        assert!(carry(&mut one.0, &mut two.1, b"and on").is_ok());
+        assert!(carry(&mut two.0, &mut one.1, b"the other direction keeps its own count").is_ok());
+    }
+
+    #[test]
+    fn a_record_opens_only_in_its_place() {
+        let (mut one, mut two) = ends();
+        let mut wires = Vec::new();
+        for _ in 0..3 {
+            let mut wire = Vec::new();
+            one.0.seal(b"same", &mut wire);
+            wires.push(wire);
+        }
+        assert!(wires[0] != wires[1] && wires[1] != wires[2]);
+        let mut open = |wire: &[u8]| two.1.open(&wire[LENGTH_BYTES..], &mut [0; 4]);
+        assert_eq!(open(&wires[1]), Err(Tampered));
+        assert_eq!(open(&wires[0]), Ok(()));
+        assert_eq!(open(&wires[0]), Err(Tampered));
+        assert_eq!(open(&wires[1]), Ok(()));
+    }
+}

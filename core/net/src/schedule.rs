@@ -40,3 +40,33 @@ impl HandshakeKeys {
 fn expand(root: &Hkdf<Sha256>, label: &[u8], out: &mut [u8]) {
     root.expand_multi_info(&[label, &EPOCH.to_be_bytes()], out).expect("HKDF gives up to 8,160 bytes");
 }
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::HEXLOWER;
+
+    use super::*;
+
+    #[test]
+    fn the_keys_of_a_secret_are_the_documented_ones() {
+        let secret = ClusterSecret::from_passphrase("marble otter window fifteen", "shop").unwrap();
+        let keys = HandshakeKeys::derive(&secret);
+        // Golden values: a change of them would lock running clusters out.
+        assert_eq!(
+            HEXLOWER.encode(&*keys.psk),
+            "e20cbf5e4eb7e280da70f7bc01e7b604fd5483572de007333dfd7f31e535639b"
+        );
+        assert_eq!(HEXLOWER.encode(&keys.prologue), "656e74676c6462000001d34f99b6fa0f61d98d41b0dc21637851");
+    }
+
+    #[test]
+    fn different_secrets_share_nothing_but_the_public_part_of_the_prologue() {
+        let (one, two) = (
+            HandshakeKeys::derive(&ClusterSecret::generate()),
+            HandshakeKeys::derive(&ClusterSecret::generate()),
+        );
+        assert_ne!(one.psk, two.psk);
+        assert_eq!(one.prologue[..10], two.prologue[..10]);
+        assert_ne!(one.prologue[10..], two.prologue[10..]);
+    }
+}

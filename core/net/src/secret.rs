@@ -184,3 +184,85 @@ pub enum SecretError {
     #[error(transparent)]
     File(#[from] PrivateFileError),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(bytes: u8) -> Zeroizing<String> {
+        ClusterSecret(Zeroizing::new([bytes; SECRET_BYTES])).to_text()
+    }
+
+    #[test]
+    fn a_generated_secret_survives_its_text_form_however_it_is_typed() {
+        let secret = ClusterSecret::generate();
+        let text = secret.to_text();
+        let spaced = text.replace("-", " - ").replace("entgldb1 - ", "entgldb1-");
+        for typed in [text.to_string(), text.to_uppercase(), format!("  {}\n", *text), spaced] {
+            assert_eq!(ClusterSecret::parse(&typed).unwrap().bytes(), secret.bytes(), "{typed:?}");
+        }
+        assert_ne!(ClusterSecret::generate().bytes(), secret.bytes());
+    }
+
+    #[test]
+    fn every_single_wrong_digit_and_every_exchange_of_neighbours_is_found() {
+        let text = ClusterSecret::generate().to_text();
+        let digits: Vec<usize> =
+            (PREFIX.len()..text.len()).filter(|at| text.as_bytes()[*at] != b'-').collect();
+        for &at in &digits {
+            let mut wrong = text.to_string();
+            let other = if &text[at..=at] == "q" { "r" } else { "q" };
+            wrong.replace_range(at..=at, other);
+            assert!(matches!(ClusterSecret::parse(&wrong), Err(SecretError::WrongCheck)), "{wrong}");
+        }
+        for pair in digits.windows(2) {
+            let mut bytes = text.as_bytes().to_vec();
+            bytes.swap(pair[0], pair[1]);
+            let wrong = String::from_utf8(bytes).unwrap();
+            assert!(wrong == *text || ClusterSecret::parse(&wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_is_told_apart_from_a_typing_error() {
+        let whole = text(7);
+        let digits = &whole[PREFIX.len()..];
+        for malformed in ["", "hello", digits, &whole[..whole.len() - 8], "entgldb1-", "entgldb1-0189"] {
+            assert!(matches!(ClusterSecret::parse(malformed), Err(SecretError::Malformed)), "{malformed:?}");
+        }
+    }
+
+    #[test]
+    fn a_passphrase_gives_the_same_secret_everywhere_and_another_for_another_cluster() {
+        let derive = |passphrase, cluster| ClusterSecret::from_passphrase(passphrase, cluster).unwrap();
+        let secret = derive("marble otter window fifteen", "shop");
+        // A golden value: a change of it would lock running clusters out.
+        assert_eq!(
+            *secret.to_text(),
+            "entgldb1-rectlqpq-qcl4u5ba-iqkjdej6-ktmqdgbh-eygkgdkp-hmboyh3i-an2iwtyi"
+        );
+        assert_ne!(secret.bytes(), derive("marble otter window fifteen", "shop 2").bytes());
+        let again = ClusterSecret::parse(&secret.to_text()).unwrap();
+        assert_eq!(again.bytes(), secret.bytes());
+    }
+
+    #[test]
+    fn short_and_common_passphrases_are_refused_with_the_reason() {
+        let refused = |passphrase| ClusterSecret::from_passphrase(passphrase, "shop").unwrap_err();
+        assert!(matches!(refused("x7Kq-92mf-L"), SecretError::TooShort));
+        assert!(matches!(refused("äöüäöüäöüäö"), SecretError::TooShort));
+        assert!(matches!(refused("password1234"), SecretError::Weak));
+    }
+
+    #[test]
+    fn neither_the_secret_nor_an_error_about_it_prints_any_of_it() {
+        let secret = ClusterSecret::generate();
+        assert_eq!(format!("{secret:?}"), "***");
+        let mut wrong = secret.to_text().to_string();
+        let last = wrong.pop().unwrap();
+        wrong.push(if last == 'a' { 'b' } else { 'a' });
+        let error = ClusterSecret::parse(&wrong).unwrap_err();
+        let said = format!("{error} {error:?}");
+        assert!(wrong.split('-').skip(1).all(|group| !said.contains(group)), "{said}");
+    }
+}

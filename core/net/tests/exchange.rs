@@ -154,7 +154,7 @@ async fn a_node_that_reaches_itself_says_so_and_a_copy_of_it_is_told_apart() {
     let secret = ClusterSecret::generate();
     let mut node = Node::start(&listening("till"), &secret);
     node.dial(node.address());
-    let mut events = vec![node.event().await, node.event().await];
+    let mut events = [node.event().await, node.event().await];
     events.sort_by_key(|event| matches!(event, NetEvent::Refused { .. }));
     assert!(matches!(
         events[0],

@@ -1,0 +1,273 @@
+//! Tests with peers that have the cluster secret, and break the rules all the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use entgldb_replica::limits::EXPANSION_BASE_BYTES;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::codec::compress;
+use crate::config::{Codec, NetConfig, Timing};
+use crate::event::{CloseReason, DialError, NetEvent};
+use crate::frame::{ALIVE, CLOSE, FrameError, READY, put_header};
+use crate::handshake::{Established, HandshakeError, LocalEnd, accept};
+use crate::identity::Identity;
+use crate::introduction::IntroductionError;
+use crate::secret::ClusterSecret;
+use crate::transport::Transport;
+
+const SOON: Duration = Duration::from_secs(10);
+
+struct Victim {
+    net: Transport,
+    events: mpsc::UnboundedReceiver<NetEvent>,
+    secret: ClusterSecret,
+}
+
+impl Victim {
+    fn start() -> Self {
+        let secret = ClusterSecret::generate();
+        let mut config = NetConfig::new("victim", 1);
+        config.listen = Some(([127, 0, 0, 1], 0).into());
+        config.frame_bytes_max = 100_000;
+        config.timing = Timing { handshake: Duration::from_millis(500), ..Timing::default() };
+        let (sender, events) = mpsc::unbounded_channel();
+        let sink = Arc::new(move |event| drop(sender.send(event)));
+        let net =
+            Transport::start(&Handle::current(), &config, &secret, &Identity::generate(), sink).unwrap();
+        Self { net, events, secret }
+    }
+
+    fn attacker(&self) -> LocalEnd {
+        LocalEnd::new(&NetConfig::new("attacker", 2), &self.secret, &Identity::generate())
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.net.local_address().unwrap()).await.unwrap()
+    }
+
+    async fn event(&mut self) -> NetEvent {
+        timeout(SOON, self.events.recv()).await.expect("an event in time").expect("a live sink")
+    }
+
+    async fn refused(&mut self) -> HandshakeError {
+        match self.event().await {
+            NetEvent::Refused { reason, .. } => reason,
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+    }
+
+    /// Nothing may have been delivered before.
+    async fn link_down(&mut self) -> CloseReason {
+        match self.event().await {
+            NetEvent::LinkDown { reason, .. } => reason,
+            other => panic!("expected the end of the link, got {other:?}"),
+        }
+    }
+}
+
+fn frame(kind: u64, codec: Option<Codec>, raw_bytes: usize, body: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    put_header(&mut plain, kind, codec, raw_bytes, body.len());
+    plain.extend_from_slice(body);
+    plain
+}
+
+/// Links up as a good peer would, then sends these bytes: sealed, or as they are.
+async fn after_link_up(sealed: bool, bytes: &[u8]) -> CloseReason {
+    let mut victim = Victim::start();
+    let mut stream = victim.connect().await;
+    let Established { mut sealer, .. } = victim.attacker().initiate(&mut stream).await.unwrap();
+    assert!(matches!(victim.event().await, NetEvent::LinkUp { .. }));
+    let mut wire = Vec::new();
+    if sealed {
+        for piece in bytes.chunks(60_000) {
+            sealer.seal(piece, &mut wire);
+        }
+    } else {
+        wire.extend_from_slice(bytes);
+    }
+    stream.write_all(&wire).await.unwrap();
+    victim.link_down().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_in_plain_text_is_no_record() {
+    let plain = frame(16, None, 500, &[7; 500]);
+    let mut with_record_length = u16::try_from(plain.len()).unwrap().to_be_bytes().to_vec();
+    with_record_length.extend_from_slice(&plain);
+    assert_eq!(after_link_up(false, &with_record_length).await, CloseReason::Tampered);
+    assert_eq!(after_link_up(false, &plain).await, CloseReason::Protocol(FrameError::Record));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kinds_of_the_transport_that_do_not_belong_here_end_the_link() {
+    for kind in [READY, CLOSE + 1, 15] {
+        let reason = after_link_up(true, &frame(kind, None, 0, b"")).await;
+        assert_eq!(reason, CloseReason::Protocol(FrameError::Kind(kind)));
+    }
+    let reason = after_link_up(true, &frame(ALIVE, None, 4, b"well")).await;
+    assert_eq!(reason, CloseReason::Protocol(FrameError::Body));
+    let reason = after_link_up(true, &frame(CLOSE, Some(Codec::Zstd), 4, b"what")).await;
+    assert_eq!(reason, CloseReason::Protocol(FrameError::Body));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_length_over_the_limit_ends_the_link_though_nothing_follows_it() {
+    for length in [u32::MAX, 1 << 31, 101_000] {
+        let reason = after_link_up(true, &length.to_be_bytes()).await;
+        let too_large = FrameError::TooLarge { bytes: length.into(), max: 100_000 };
+        assert_eq!(reason, CloseReason::Protocol(too_large));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_record_ends_the_link() {
+    let reason = after_link_up(false, &[0, 0]).await;
+    assert_eq!(reason, CloseReason::Protocol(FrameError::Record));
+    let reason = after_link_up(false, &[&[0, 16][..], &[0; 16]].concat()).await;
+    assert_eq!(reason, CloseReason::Protocol(FrameError::Record));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decompression_bombs_are_refused_and_nothing_of_them_is_delivered() {
+    for codec in [Codec::Brotli, Codec::Zstd] {
+        let bomb = compress(codec, &vec![0; 8 << 20]).unwrap();
+        let honest_length = after_link_up(true, &frame(16, Some(codec), 8 << 20, &bomb)).await;
+        assert!(
+            matches!(honest_length, CloseReason::Protocol(FrameError::TooLarge { .. })),
+            "{codec:?}: {honest_length:?}"
+        );
+        let tiny = &bomb[..bomb.len().min(100)];
+        let declared = EXPANSION_BASE_BYTES + 256 * tiny.len() + 1;
+        let over_the_ratio = after_link_up(true, &frame(16, Some(codec), declared, tiny)).await;
+        assert!(
+            matches!(over_the_ratio, CloseReason::Protocol(FrameError::Expansion { .. })),
+            "{codec:?}: {over_the_ratio:?}"
+        );
+        let lie = after_link_up(true, &frame(16, Some(codec), 1000, &bomb)).await;
+        assert!(
+            matches!(lie, CloseReason::Protocol(FrameError::Body | FrameError::BodyLength)),
+            "{codec:?}: {lie:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_breaks_the_protocol_is_told_so_before_the_line_is_cut() {
+    let victim = Victim::start();
+    let mut stream = victim.connect().await;
+    let Established { mut sealer, mut opener, .. } = victim.attacker().initiate(&mut stream).await.unwrap();
+    let mut wire = Vec::new();
+    sealer.seal(&frame(9, None, 0, b""), &mut wire);
+    stream.write_all(&wire).await.unwrap();
+    let length = stream.read_u16().await.unwrap();
+    let mut sealed = vec![0; length.into()];
+    stream.read_exact(&mut sealed).await.unwrap();
+    let mut plain = vec![0; sealed.len() - 16];
+    opener.open(&sealed, &mut plain).unwrap();
+    assert_eq!(u64::from(plain[4]), CLOSE);
+    let said = String::from_utf8_lossy(&plain[7..]);
+    assert!(said.contains("broke the protocol"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_did_not_sign_is_refused_on_both_sides() {
+    let mut victim = Victim::start();
+    let mut impostor = victim.attacker();
+    impostor.pretend_to_be(&Identity::generate());
+    let mut stream = victim.connect().await;
+    assert!(impostor.initiate(&mut stream).await.is_err());
+    assert_eq!(victim.refused().await, HandshakeError::Introduction(IntroductionError::Signature));
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    victim.net.dial(listener.local_addr().unwrap().to_string());
+    let (mut stream, _) = listener.accept().await.unwrap();
+    assert!(impostor.respond(&mut stream).await.is_err(), "the victim sent message 3 to an impostor");
+    match victim.event().await {
+        NetEvent::DialFailed { reason: DialError::Handshake(reason), .. } => {
+            assert_eq!(reason, HandshakeError::Introduction(IntroductionError::Signature));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(victim.net.traffic().links_up, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_right_prologue_and_the_wrong_key_the_handshake_fails_at_message_3_without_a_link() {
+    let mut victim = Victim::start();
+    let mut guesser = victim.attacker();
+    guesser.forget_the_pre_shared_key();
+    let mut stream = victim.connect().await;
+    let outcome = guesser.initiate(&mut stream).await;
+    assert_eq!(outcome.err(), Some(HandshakeError::Rejected));
+    assert_eq!(victim.refused().await, HandshakeError::Stranger);
+    assert_eq!(victim.net.traffic().links_up, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_responder_whose_first_word_is_not_ready_gets_no_link_and_delivers_nothing() {
+    let nothing: &[u8] = b"";
+    let first_words = [
+        (frame(16, None, 4, b"data"), HandshakeError::Protocol(FrameError::Kind(16))),
+        (
+            [frame(READY, None, 0, b""), frame(16, None, 0, b"")].concat(),
+            HandshakeError::Protocol(FrameError::Record),
+        ),
+        (frame(READY, None, 0, b"")[..3].to_vec(), HandshakeError::Protocol(FrameError::Record)),
+        (nothing.to_vec(), HandshakeError::Protocol(FrameError::Record)),
+    ];
+    let mut victim = Victim::start();
+    for (words, expected) in first_words {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        victim.net.dial(listener.local_addr().unwrap().to_string());
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut established = victim.attacker().respond(&mut stream).await.unwrap();
+        let mut wire = Vec::new();
+        established.sealer.seal(&words, &mut wire);
+        stream.write_all(&wire).await.unwrap();
+        match victim.event().await {
+            NetEvent::DialFailed { reason: DialError::Handshake(reason), .. } => assert_eq!(reason, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_responder_that_never_says_ready_is_given_up_in_time_and_gets_no_data() {
+    let mut victim = Victim::start();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    victim.net.dial(listener.local_addr().unwrap().to_string());
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let _established = victim.attacker().respond(&mut stream).await.unwrap();
+    match victim.event().await {
+        NetEvent::DialFailed { reason: DialError::Handshake(HandshakeError::Timeout), .. } => {}
+        other => panic!("{other:?}"),
+    }
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.is_empty(), "{} bytes came after message 3", rest.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_peer_is_not_caught_by_any_of_this() {
+    let mut victim = Victim::start();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    victim.net.dial(listener.local_addr().unwrap().to_string());
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut established = victim.attacker().respond(&mut stream).await.unwrap();
+    accept(&mut stream, &mut established.sealer).await.unwrap();
+    assert!(matches!(victim.event().await, NetEvent::LinkUp { .. }));
+    let mut wire = Vec::new();
+    let body = compress(Codec::Zstd, &[7; 50_000]).unwrap();
+    established.sealer.seal(&frame(16, Some(Codec::Zstd), 50_000, &body), &mut wire);
+    stream.write_all(&wire).await.unwrap();
+    match victim.event().await {
+        NetEvent::Frame { frame, .. } => assert_eq!(frame.body.len(), 50_000),
+        other => panic!("{other:?}"),
+    }
+}
