@@ -334,6 +334,11 @@ impl<S: Store> Replica<S> {
             && self.sessions.values().all(|session| session.is_level(&self.logs))
     }
 
+    /// The links that it knows.
+    pub fn links(&self) -> impl Iterator<Item = LinkId> + '_ {
+        self.sessions.keys().copied()
+    }
+
     /// The store, for reading.
     pub fn store(&mut self) -> &mut S {
         &mut self.store

@@ -1,0 +1,254 @@
+//! What a node tells its owner. Nothing here carries a document's content or a secret.
+
+use entgldb_replica::event::Event as ReplicaEvent;
+use entgldb_replica::resolve::{Conflict, Side};
+use entgldb_replica::store::ProblemKind;
+use serde::Serialize;
+
+/// Something that happened. As JSON, `event` says what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// The node runs.
+    Started {
+        /// Its identity.
+        node: String,
+        /// Its label.
+        name: String,
+        /// Where it listens.
+        listen: Option<String>,
+    },
+    /// A peer is linked.
+    PeerUp {
+        /// The peer.
+        node: String,
+        /// Its label.
+        name: String,
+        /// Collections that both sync.
+        collections: Vec<String>,
+    },
+    /// A peer's link is gone.
+    PeerDown {
+        /// The peer.
+        node: String,
+        /// Its label.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// An address could not be reached, or who answered is no member. It is tried again.
+    DialFailed {
+        /// The address.
+        target: String,
+        /// Why.
+        reason: String,
+    },
+    /// A peer was turned away after its handshake: its label belongs to another key, or it is not on the list.
+    PeerRefused {
+        /// The peer.
+        node: String,
+        /// Its label.
+        name: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// Local changes became durable entries.
+    Captured {
+        /// How many.
+        changes: usize,
+    },
+    /// Remote entries became durable.
+    Applied {
+        /// From whom they came.
+        from: String,
+        /// How many entries.
+        entries: usize,
+        /// How many documents changed by them.
+        documents: usize,
+    },
+    /// Entries that a peer holds are coming in.
+    SyncProgress {
+        /// The peer.
+        node: String,
+        /// Entries held of what the peer holds.
+        have: u64,
+        /// Entries that the peer holds.
+        total: u64,
+    },
+    /// This node holds everything that the peer is known to hold.
+    CaughtUp {
+        /// The peer.
+        node: String,
+    },
+    /// Two versions of a document were made without knowledge of each other.
+    Conflict {
+        /// The collection.
+        collection: String,
+        /// The key.
+        key: String,
+        /// The version that stands.
+        winner: Version,
+        /// The version that is kept in the conflict list.
+        loser: Version,
+    },
+    /// Clocks differ so much that entries wait, or would have to.
+    ClockSkew {
+        /// The peer.
+        node: String,
+        /// What waits, and why.
+        detail: String,
+    },
+    /// Entries of a peer were refused: damaged, altered or forged.
+    Refused {
+        /// The peer.
+        node: String,
+        /// What is wrong, naming the entry.
+        detail: String,
+    },
+    /// A peer refused entries of this node.
+    RefusedByPeer {
+        /// The peer.
+        node: String,
+        /// The peer's words.
+        detail: String,
+    },
+    /// Two histories under one log's name.
+    Forked {
+        /// The peer that has the other one.
+        node: String,
+        /// The log.
+        log: String,
+        /// Where they were seen to differ.
+        seq: u64,
+    },
+    /// The database was restored from an older copy; the node goes on under a new incarnation.
+    RolledBack {
+        /// The peer that knew.
+        node: String,
+        /// The log that is behind.
+        log: String,
+    },
+    /// Equal vectors and unequal rows: a fault. `entgldb verify` tells more.
+    Diverged {
+        /// The peer.
+        node: String,
+    },
+    /// A document that could not be captured or applied, or came back.
+    Problem {
+        /// The collection.
+        collection: String,
+        /// The key.
+        key: String,
+        /// What happened.
+        kind: &'static str,
+        /// The store's words.
+        message: String,
+    },
+    /// The database is locked by somebody; the node waits.
+    StoreBusy {
+        /// Milliseconds so far.
+        for_ms: u64,
+    },
+    /// The store failed.
+    StoreError {
+        /// What happened.
+        message: String,
+        /// Whether the node opens it again by itself.
+        retry: bool,
+    },
+    /// The reader of events was too slow; so many were left out.
+    Lost {
+        /// How many.
+        count: u64,
+    },
+    /// The node has stopped. The last event.
+    Stopped,
+}
+
+/// A version of a document in an event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Version {
+    /// Who wrote it.
+    pub node: String,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Whether it is a delete.
+    pub deleted: bool,
+}
+
+impl Version {
+    fn of(side: &Side) -> Self {
+        Self {
+            node: side.stamp.node.to_string(),
+            at_ms: side.stamp.hlc.wall().0,
+            deleted: side.content.is_none(),
+        }
+    }
+}
+
+/// The name of a kind of problem in events, status and lists.
+#[must_use]
+pub fn problem_kind(kind: ProblemKind) -> &'static str {
+    match kind {
+        ProblemKind::NotCaptured => "not_captured",
+        ProblemKind::SetAside => "set_aside",
+        ProblemKind::Collided => "collided",
+        ProblemKind::CameBack => "came_back",
+        ProblemKind::Dangling => "dangling",
+        _ => "other",
+    }
+}
+
+fn conflict(conflict: &Conflict) -> Event {
+    Event::Conflict {
+        collection: conflict.doc.0.to_string(),
+        key: conflict.doc.1.to_string(),
+        winner: Version::of(&conflict.winner),
+        loser: Version::of(&conflict.loser),
+    }
+}
+
+impl Event {
+    /// The public form of what the replica tells.
+    pub(crate) fn from_replica(event: ReplicaEvent) -> Option<Self> {
+        Some(match event {
+            ReplicaEvent::PeerUp { node, name, shared } => Self::PeerUp {
+                node: node.to_string(),
+                name,
+                collections: shared.iter().map(ToString::to_string).collect(),
+            },
+            ReplicaEvent::PeerDown { node, name, reason } => {
+                Self::PeerDown { node: node.to_string(), name, reason }
+            }
+            ReplicaEvent::Captured { changes } => Self::Captured { changes },
+            ReplicaEvent::Applied { from, entries, documents } => {
+                Self::Applied { from: from.to_string(), entries, documents }
+            }
+            ReplicaEvent::SyncProgress { node, have, total } => {
+                Self::SyncProgress { node: node.to_string(), have, total }
+            }
+            ReplicaEvent::CaughtUp { node } => Self::CaughtUp { node: node.to_string() },
+            ReplicaEvent::Conflict(found) => conflict(&found),
+            ReplicaEvent::ClockSkew { node, detail, .. } => Self::ClockSkew { node: node.to_string(), detail },
+            ReplicaEvent::Refused { node, detail, .. } => Self::Refused { node: node.to_string(), detail },
+            ReplicaEvent::RefusedByPeer { node, detail, .. } => {
+                Self::RefusedByPeer { node: node.to_string(), detail }
+            }
+            ReplicaEvent::Forked { node, log, seq } => {
+                Self::Forked { node: node.to_string(), log: log.to_string(), seq: seq.0 }
+            }
+            ReplicaEvent::RolledBack { node, log } => {
+                Self::RolledBack { node: node.to_string(), log: log.to_string() }
+            }
+            ReplicaEvent::Diverged { node } => Self::Diverged { node: node.to_string() },
+            ReplicaEvent::Problem(problem) => Self::Problem {
+                collection: problem.collection.to_string(),
+                key: problem.key,
+                kind: problem_kind(problem.kind),
+                message: problem.message,
+            },
+            _ => return None,
+        })
+    }
+}

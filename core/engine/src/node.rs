@@ -1,0 +1,351 @@
+//! A running node.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use entgldb_net::{ClusterSecret, Codec, Identity, IdentityError, NetConfig, SecretError, StartError, Transport};
+use entgldb_replica::Config as ReplicaConfig;
+use entgldb_replica::entry::AuthorKey;
+use entgldb_replica::id::{Collection, NameError, NodeId};
+use entgldb_sqlite::{SqliteFailed, Waker};
+use tracing::info;
+
+use crate::config::{Checked, Config, ConfigError, Durability, check_target};
+use crate::data_dir::{DataDir, DataDirError};
+use crate::driver::{self, Clocks, Driver, Message, Parts, Recipe, SqliteRecipe, wall_ms};
+use crate::event::Event;
+use crate::hub::{Events, Hub};
+use crate::status::{STATUS_FILE, State, Status};
+use crate::trust::{Trust, TrustError};
+
+/// Threads for the network. Encryption and compression are the load; the store thread is the bottleneck.
+const NET_THREADS: usize = 2;
+
+/// A node could not be opened. Nothing runs, and no file but new ones in the data folder has changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The configuration is impossible.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A table's name is no name for a collection.
+    #[error("watch: {name:?}: {reason}")]
+    Collection {
+        /// The table.
+        name: String,
+        /// What is wrong with its name.
+        reason: NameError,
+    },
+    /// The data folder can't be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The cluster secret can't be used.
+    #[error("the secret file: {0}")]
+    Secret(#[from] SecretError),
+    /// The identity can't be used.
+    #[error("the identity: {0}")]
+    Identity(#[from] IdentityError),
+    /// The known peers can't be read.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The database can't be used.
+    #[error(transparent)]
+    Store(#[from] entgldb_sqlite::OpenError),
+    /// The database was opened and then failed.
+    #[error("the database failed: {0}")]
+    StoreFailed(#[from] SqliteFailed),
+    /// The network can't be used.
+    #[error(transparent)]
+    Network(#[from] StartError),
+    /// The operating system gave no threads.
+    #[error("no threads for the engine: {0}")]
+    Threads(std::io::Error),
+}
+
+/// Why [`Node::sync_now`] did not end well. Syncing goes on all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncError {
+    /// No peer is linked.
+    #[error("no peer is linked")]
+    NoPeer,
+    /// It takes longer.
+    #[error("not done in time: {behind} entries are still to come, {ahead} still to go")]
+    Timeout {
+        /// Entries still to come.
+        behind: u64,
+        /// Entries still to go.
+        ahead: u64,
+    },
+    /// The store has failed; see the status.
+    #[error("the store is not available")]
+    StoreFailed,
+    /// The node has stopped.
+    #[error("the node has stopped")]
+    Stopped,
+}
+
+/// An address that can't be dialled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddPeerError {
+    /// It is not `host:port`.
+    #[error(transparent)]
+    Target(#[from] ConfigError),
+    /// The node has stopped.
+    #[error("the node has stopped")]
+    Stopped,
+}
+
+/// A running node: it syncs until it is closed or dropped. All methods may be called from any thread.
+pub struct Node {
+    id: NodeId,
+    name: String,
+    transport: Transport,
+    runtime: Option<tokio::runtime::Runtime>,
+    thread: Option<JoinHandle<()>>,
+    to_driver: Sender<Message>,
+    hub: Hub,
+    status: Arc<Mutex<Status>>,
+    stop: Arc<AtomicBool>,
+    _data_dir: DataDir,
+}
+
+impl Node {
+    /// Opens a node and starts to sync. Returns once the database is open, its tables are watched and the address is
+    /// listened on; existing rows are captured and peers dialled after that.
+    ///
+    /// # Errors
+    /// When something it needs can't be used; the error says what to do.
+    pub fn open(config: Config) -> Result<Self, OpenError> {
+        let checked = config.check()?;
+        let interests = interests(&config.watch)?;
+        let secret = ClusterSecret::read_file(&config.secret_file)?;
+        let data_dir = DataDir::lock(&config.data_dir())?;
+        let identity = Identity::load_or_create(&data_dir.file("identity"))?;
+        let id = identity.node_id();
+        let name = config.name.clone().unwrap_or_else(|| format!("node-{}", id.short()));
+        let Checked { listen, allow } = checked;
+        let trust = Trust::load(data_dir.path(), allow)?;
+        let hub = Hub::default();
+        let stop = Arc::new(AtomicBool::new(false));
+        let recipe = recipe(&config, interests, &identity, &hub, &stop);
+        let store = recipe.store.open()?;
+        let (to_driver, inbox) = driver::channel();
+        let waker = Waker::watch(&config.database, wake(&to_driver));
+        let runtime = runtime()?;
+        let net = net_config(&config, &name, listen);
+        let sink = to_driver.clone();
+        let sink = Arc::new(move |event| drop(sink.send(Message::Net(event))));
+        let transport = Transport::start(runtime.handle(), &net, &secret, &identity, sink)?;
+        let address = transport.local_address().map(|address| address.to_string());
+        let status = Arc::new(Mutex::new(first_status(&config, id, &name, address)));
+        let parts = Parts {
+            recipe,
+            store,
+            transport: transport.clone(),
+            inbox,
+            clocks: Clocks::start(),
+            trust,
+            hub: hub.clone(),
+            status: Arc::clone(&status),
+            status_path: data_dir.file(STATUS_FILE),
+            waker,
+        };
+        let driver = Driver::new(parts)?;
+        let thread = std::thread::Builder::new().name("entgldb-store".to_owned());
+        let thread = thread.spawn(move || driver.run()).map_err(OpenError::Threads)?;
+        info!(node = %id.short(), name, listen = ?transport.local_address(), "started");
+        Ok(Self {
+            id,
+            name,
+            transport,
+            runtime: Some(runtime),
+            thread: Some(thread),
+            to_driver,
+            hub,
+            status,
+            stop,
+            _data_dir: data_dir,
+        })
+    }
+
+    /// Its identity.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Its label.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it listens, with the port that the system chose if it was asked to.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.transport.local_address()
+    }
+
+    /// How it stands, at most a second old. Never waits for the store or the network.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// What happens from now on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.hub.subscribe()
+    }
+
+    /// Dials an address, now and whenever the link is gone, for as long as the node runs.
+    ///
+    /// # Errors
+    /// When it is not `host:port`.
+    pub fn add_peer(&self, target: &str) -> Result<(), AddPeerError> {
+        check_target(target)?;
+        self.to_driver.send(Message::AddPeer(target.to_owned())).map_err(|_| AddPeerError::Stopped)
+    }
+
+    /// Captures what the application has written so far, compares with every linked peer, and waits until this node and
+    /// all of them are known to hold the same.
+    ///
+    /// # Errors
+    /// When that is not so after `timeout`.
+    pub fn sync_now(&self, timeout: Duration) -> Result<(), SyncError> {
+        let (reply, answer) = driver::reply();
+        let deadline = Instant::now() + timeout;
+        self.to_driver.send(Message::SyncNow { deadline, reply }).map_err(|_| SyncError::Stopped)?;
+        answer.recv().unwrap_or(Err(SyncError::Stopped))
+    }
+
+    /// Stops: links are closed with a word, the database is left as after any commit. Also happens on drop.
+    pub fn close(mut self) {
+        self.shut();
+    }
+
+    fn shut(&mut self) {
+        let Some(runtime) = self.runtime.take() else { return };
+        runtime.block_on(self.transport.shutdown());
+        driver::interrupt(&self.stop);
+        let _ = self.to_driver.send(Message::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A panic there was reported by its own hook.
+            let _ = thread.join();
+        }
+        runtime.shutdown_background();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.shut();
+    }
+}
+
+fn interests(watch: &[String]) -> Result<BTreeSet<Collection>, OpenError> {
+    let collection = |name: &String| {
+        Collection::new(name).map_err(|reason| OpenError::Collection { name: name.clone(), reason })
+    };
+    watch.iter().map(collection).collect()
+}
+
+fn recipe(
+    config: &Config,
+    interests: BTreeSet<Collection>,
+    identity: &Identity,
+    hub: &Hub,
+    stop: &Arc<AtomicBool>,
+) -> Recipe {
+    Recipe {
+        store: SqliteRecipe {
+            path: config.database.clone(),
+            watch: config.watch.clone(),
+            durability: match config.durability {
+                Durability::Full => entgldb_sqlite::Durability::Full,
+                Durability::Normal => entgldb_sqlite::Durability::Normal,
+            },
+            payload_bytes_max: config.payload_bytes_max,
+            stop: Arc::clone(stop),
+            hub: hub.clone(),
+        },
+        replica: ReplicaConfig {
+            interests,
+            max_skew_ms: config.max_skew_ms,
+            sync_interval_ms: config.sync_interval_ms,
+            payload_bytes_max: config.payload_bytes_max,
+            frame_bytes_max: config.frame_bytes_max,
+        },
+        key: AuthorKey::from_seed(&identity.signing_key().to_bytes()),
+        peers: config.peers.clone(),
+    }
+}
+
+fn net_config(config: &Config, name: &str, listen: Option<SocketAddr>) -> NetConfig {
+    let mut instance = [0; 8];
+    getrandom::fill(&mut instance).expect("the operating system gives random bytes");
+    let mut net = NetConfig::new(name, u64::from_le_bytes(instance));
+    net.listen = listen;
+    net.frame_bytes_max = config.frame_bytes_max;
+    if !config.zstd {
+        net.codecs = vec![Codec::Brotli];
+    }
+    net
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, OpenError> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(NET_THREADS).thread_name("entgldb-net").enable_all();
+    builder.build().map_err(OpenError::Threads)
+}
+
+fn wake(to_driver: &Sender<Message>) -> impl Fn() + Send + Sync + 'static {
+    let to_driver = to_driver.clone();
+    move || drop(to_driver.send(Message::Wake))
+}
+
+fn first_status(config: &Config, id: NodeId, name: &str, listen: Option<String>) -> Status {
+    Status {
+        at_ms: wall_ms(),
+        state: State::Running,
+        pid: std::process::id(),
+        node: id.to_string(),
+        name: name.to_owned(),
+        incarnation: String::new(),
+        listen,
+        database: config.database.clone(),
+        database_bytes: 0,
+        durability: config.durability,
+        collections: config.watch.clone(),
+        entries: 0,
+        logs: 0,
+        captured: 0,
+        applied: 0,
+        conflicts: 0,
+        problems: 0,
+        backlog: true,
+        peers: Vec::new(),
+        targets: Vec::new(),
+        traffic: Default::default(),
+        last_error: None,
+    }
+}
+
+impl Node {
+    /// The event that says that the node runs, for those who subscribe later.
+    #[must_use]
+    pub fn started(&self) -> Event {
+        Event::Started {
+            node: self.id.to_string(),
+            name: self.name.clone(),
+            listen: self.local_address().map(|address| address.to_string()),
+        }
+    }
+}
