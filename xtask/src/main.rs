@@ -1,2 +1,48 @@
-//! Placeholder.
-fn main() {}
+//! The project's chores, the same for a developer and for the machine that checks every change.
+//!
+//! ```text
+//! cargo xtask check    formatting, lints, documentation, lock file, house rules
+//! cargo xtask test     every test: Rust, doc tests, scenarios with real processes, the benchmark in small
+//! cargo xtask bench    EntglDb measured beside its control
+//! cargo xtask soak     the scenarios in their long form
+//! ```
+
+mod bench;
+mod check;
+mod python;
+mod scenarios;
+mod test;
+mod tidy;
+mod workspace;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's chores")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Formatting, lints, documentation, the lock file and the house rules. Changes nothing.
+    Check,
+    /// Every test there is. Needs python3 for the scenarios; without it they are skipped, except where CI=true.
+    Test,
+    /// Measures EntglDb beside its control, in release mode, and prints a table.
+    Bench(bench::Options),
+    /// The scenarios with real processes in their long form: hours apart, hundreds of kills.
+    Soak(scenarios::Soak),
+}
+
+fn main() -> Result<()> {
+    let workspace = workspace::Workspace::open()?;
+    match Arguments::parse().chore {
+        Chore::Check => check::run(&workspace),
+        Chore::Test => test::run(&workspace),
+        Chore::Bench(options) => bench::run(&workspace, &options),
+        Chore::Soak(soak) => scenarios::soak(&workspace, &soak),
+    }
+}

@@ -1,0 +1,59 @@
+//! Where things are: the root of the source, and what cargo builds from it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use xshell::{Shell, cmd};
+
+/// How optimised a build is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Quick to build; for tests.
+    Dev,
+    /// As shipped; for measurements and long runs. Slow to build: the whole program is optimised at once.
+    Release,
+}
+
+/// A shell that stands in the root of the source.
+pub(crate) struct Workspace {
+    pub(crate) shell: Shell,
+    pub(crate) root: PathBuf,
+}
+
+impl Workspace {
+    /// Finds the root from this crate's place in it.
+    pub(crate) fn open() -> Result<Self> {
+        let root =
+            Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies inside the workspace")?;
+        let shell = Shell::new()?;
+        shell.change_dir(root);
+        Ok(Self { shell, root: root.to_owned() })
+    }
+
+    /// Builds one program and returns where it lies.
+    pub(crate) fn build(&self, package: &str, program: &str, profile: Profile) -> Result<PathBuf> {
+        let release = (profile == Profile::Release).then_some("--release");
+        cmd!(self.shell, "cargo build --locked {release...} --package {package} --bin {program}").run()?;
+        let path = target_folder()?.join(match profile {
+            Profile::Dev => "debug",
+            Profile::Release => "release",
+        });
+        let path = path.join(format!("{program}{}", std::env::consts::EXE_SUFFIX));
+        ensure!(path.is_file(), "cargo built {program}, but it is not at {}", path.display());
+        Ok(path)
+    }
+}
+
+/// Whether this run is the gate for changes, where nothing may be skipped.
+pub(crate) fn is_gate() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true")
+}
+
+/// The folder that cargo builds into: this program was just built there, whatever configuration chose it.
+fn target_folder() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    own.ancestors()
+        .nth(2)
+        .map(Path::to_owned)
+        .context("cargo puts programs two folders below the target folder")
+}
