@@ -1,6 +1,6 @@
 //! From changes to commits: what a step will make durable, decided before anything is written.
 //!
-//! [`plan_local`] turns captured changes into signed entries; [`plan_remote`] joins checked entries into the rows. Both
+//! [`Planner::plan_local`] turns captured changes into signed entries; [`Planner::plan_remote`] joins checked entries into the rows. Both
 //! read the store and leave it alone: the result is one [`Commit`].
 
 use std::collections::BTreeMap;
@@ -19,20 +19,30 @@ use crate::version::Hash;
 /// Most conflicts that wait for a version to arrive; beyond that a new one counts as certain.
 const OPEN_CONFLICTS_MAX: usize = 10_000;
 
-/// Who commits, with what it needs to do so.
-pub(crate) struct Author<'a> {
+/// What a plan is made from: the state of a replica, for reading.
+pub(crate) struct Planner<'a> {
+    pub(crate) logs: &'a Logs,
+    pub(crate) clock: &'a Clock,
     pub(crate) key: &'a AuthorKey,
     pub(crate) node: NodeId,
     pub(crate) incarnation: Incarnation,
+    pub(crate) wall: WallMillis,
 }
 
-impl Author<'_> {
-    fn commit(&self, guard: Guard, clock: Hlc, wall: WallMillis) -> Commit {
+/// A captured change that leaves its document other than its row says.
+struct Changed<'a> {
+    change: &'a Change,
+    before: Option<Row>,
+    content: Option<Hash>,
+}
+
+impl Planner<'_> {
+    fn commit(&self, guard: Guard, clock: Hlc) -> Commit {
         Commit {
             owner: (self.node, self.incarnation),
             guard,
             clock,
-            wall,
+            wall: self.wall,
             appended: Vec::new(),
             authors: Vec::new(),
             rows: Vec::new(),
@@ -41,81 +51,109 @@ impl Author<'_> {
             drained: None,
         }
     }
-}
 
-/// Turns one look into the outbox into a commit. Changes that leave a document as its row says are not changes: that is
-/// how an echo, or a write that was undone before it was seen, ends here.
-pub(crate) fn plan_local<S: Store>(
-    store: &mut S,
-    logs: &Logs,
-    clock: &Clock,
-    author: &Author<'_>,
-    wall: WallMillis,
-    drain: &Drain,
-) -> Result<Commit, S::Error> {
-    let docs: Vec<DocId> = drain.changes.iter().map(|change| change.doc.clone()).collect();
-    let rows = store.rows(&docs)?;
-    let mut changed: Vec<(&Change, Option<Row>, Option<Hash>)> = Vec::with_capacity(rows.len());
-    for (change, row) in drain.changes.iter().zip(rows) {
-        let hash = change.content.as_ref().map(|content| Hash(sha256(content)));
-        if row.map_or(hash.is_some(), |row| row.content != hash) {
-            changed.push((change, row, hash));
+    /// Turns one look into the outbox into a commit. Changes that leave a document as its row says are not changes:
+    /// that is how an echo, or a write that was undone before it was seen, ends here.
+    pub(crate) fn plan_local<S: Store>(&self, store: &mut S, drain: &Drain) -> Result<Commit, S::Error> {
+        let docs: Vec<DocId> = drain.changes.iter().map(|change| change.doc.clone()).collect();
+        let rows = store.rows(&docs)?;
+        let mut changed: Vec<Changed<'_>> = Vec::with_capacity(rows.len());
+        for (change, before) in drain.changes.iter().zip(rows) {
+            let content = change.content.as_ref().map(|content| Hash(sha256(content)));
+            if before.map_or(content.is_some(), |row| row.content != content) {
+                changed.push(Changed { change, before, content });
+            }
         }
+        let mut commit = self.commit(Guard::None, self.clock.last());
+        commit.drained = drain.mark;
+        if changed.is_empty() {
+            return Ok(commit);
+        }
+        let mut hlc = Hlc::default();
+        for Changed { change, before, .. } in &changed {
+            hlc = hlc.max(self.clock.stamp(change.written, self.wall));
+            hlc = hlc.max(before.map_or(hlc, |row| row.stamp.hlc.next()));
+        }
+        commit.clock = hlc;
+        let stamp = Stamp { hlc, node: self.node };
+        for Changed { change, before, content } in &changed {
+            let row = Row { stamp, content: *content };
+            commit.rows.push(RowWrite { doc: change.doc.clone(), row, before: *before, apply: None });
+        }
+        commit.fingerprints = row_digests(self.logs, &commit.rows);
+        commit.appended = self.sign_runs(hlc, &changed);
+        if self.logs.key_of(&self.node).is_none() {
+            commit.authors.push(self.key.public_key());
+        }
+        Ok(commit)
     }
-    let mut commit = author.commit(Guard::None, clock.last(), wall);
-    commit.drained = drain.mark;
-    if changed.is_empty() {
-        return Ok(commit);
-    }
-    let mut hlc = Hlc::default();
-    for (change, row, _) in &changed {
-        hlc = hlc.max(clock.stamp(change.written, wall));
-        hlc = hlc.max(row.map_or(hlc, |row| row.stamp.hlc.next()));
-    }
-    commit.clock = hlc;
-    let stamp = Stamp { hlc, node: author.node };
-    for (change, before, content) in &changed {
-        let row = Row { stamp, content: *content };
-        commit.rows.push(RowWrite { doc: change.doc.clone(), row, before: *before, apply: None });
-    }
-    commit.fingerprints = row_digests(logs, &commit.rows);
-    commit.appended = sign_runs(logs, author, hlc, &changed);
-    if logs.key_of(&author.node).is_none() {
-        commit.authors.push(author.key.public_key());
-    }
-    Ok(commit)
-}
 
-fn sign_runs(
-    logs: &Logs,
-    author: &Author<'_>,
-    hlc: Hlc,
-    changed: &[(&Change, Option<Row>, Option<Hash>)],
-) -> Vec<Appended> {
-    let mut by_collection: BTreeMap<&Collection, Vec<_>> = BTreeMap::new();
-    for change in changed {
-        by_collection.entry(&change.0.doc.0).or_default().push(change);
-    }
-    let sign = |(collection, changes): (&Collection, Vec<&(&Change, Option<Row>, Option<Hash>)>)| {
-        let log =
-            LogId { author: author.node, incarnation: author.incarnation, collection: collection.clone() };
-        let mut chain = logs.chain(&log);
-        let link = |(change, before, _): &(&Change, Option<Row>, Option<Hash>)| {
-            let entry = Entry {
-                seq: chain.head().seq.next(),
-                hlc,
-                replaces: before.map(|row| row.stamp),
-                op: if change.content.is_some() { Op::Put } else { Op::Delete },
-                key: change.doc.1.clone(),
-                payload: change.content.clone().unwrap_or_default(),
+    /// One signed run for each collection that changed.
+    fn sign_runs(&self, hlc: Hlc, changed: &[Changed<'_>]) -> Vec<Appended> {
+        let mut by_collection: BTreeMap<&Collection, Vec<&Changed<'_>>> = BTreeMap::new();
+        for changed in changed {
+            by_collection.entry(&changed.change.doc.0).or_default().push(changed);
+        }
+        let mut runs = Vec::with_capacity(by_collection.len());
+        for (collection, changes) in by_collection {
+            let (author, incarnation) = (self.node, self.incarnation);
+            let log = LogId { author, incarnation, collection: collection.clone() };
+            let mut chain = self.logs.chain(&log);
+            let link = |Changed { change, before, .. }: &Changed<'_>| {
+                let entry = Entry {
+                    seq: chain.head().seq.next(),
+                    hlc,
+                    replaces: before.map(|row| row.stamp),
+                    op: if change.content.is_some() { Op::Put } else { Op::Delete },
+                    key: change.doc.1.clone(),
+                    payload: change.content.clone().unwrap_or_default(),
+                };
+                chain.link(entry).expect("an own entry continues its own log and is younger than all it saw")
             };
-            chain.link(entry).expect("an own entry continues its own log and is younger than all it saw")
-        };
-        let entries = changes.into_iter().map(link).collect();
-        let signed = SignedHead::sign(author.key, &log, chain.head(), hlc);
-        Appended { log, entries, signed }
-    };
-    by_collection.into_iter().map(sign).collect()
+            let entries = changes.into_iter().map(link).collect();
+            let signed = SignedHead::sign(self.key, &log, chain.head(), hlc);
+            runs.push(Appended { log, entries, signed });
+        }
+        runs
+    }
+
+    /// Joins entries that the oplog has checked into the rows: a commit, guarded against uncaptured local changes.
+    pub(crate) fn plan_remote<S: Store>(
+        &self,
+        store: &mut S,
+        open: &OpenConflicts,
+        appended: &[(Appended, PublicKey)],
+        guard: Guard,
+    ) -> Result<Commit, S::Error> {
+        let incoming = sort_incoming(appended);
+        let mut current = read_current(store, &incoming)?;
+        let mut conflicts =
+            Conflicts { store, incoming: index_versions(&incoming, open), open, writes: Vec::new() };
+        for (stamp, doc, entry, payload_hash) in &incoming {
+            let now = current.get_mut(doc).expect("every incoming document was read");
+            conflicts.note(doc, *stamp, entry, now.now.as_ref())?;
+            if takes_over(now.now.as_ref(), stamp) {
+                let content = entry.content().map(|_| *payload_hash);
+                now.now = Some(Row { stamp: *stamp, content });
+                now.content = entry.content().cloned();
+            }
+        }
+        let conflicts = conflicts.writes;
+        let latest = incoming.last().map_or(Hlc::default(), |(stamp, ..)| stamp.hlc);
+        let mut commit = self.commit(guard, self.clock.last().max(latest));
+        commit.rows = rows_to_write(current);
+        commit.fingerprints = row_digests(self.logs, &commit.rows);
+        commit.conflicts = conflicts;
+        let mut authors: BTreeMap<NodeId, PublicKey> = BTreeMap::new();
+        for (run, key) in appended {
+            if self.logs.key_of(&run.log.author).is_none() {
+                authors.insert(run.log.author, *key);
+            }
+            commit.appended.push(run.clone());
+        }
+        commit.authors = authors.into_values().collect();
+        Ok(commit)
+    }
 }
 
 /// Fingerprints of the collections after these rows are written.
@@ -135,68 +173,29 @@ fn row_digests(logs: &Logs, rows: &[RowWrite]) -> Vec<(Collection, Fingerprint)>
 /// Conflicts that are not certain yet, by document.
 pub(crate) type OpenConflicts = BTreeMap<DocId, Vec<Conflict>>;
 
-/// The document that an entry of a run changes.
-fn doc_of(run: &Appended, entry: &Entry) -> DocId {
-    (run.log.collection.clone(), entry.key.clone())
-}
-
-/// A document on its way through [`plan_remote`].
+/// A document on its way through [`Planner::plan_remote`].
 struct Current {
     before: Option<Row>,
     now: Option<Row>,
     content: Option<Bytes>,
 }
 
-/// Joins entries that [`crate::oplog::check_run`] passed into the rows: a commit, to be guarded against uncaptured
-/// local changes.
-pub(crate) fn plan_remote<S: Store>(
-    store: &mut S,
-    logs: &Logs,
-    clock: &Clock,
-    author: &Author<'_>,
-    wall: WallMillis,
-    open: &OpenConflicts,
-    appended: &[(Appended, PublicKey)],
-    guard: Guard,
-) -> Result<Commit, S::Error> {
-    let mut incoming: Vec<(Stamp, DocId, &Entry, Hash)> = Vec::new();
+/// An incoming entry: its stamp, its document, itself, and its payload's hash.
+type Incoming<'a> = (Stamp, DocId, &'a Entry, Hash);
+
+/// The entries of all runs, in the order of their stamps.
+fn sort_incoming(appended: &[(Appended, PublicKey)]) -> Vec<Incoming<'_>> {
+    let mut incoming = Vec::new();
     for (run, _) in appended {
         for linked in &run.entries {
             let entry = linked.entry();
-            incoming.push((entry.stamp(run.log.author), doc_of(run, entry), entry, linked.payload_hash()));
+            let doc = (run.log.collection.clone(), entry.key.clone());
+            incoming.push((entry.stamp(run.log.author), doc, entry, linked.payload_hash()));
         }
     }
     incoming.sort_by_key(|(stamp, ..)| *stamp);
-    let mut current = read_current(store, &incoming)?;
-    let mut conflicts =
-        Conflicts { store, incoming: index_versions(&incoming, open), open, writes: Vec::new() };
-    for (stamp, doc, entry, payload_hash) in &incoming {
-        let now = current.get_mut(doc).expect("every incoming document was read");
-        conflicts.note(doc, *stamp, entry, now.now.as_ref())?;
-        if takes_over(now.now.as_ref(), stamp) {
-            let content = entry.content().map(|_| *payload_hash);
-            now.now = Some(Row { stamp: *stamp, content });
-            now.content = entry.content().cloned();
-        }
-    }
-    let conflicts = conflicts.writes;
-    let latest = incoming.last().map_or(Hlc::default(), |(stamp, ..)| stamp.hlc);
-    let mut commit = author.commit(guard, clock.last().max(latest), wall);
-    commit.rows = rows_to_write(current);
-    commit.fingerprints = row_digests(logs, &commit.rows);
-    commit.conflicts = conflicts;
-    let mut authors: BTreeMap<NodeId, PublicKey> = BTreeMap::new();
-    for (run, key) in appended {
-        if logs.key_of(&run.log.author).is_none() {
-            authors.insert(run.log.author, *key);
-        }
-        commit.appended.push(run.clone());
-    }
-    commit.authors = authors.into_values().collect();
-    Ok(commit)
+    incoming
 }
-
-type Incoming<'a> = (Stamp, DocId, &'a Entry, Hash);
 
 fn read_current<S: Store>(
     store: &mut S,

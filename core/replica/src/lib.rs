@@ -2,12 +2,17 @@
 
 mod apply;
 pub mod clock;
+mod contract;
 pub mod entry;
 pub mod event;
 pub mod fingerprint;
+mod flow;
 pub mod id;
+mod ledger;
 pub mod limits;
 mod oplog;
+mod outgoing;
+mod page;
 mod peers;
 mod replica;
 pub mod resolve;
@@ -16,7 +21,7 @@ pub mod store;
 pub mod version;
 pub mod wire;
 
+pub use contract::{Config, Input, Link, Output, PeerStatus, Status, StoreFailed};
 pub use oplog::RunError;
 pub use peers::{TargetStatus, TooManyPeers};
-pub use replica::{Config, Input, Output, Replica, Status, StoreFailed};
-pub use session::{Link, PeerStatus};
+pub use replica::Replica;

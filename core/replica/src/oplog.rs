@@ -1,22 +1,17 @@
-//! The logs that a node holds, what it takes into them, and what it sends out of them.
+//! The logs that a node holds, and what it takes into them.
 //!
-//! **In:** a run of entries is taken only if it continues the log without a gap, its hashes lead to the head that came
-//! with it, the author's signature over that head holds, and no time in it is too far ahead ([`check_run`]).
-//!
-//! **Out:** a page is cut at *stamps*, not at sizes: after it, the receiver holds of each author everything up to one
-//! time, in all the collections that both sync. Every signed head stands at the end of a unit, so such a cut never
-//! splits one ([`build_page`]). Authors are taken in the order of their times, so that causes travel before effects.
+//! A run of entries is taken only if it continues the log without a gap, its hashes lead to the head that came with it,
+//! the author's signature over that head holds, and no time in it is too far ahead ([`check_run`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::{Clock, Hlc, TooFarAhead, WallMillis};
-use crate::entry::{Chain, ChainError, SignatureError, SignedHead};
+use crate::entry::{Chain, ChainError, SignatureError};
 use crate::fingerprint::Fingerprint;
 use crate::id::{Collection, Incarnation, Key, LogId, NodeId, PublicKey};
-use crate::limits::{FRAME_BYTES_HARD, PAGE_BYTES_TARGET, PAGE_ENTRIES_MAX, PAGE_ENTRIES_TARGET};
-use crate::store::{Appended, Durable, ReadLimits, Store, Stored};
+use crate::store::{Appended, Durable};
 use crate::version::{Head, Seq, Vector};
-use crate::wire::{Run, check_of};
+use crate::wire::{Code, Page, Run, check_of};
 
 /// What a node holds, in memory: heads, keys and the fingerprints over them. Small: it grows with logs, not entries.
 #[derive(Debug, Default)]
@@ -192,208 +187,52 @@ pub(crate) fn check_run(
     Ok(Some(Appended { log: run.log, entries, signed }))
 }
 
-/// The logs of one author since one birth of its oplog, with the position after which to send.
-type Positions = BTreeMap<LogId, Seq>;
-
-/// How much more fits into a page.
-#[derive(Clone, Copy)]
-struct Room {
-    entries: usize,
-    bytes: usize,
+/// The runs of a page, sorted into those to take and those to refuse.
+#[derive(Default)]
+pub(crate) struct Verdicts {
+    /// Checked, with the author's key.
+    pub(crate) taken: Vec<(Appended, PublicKey)>,
+    /// Why not, for the peer and for people.
+    pub(crate) refused: Vec<(LogId, Code, String)>,
 }
 
-/// What one author's logs hold between their positions and one time.
-struct Stretch {
-    runs: Vec<(LogId, Vec<Stored>, SignedHead)>,
-}
-
-/// Reads the next page for a peer that holds `positions` and lacks something of each of these logs. May be empty, which
-/// means that no signed cut was found.
-pub(crate) fn build_page<S: Store>(
-    store: &mut S,
-    logs: &Logs,
-    positions: &Positions,
-) -> Result<Vec<Run>, S::Error> {
-    let mut groups: BTreeMap<(NodeId, Incarnation), Positions> = BTreeMap::new();
-    for (log, after) in positions {
-        groups.entry((log.author, log.incarnation)).or_default().insert(log.clone(), *after);
-    }
-    let mut queue = BTreeMap::new();
-    for (group, positions) in groups {
-        queue_group(store, &mut queue, group, positions)?;
-    }
-    let mut runs: BTreeMap<LogId, Run> = BTreeMap::new();
-    let mut room = Room { entries: PAGE_ENTRIES_TARGET, bytes: PAGE_BYTES_TARGET };
-    while room.entries > 0 && room.bytes > 0 {
-        let Some(((_, group), mut positions)) = queue.pop_first() else { break };
-        // Up to where the next author's turn begins.
-        let until = queue.first_key_value().map_or(Hlc(u64::MAX), |((hlc, _), _)| *hlc);
-        let stretch = match fitting_stretch(store, &positions, until, room)? {
-            Some(stretch) => stretch,
-            None if runs.is_empty() => match whole_stretch(store, &positions)? {
-                Some(stretch) => stretch,
-                None => continue,
-            },
-            None => break,
-        };
-        for (log, entries, signed) in stretch.runs {
-            room.entries = room.entries.saturating_sub(entries.len());
-            room.bytes =
-                room.bytes.saturating_sub(entries.iter().map(|stored| stored.entry.payload.len()).sum());
-            let after = positions.insert(log.clone(), signed.head.seq).unwrap_or_default();
-            extend_run(store, logs, &mut runs, log, after, entries, signed)?;
+/// Checks the runs of a page. Runs that are held already are in neither list.
+pub(crate) fn check_page(logs: &Logs, clock: &Clock, wall: WallMillis, page: Page) -> Verdicts {
+    let mut verdicts = Verdicts::default();
+    let mut waits: BTreeMap<(NodeId, Incarnation), (Code, String)> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for run in page.runs {
+        let (log, key) = (run.log.clone(), run.public_key);
+        if !seen.insert(log.clone()) {
+            verdicts.refused.push((log, Code::Bad, "the log came twice in one page".to_owned()));
+            continue;
         }
-        positions.retain(|log, after| logs.vector().head(log).seq > *after);
-        queue_group(store, &mut queue, group, positions)?;
-    }
-    Ok(runs.into_values().collect())
-}
-
-type Queue = BTreeMap<(Hlc, (NodeId, Incarnation)), Positions>;
-
-/// Puts an author's logs in line, by the time of the next entry.
-fn queue_group<S: Store>(
-    store: &mut S,
-    queue: &mut Queue,
-    group: (NodeId, Incarnation),
-    positions: Positions,
-) -> Result<(), S::Error> {
-    let one = ReadLimits { until: Hlc(u64::MAX), entries: 1, bytes: 1 };
-    let mut first: Option<Hlc> = None;
-    for (log, after) in &positions {
-        if let Some(next) = store.read_log(log, *after, &one)?.first() {
-            first = Some(first.map_or(next.entry.hlc, |hlc| hlc.min(next.entry.hlc)));
-        }
-    }
-    if let Some(first) = first {
-        queue.insert((first, group), positions);
-    }
-    Ok(())
-}
-
-fn extend_run<S: Store>(
-    store: &mut S,
-    logs: &Logs,
-    runs: &mut BTreeMap<LogId, Run>,
-    log: LogId,
-    after: Seq,
-    entries: Vec<Stored>,
-    signed: SignedHead,
-) -> Result<(), S::Error> {
-    let entries = entries.into_iter().map(|stored| (stored.entry, check_of(&stored.hash)));
-    if let Some(run) = runs.get_mut(&log) {
-        run.entries.extend(entries);
-        run.signed = signed;
-        return Ok(());
-    }
-    let Some(public_key) = logs.key_of(&log.author).copied() else { return Ok(()) };
-    let previous = if after == Seq(0) { None } else { store.hash_at(&log, after)? };
-    let (entries, previous) = (entries.collect(), previous.unwrap_or_default());
-    runs.insert(log.clone(), Run { log, public_key, previous, entries, signed });
-    Ok(())
-}
-
-/// The longest stretch not later than `until` that fits: reads as much as fits, then goes back to the last time at
-/// which every log has a signed head.
-fn fitting_stretch<S: Store>(
-    store: &mut S,
-    positions: &Positions,
-    until: Hlc,
-    room: Room,
-) -> Result<Option<Stretch>, S::Error> {
-    // Each log gets an equal share, so that together they do not exceed the room.
-    let share = positions.len().max(1);
-    let limits =
-        ReadLimits { until, entries: (room.entries / share).max(1), bytes: (room.bytes / share).max(1) };
-    let mut read = Vec::with_capacity(positions.len());
-    let mut cut = until;
-    for (log, after) in positions {
-        let entries = store.read_log(log, *after, &limits)?;
-        let bytes: usize = entries.iter().map(|stored| stored.entry.payload.len()).sum();
-        if let Some(last) = entries.last()
-            && (entries.len() >= limits.entries || bytes >= limits.bytes)
-        {
-            cut = cut.min(last.entry.hlc);
-        }
-        read.push((log, *after, entries));
-    }
-    let Some(ends) = signed_cut_until(store, &read, &mut cut)? else { return Ok(None) };
-    let mut runs = Vec::new();
-    for ((log, after, mut entries), signed) in read.into_iter().zip(ends) {
-        let Some(signed) = signed else { continue };
-        entries.truncate(usize::try_from(signed.head.seq.0 - after.0).unwrap_or(usize::MAX));
-        runs.push((log.clone(), entries, signed));
-    }
-    Ok(Some(Stretch { runs }))
-}
-
-type Read<'a> = (&'a LogId, Seq, Vec<Stored>);
-
-/// Lowers `cut` until the last entry of every log at or before it has a signed head; answers those heads.
-fn signed_cut_until<S: Store>(
-    store: &mut S,
-    read: &[Read<'_>],
-    cut: &mut Hlc,
-) -> Result<Option<Vec<Option<SignedHead>>>, S::Error> {
-    'lower: loop {
-        let mut ends = Vec::with_capacity(read.len());
-        for (log, after, entries) in read {
-            let count = entries.partition_point(|stored| stored.entry.hlc <= *cut);
-            if count == 0 {
-                ends.push(None);
-                continue;
-            }
-            let last = entries[count - 1].entry.seq;
-            match store.signed_until(log, last)?.filter(|signed| signed.head.seq > *after) {
-                Some(signed) if signed.head.seq == last => ends.push(Some(signed)),
-                Some(signed) => {
-                    *cut = signed.hlc;
-                    continue 'lower;
+        match check_run(logs, clock, wall, run) {
+            Ok(Some(appended)) => verdicts.taken.push((appended, key)),
+            Ok(None) => {}
+            Err(error) => {
+                let code = match error {
+                    RunError::ClockSkew(_) => Code::ClockSkew,
+                    RunError::Gap { .. } => Code::Gap,
+                    _ => Code::Bad,
+                };
+                let detail = format!("{log}: {error}");
+                if code != Code::Bad {
+                    waits.insert((log.author, log.incarnation), (code, detail.clone()));
                 }
-                None => {
-                    let Some(earlier) = entries[0].entry.hlc.0.checked_sub(1) else { return Ok(None) };
-                    *cut = Hlc(earlier);
-                    continue 'lower;
-                }
+                verdicts.refused.push((log, code, detail));
             }
         }
-        return Ok(ends.iter().any(Option::is_some).then_some(ends));
     }
-}
-
-/// The shortest stretch there is, whatever its size: raises the first entry's time until every log has a signed head
-/// at it. Used when nothing shorter than a whole unit would do.
-fn whole_stretch<S: Store>(store: &mut S, positions: &Positions) -> Result<Option<Stretch>, S::Error> {
-    let one = ReadLimits { until: Hlc(u64::MAX), entries: 1, bytes: 1 };
-    let mut cut: Option<Hlc> = None;
-    for (log, after) in positions {
-        if let Some(next) = store.read_log(log, *after, &one)?.first() {
-            cut = Some(cut.map_or(next.entry.hlc, |hlc| hlc.min(next.entry.hlc)));
+    // A unit may lie in several logs of its author: if one of them has to wait, all do.
+    let waits_for = |run: &Appended| waits.get(&(run.log.author, run.log.incarnation)).cloned();
+    let (taken, waiting) = verdicts.taken.into_iter().partition(|(run, _)| waits_for(run).is_none());
+    verdicts.taken = taken;
+    let waiting: Vec<(Appended, PublicKey)> = waiting;
+    for (run, _) in waiting {
+        if let Some((code, detail)) = waits_for(&run) {
+            verdicts.refused.push((run.log, code, detail));
         }
     }
-    let Some(mut cut) = cut else { return Ok(None) };
-    let ends = 'raise: loop {
-        let mut ends = Vec::new();
-        for (log, after) in positions {
-            let last = store.last_at(log, cut)?;
-            if last <= *after {
-                continue;
-            }
-            let Some(signed) = store.signed_from(log, last)? else { return Ok(None) };
-            if signed.hlc > cut {
-                cut = signed.hlc;
-                continue 'raise;
-            }
-            ends.push((log, *after, signed));
-        }
-        break ends;
-    };
-    let limits = ReadLimits { until: cut, entries: PAGE_ENTRIES_MAX, bytes: FRAME_BYTES_HARD };
-    let mut runs = Vec::new();
-    for (log, after, signed) in ends {
-        runs.push((log.clone(), store.read_log(log, after, &limits)?, signed));
-    }
-    let whole =
-        runs.iter().all(|(_, entries, signed)| entries.last().map(|e| e.entry.seq) == Some(signed.head.seq));
-    Ok(whole.then_some(Stretch { runs }))
+    verdicts
 }

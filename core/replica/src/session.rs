@@ -10,39 +10,18 @@
 //!
 //! A session touches no store and no other session. It gets a view of the logs and returns [`Effect`]s.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::{Mono, Now, WallMillis};
+use crate::contract::{Link, PeerStatus};
 use crate::event::Event;
-use crate::id::{Collection, Incarnation, LinkId, LogId, NodeId};
-use crate::limits::{
-    ACK_MS, BAD_LOG_RETRY_MS, DROP_AFTER_MS, PAGES_IN_FLIGHT_MAX, SKEW_RETRY_MS, VECTOR_LOGS_MAX,
-};
+use crate::id::{Collection, Incarnation, LogId, NodeId};
+use crate::ledger::Taken;
+use crate::limits::{ACK_MS, DROP_AFTER_MS, PAGES_IN_FLIGHT_MAX, VECTOR_LOGS_MAX};
 use crate::oplog::Logs;
+use crate::outgoing::{AckError, Outgoing};
 use crate::version::{Head, Seq};
-use crate::wire::{Ack, Code, Digest, Hello, Message, Page, Run, VERSION, VectorPart};
-
-/// Wait before entries are offered again that a busy receiver could not take.
-const BUSY_RETRY_MS: u64 = 500;
-
-/// What a session is told of its link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// The transport's number for it.
-    pub id: LinkId,
-    /// The authenticated peer.
-    pub peer: NodeId,
-    /// The peer's label.
-    pub name: String,
-    /// Random number of the peer's process: a new one means that the peer was started again.
-    pub instance: u64,
-    /// Whether this side dialled.
-    pub we_dialled: bool,
-    /// The target that was dialled, if this side did.
-    pub target: Option<String>,
-    /// Largest frame that the peer takes, in bytes.
-    pub frame_bytes_max: usize,
-}
+use crate::wire::{Ack, Code, Digest, Hello, Message, Page, VERSION, VectorPart};
 
 /// What this node says of itself.
 #[derive(Clone, Debug)]
@@ -82,21 +61,12 @@ pub(crate) enum Violation {
     PagesOverLimit { max: usize },
     #[error("the peer sent entries of {0}, which was not asked for")]
     NotShared(Collection),
-    #[error("the peer acknowledged page {0}, which is not the oldest on its way")]
-    AckOrder(u64),
-    #[error("the peer acknowledged {found} runs of a page that has {expected}")]
-    AckLength { expected: usize, found: usize },
+    #[error(transparent)]
+    Ack(#[from] AckError),
     #[error("no acknowledgement for a page within {0} ms")]
     AckOverdue(u64),
     #[error("the peer did not say hello within {0} ms")]
     HelloOverdue(u64),
-}
-
-#[derive(Debug)]
-struct InFlight {
-    id: u64,
-    ends: Vec<(LogId, Seq)>,
-    sent: Mono,
 }
 
 /// State of one conversation.
@@ -106,17 +76,11 @@ pub(crate) struct Session {
     shared: BTreeSet<Collection>,
     hello_seen: bool,
     opened: Mono,
-    /// What the peer is known to hold durably.
-    theirs: BTreeMap<LogId, Seq>,
-    /// What was sent, beyond `theirs`.
-    sent: BTreeMap<LogId, Seq>,
+    outgoing: Outgoing,
     arriving: Vec<(LogId, Head)>,
     vector_seen: bool,
     may_send: bool,
     granted: Option<Mono>,
-    in_flight: VecDeque<InFlight>,
-    held: BTreeMap<LogId, Mono>,
-    pages_sent: u64,
     pages_seen: u64,
     pages_taken: u64,
     last_page: Mono,
@@ -126,29 +90,6 @@ pub(crate) struct Session {
     caught_up: bool,
     skew_ms: i64,
     skew_told: bool,
-}
-
-/// A peer as the status shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerStatus {
-    /// The peer.
-    pub node: NodeId,
-    /// Its label.
-    pub name: String,
-    /// Whether this side dialled.
-    pub we_dialled: bool,
-    /// Entries that the peer is known to hold and this node lacks.
-    pub behind: u64,
-    /// Entries that this node holds and the peer is not known to hold.
-    pub ahead: u64,
-    /// When both last held the same, by this node's wall clock.
-    pub in_sync: Option<WallMillis>,
-    /// The peer's wall clock minus ours, in milliseconds, with the travel time in it.
-    pub skew_ms: i64,
-    /// Collections that both sync; `None` before hello.
-    pub shared: Option<Vec<Collection>>,
-    /// Logs that wait because the peer refused them.
-    pub held: usize,
 }
 
 impl Session {
@@ -166,15 +107,11 @@ impl Session {
             shared: BTreeSet::new(),
             hello_seen: false,
             opened: now.mono,
-            theirs: BTreeMap::new(),
-            sent: BTreeMap::new(),
+            outgoing: Outgoing::default(),
             arriving: Vec::new(),
             vector_seen: false,
             may_send: false,
             granted: None,
-            in_flight: VecDeque::new(),
-            held: BTreeMap::new(),
-            pages_sent: 0,
             pages_seen: 0,
             pages_taken: 0,
             last_page: now.mono,
@@ -207,7 +144,7 @@ impl Session {
                 Ok(Vec::new())
             }
             Message::Page(page) => self.handle_page(now, page).map(|take| vec![take]),
-            Message::Ack(ack) => self.handle_ack(now, &ack),
+            Message::Ack(ack) => self.handle_ack(now, ack),
         }
     }
 
@@ -286,14 +223,8 @@ impl Session {
                 effects.push(Effect::OwnLogAhead(log.clone()));
             }
         }
-        self.theirs = heads
-            .into_iter()
-            .filter(|(log, _)| self.shared.contains(&log.collection))
-            .map(|(log, head)| (log, head.seq))
-            .collect();
-        let on_its_way: BTreeSet<&LogId> =
-            self.in_flight.iter().flat_map(|page| page.ends.iter().map(|(log, _)| log)).collect();
-        self.sent.retain(|log, _| on_its_way.contains(log));
+        let shared = |(log, _): &(LogId, Head)| self.shared.contains(&log.collection);
+        self.outgoing.learn_all(heads.into_iter().filter(shared));
         self.vector_seen = true;
         effects.extend(self.note_progress(logs));
         effects
@@ -309,7 +240,7 @@ impl Session {
             }
             return effects;
         }
-        let quiet = self.in_flight.is_empty() && self.pages_seen == self.pages_taken;
+        let quiet = self.outgoing.is_idle() && self.pages_seen == self.pages_taken;
         let rested = self.vector_sent.is_none_or(|sent| now.mono.since(sent) >= local.sync_interval_ms);
         if quiet && rested {
             effects.extend(self.send_vector(now, logs));
@@ -334,22 +265,15 @@ impl Session {
     }
 
     /// Reports what became of a page, in the order the pages came.
-    pub(crate) fn page_taken(
-        &mut self,
-        logs: &Logs,
-        ends: Vec<(LogId, Seq)>,
-        ack: Ack,
-        entries: usize,
-    ) -> Vec<Effect> {
+    pub(crate) fn page_taken(&mut self, logs: &Logs, taken: Taken) -> Vec<Effect> {
         self.pages_taken += 1;
-        for ((log, end), result) in ends.into_iter().zip(&ack.results) {
+        for ((log, end), result) in taken.ends.into_iter().zip(&taken.ack.results) {
             if result.code == Code::Taken {
-                let theirs = self.theirs.entry(log).or_default();
-                *theirs = (*theirs).max(end);
+                self.outgoing.learn(log, end);
             }
         }
-        let mut effects = vec![Effect::Send(Message::Ack(ack))];
-        if entries > 0 {
+        let mut effects = vec![Effect::Send(Message::Ack(taken.ack))];
+        if taken.entries > 0 {
             effects.extend(self.note_progress(logs));
         }
         effects
@@ -366,97 +290,39 @@ impl Session {
         Some(Effect::Event(Event::SyncProgress { node, have: total - behind, total }))
     }
 
-    fn handle_ack(&mut self, now: Now, ack: &Ack) -> Result<Vec<Effect>, Violation> {
-        let page = match self.in_flight.front() {
-            Some(page) if page.id == ack.page => self.in_flight.pop_front().expect("it was just seen"),
-            _ => return Err(Violation::AckOrder(ack.page)),
+    fn handle_ack(&mut self, now: Now, ack: Ack) -> Result<Vec<Effect>, Violation> {
+        let node = self.link.peer;
+        let event = |(log, code, detail)| match code {
+            Code::ClockSkew => Some(Event::ClockSkew { node, log: Some(log), detail }),
+            Code::Bad => Some(Event::RefusedByPeer { node, log, detail }),
+            Code::Busy | Code::Gap | Code::Taken => None,
         };
-        if page.ends.len() != ack.results.len() {
-            return Err(Violation::AckLength { expected: page.ends.len(), found: ack.results.len() });
-        }
-        let mut effects = Vec::new();
-        for ((log, _), result) in page.ends.into_iter().zip(&ack.results) {
-            let theirs = self.theirs.entry(log.clone()).or_default();
-            if result.code == Code::Taken {
-                *theirs = (*theirs).max(result.seq);
-                continue;
-            }
-            // Back to what the peer says it holds; the rest is sent again when its time has come.
-            *theirs = result.seq;
-            self.sent.remove(&log);
-            let (node, detail) = (self.link.peer, result.detail.clone());
-            let (wait, event) = match result.code {
-                Code::ClockSkew => {
-                    (SKEW_RETRY_MS, Some(Event::ClockSkew { node, log: Some(log.clone()), detail }))
-                }
-                Code::Bad => {
-                    (BAD_LOG_RETRY_MS, Some(Event::RefusedByPeer { node, log: log.clone(), detail }))
-                }
-                Code::Busy => (BUSY_RETRY_MS, None),
-                Code::Gap | Code::Taken => (0, None),
-            };
-            if wait > 0 {
-                self.held.insert(log, now.mono.plus(wait));
-            }
-            effects.extend(event.map(Effect::Event));
-        }
-        Ok(effects)
+        let refused = self.outgoing.acknowledged(ack, now.mono)?;
+        Ok(refused.into_iter().filter_map(event).map(Effect::Event).collect())
     }
 
     /// What the peer lacks and may be sent now: logs with the position after which to send. Empty if nothing.
     pub(crate) fn to_send(&self, logs: &Logs, now: Mono) -> BTreeMap<LogId, Seq> {
-        if !self.vector_seen || !self.may_send || self.in_flight.len() >= PAGES_IN_FLIGHT_MAX {
+        if !self.vector_seen || !self.may_send {
             return BTreeMap::new();
         }
-        let lacking = |(log, head): (&LogId, &Head)| {
-            if !self.shared.contains(&log.collection) || self.held.get(log).is_some_and(|until| *until > now)
-            {
-                return None;
-            }
-            let after = self.position(log);
-            (head.seq > after).then(|| (log.clone(), after))
-        };
-        logs.vector().iter().filter_map(lacking).collect()
+        self.outgoing.to_send(logs, &self.shared, now)
     }
 
-    fn position(&self, log: &LogId) -> Seq {
-        let theirs = self.theirs.get(log).copied().unwrap_or_default();
-        theirs.max(self.sent.get(log).copied().unwrap_or_default())
-    }
-
-    /// Numbers a page that is about to be sent and remembers it.
-    pub(crate) fn page_out(&mut self, runs: Vec<Run>, now: Mono) -> Message {
-        self.pages_sent += 1;
-        let ends: Vec<(LogId, Seq)> = runs.iter().map(|run| (run.log.clone(), run.signed.head.seq)).collect();
-        self.sent.extend(ends.iter().cloned());
-        self.in_flight.push_back(InFlight { id: self.pages_sent, ends, sent: now });
-        Message::Page(Page { id: self.pages_sent, runs })
-    }
-
-    /// The page just numbered was not sent after all.
-    pub(crate) fn page_unsent(&mut self) {
-        self.pages_sent -= 1;
-        if let Some(page) = self.in_flight.pop_back() {
-            for (log, _) in page.ends {
-                self.sent.remove(&log);
-            }
-        }
-    }
-
-    /// These logs can't be sent for now: nothing with a signed end was found, or it does not fit the peer's frame.
-    pub(crate) fn hold(&mut self, logs: impl IntoIterator<Item = LogId>, now: Mono) {
-        self.held.extend(logs.into_iter().map(|log| (log, now.plus(BAD_LOG_RETRY_MS))));
+    /// The sending half, for pages.
+    pub(crate) fn outgoing(&mut self) -> &mut Outgoing {
+        &mut self.outgoing
     }
 
     pub(crate) fn tick(&mut self, now: Now, local: &Local, logs: &Logs) -> Result<Vec<Effect>, Violation> {
-        if self.in_flight.front().is_some_and(|page| now.mono.since(page.sent) >= ACK_MS) {
+        if self.outgoing.is_overdue(now.mono) {
             return Err(Violation::AckOverdue(ACK_MS));
         }
         if !self.hello_seen {
             let overdue = now.mono.since(self.opened) >= DROP_AFTER_MS;
             return if overdue { Err(Violation::HelloOverdue(DROP_AFTER_MS)) } else { Ok(Vec::new()) };
         }
-        self.held.retain(|_, until| *until > now.mono);
+        self.outgoing.release(now.mono);
         if self.next_digest > now.mono {
             return Ok(Vec::new());
         }
@@ -468,25 +334,19 @@ impl Session {
     /// The next digest is due now.
     pub(crate) fn hurry(&mut self, now: Mono) {
         self.next_digest = now;
-        self.held.clear();
+        self.outgoing.release_all();
     }
 
     pub(crate) fn next_wake(&self) -> Mono {
         if !self.hello_seen {
             return self.opened.plus(DROP_AFTER_MS);
         }
-        let ack = self.in_flight.front().map(|page| page.sent.plus(ACK_MS));
-        let held = self.held.values().min().copied();
-        ack.into_iter().chain(held).fold(self.next_digest, Mono::min)
+        self.outgoing.next_wake().map_or(self.next_digest, |wake| wake.min(self.next_digest))
     }
 
     /// Entries that the peer is known to hold: how many of them this node lacks, and all of them.
     pub(crate) fn behind(&self, logs: &Logs) -> (u64, u64) {
-        let count = |(behind, total): (u64, u64), (log, seq): (&LogId, &Seq)| {
-            let ours = logs.vector().head(log).seq;
-            (behind + seq.0.saturating_sub(ours.0), total + seq.0)
-        };
-        self.theirs.iter().fold((0, 0), count)
+        self.outgoing.behind(logs)
     }
 
     /// Whether the peer's whole vector is known.
@@ -505,22 +365,14 @@ impl Session {
     }
 
     /// Opens or closes the peer's flow towards this node.
-    pub(crate) fn grant(&mut self, open: bool, now: Mono) -> Effect {
+    pub(crate) fn grant(&mut self, open: bool, now: Mono) -> Message {
         self.granted = open.then_some(now);
-        Effect::Send(Message::Flow { open })
+        Message::Flow { open }
     }
 
     /// Whether the peer is known to lack nothing, and this node nothing of the peer's.
     pub(crate) fn is_level(&self, logs: &Logs) -> bool {
-        self.vector_seen && self.behind(logs).0 == 0 && self.ahead(logs) == 0
-    }
-
-    fn ahead(&self, logs: &Logs) -> u64 {
-        let shared = logs.vector().iter().filter(|(log, _)| self.shared.contains(&log.collection));
-        let lead = shared.map(|(log, head)| {
-            head.seq.0.saturating_sub(self.theirs.get(log).copied().unwrap_or_default().0)
-        });
-        lead.sum()
+        self.vector_seen && self.behind(logs).0 == 0 && self.outgoing.ahead(logs, &self.shared) == 0
     }
 
     pub(crate) fn status(&self, logs: &Logs) -> PeerStatus {
@@ -529,11 +381,11 @@ impl Session {
             name: self.link.name.clone(),
             we_dialled: self.link.we_dialled,
             behind: self.behind(logs).0,
-            ahead: self.ahead(logs),
+            ahead: self.outgoing.ahead(logs, &self.shared),
             in_sync: self.in_sync,
             skew_ms: self.skew_ms,
             shared: self.hello_seen.then(|| self.shared.iter().cloned().collect()),
-            held: self.held.len(),
+            held: self.outgoing.held(),
         }
     }
 }

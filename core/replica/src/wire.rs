@@ -15,7 +15,8 @@ use crate::id::{Collection, Incarnation, Key, LogId, NameError, NodeId, PublicKe
 use crate::limits::{INTEREST_MAX, PAGE_ENTRIES_MAX, PAYLOAD_BYTES_HARD, VECTOR_LOGS_MAX};
 use crate::version::{Hash, Head, Seq};
 
-#[allow(missing_docs, clippy::doc_markdown, unreachable_pub)]
+#[rustfmt::skip]
+#[allow(missing_docs, unreachable_pub)]
 mod generated;
 
 use generated as proto;

@@ -1,0 +1,194 @@
+//! Everything that crosses the border of a replica: what it is told, and what it answers.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use crate::clock::{Hlc, WallMillis};
+use crate::event::Event;
+use crate::id::{Collection, Incarnation, LinkId, NodeId};
+use crate::limits::{FRAME_BYTES_DEFAULT, MAX_SKEW_MS, PAYLOAD_BYTES_DEFAULT, SYNC_INTERVAL_MS};
+use crate::peers::TargetStatus;
+
+/// What a replica needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Collections to sync.
+    pub interests: BTreeSet<Collection>,
+    /// A remote entry further ahead of the wall clock than this waits.
+    pub max_skew_ms: u64,
+    /// Time between digests.
+    pub sync_interval_ms: u64,
+    /// Largest document captured, in bytes.
+    pub payload_bytes_max: usize,
+    /// Largest frame taken, in bytes.
+    pub frame_bytes_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            interests: BTreeSet::new(),
+            max_skew_ms: MAX_SKEW_MS,
+            sync_interval_ms: SYNC_INTERVAL_MS,
+            payload_bytes_max: PAYLOAD_BYTES_DEFAULT,
+            frame_bytes_max: FRAME_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// What a session is told of its link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The transport's number for it.
+    pub id: LinkId,
+    /// The authenticated peer.
+    pub peer: NodeId,
+    /// The peer's label.
+    pub name: String,
+    /// Random number of the peer's process: a new one means that the peer was started again.
+    pub instance: u64,
+    /// Whether this side dialled.
+    pub we_dialled: bool,
+    /// The target that was dialled, if this side did.
+    pub target: Option<String>,
+    /// Largest frame that the peer takes, in bytes.
+    pub frame_bytes_max: usize,
+}
+
+/// What happens to a replica.
+#[derive(Debug)]
+pub enum Input {
+    /// The application may have changed something.
+    LocalChange,
+    /// A peer was authenticated over a new link.
+    LinkUp(Link),
+    /// A link is gone.
+    LinkDown {
+        /// The link.
+        link: LinkId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A frame came.
+    Frame {
+        /// Over this link.
+        link: LinkId,
+        /// Its type.
+        kind: u64,
+        /// Its body.
+        body: Bytes,
+    },
+    /// A target could not be reached.
+    DialFailed {
+        /// The target, as in [`Output::Dial`].
+        target: String,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Compare with every peer and dial every target now, without waiting for the interval.
+    SyncNow,
+    /// Nothing but time has passed.
+    Tick,
+}
+
+/// What a replica wants done. The order matters.
+#[derive(Debug, PartialEq)]
+pub enum Output {
+    /// Send a frame.
+    Send {
+        /// Over this link.
+        link: LinkId,
+        /// Its type.
+        kind: u64,
+        /// Its body.
+        body: Bytes,
+        /// Whether it is worth compressing.
+        compress: bool,
+    },
+    /// Dial a target; answer with [`Input::LinkUp`] or [`Input::DialFailed`].
+    Dial {
+        /// `host:port`.
+        target: String,
+    },
+    /// Close a link. The replica has forgotten it already; no [`Input::LinkDown`] is needed.
+    Close {
+        /// The link.
+        link: LinkId,
+        /// Why, for people and for the peer.
+        reason: String,
+    },
+    /// Something worth showing.
+    Event(Event),
+}
+
+impl Output {
+    /// Bytes of the body, if this is a frame to send.
+    pub(crate) fn body_len(&self) -> usize {
+        match self {
+            Self::Send { body, .. } => body.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// The store failed. The replica is of no use any more: drop it and open it again from what is durable.
+#[derive(Debug, thiserror::Error)]
+#[error("the store failed: {0}")]
+pub struct StoreFailed<E>(#[source] pub E);
+
+impl<E> From<E> for StoreFailed<E> {
+    fn from(error: E) -> Self {
+        Self(error)
+    }
+}
+
+/// A peer as the status shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// The peer.
+    pub node: NodeId,
+    /// Its label.
+    pub name: String,
+    /// Whether this side dialled.
+    pub we_dialled: bool,
+    /// Entries that the peer is known to hold and this node lacks.
+    pub behind: u64,
+    /// Entries that this node holds and the peer is not known to hold.
+    pub ahead: u64,
+    /// When both last held the same, by this node's wall clock.
+    pub in_sync: Option<WallMillis>,
+    /// The peer's wall clock minus ours, in milliseconds, with the travel time in it.
+    pub skew_ms: i64,
+    /// Collections that both sync; `None` before hello.
+    pub shared: Option<Vec<Collection>>,
+    /// Logs that wait because the peer refused them.
+    pub held: usize,
+}
+
+/// How a replica stands.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Who it is.
+    pub node: NodeId,
+    /// Birth of its oplog.
+    pub incarnation: Incarnation,
+    /// Value of its clock.
+    pub clock: Hlc,
+    /// Entries held, over all logs.
+    pub entries: u64,
+    /// Logs held.
+    pub logs: usize,
+    /// Linked peers.
+    pub peers: Vec<PeerStatus>,
+    /// Addresses to dial.
+    pub targets: Vec<TargetStatus>,
+    /// Changes captured since it was opened.
+    pub captured: u64,
+    /// Remote entries applied since it was opened.
+    pub applied: u64,
+    /// Conflicts found since it was opened.
+    pub conflicts: u64,
+    /// Whether local changes wait to be captured.
+    pub backlog: bool,
+}

@@ -1,0 +1,240 @@
+//! The durable half of a replica: the store, and what of it is kept in memory.
+//!
+//! Sessions say what came from whom; the ledger alone captures, checks, joins and commits, and is right whatever they say.
+
+use std::collections::BTreeMap;
+
+use crate::apply::{OpenConflicts, Planner};
+use crate::clock::{Clock, Now, WallMillis};
+use crate::contract::Config;
+use crate::entry::AuthorKey;
+use crate::event::Event;
+use crate::id::{Incarnation, LogId, NodeId, PublicKey};
+use crate::limits::{CONFLICT_KEEP_MS, UNIT_BYTES_MAX, UNIT_CHANGES_MAX, UNIT_GAP_MS};
+use crate::oplog::{Logs, Verdicts, check_page};
+use crate::page::build_page;
+use crate::store::{Appended, Commit, Committed, ConflictWrite, Guard, Problem, Store, UnitLimits};
+use crate::version::Seq;
+use crate::wire::{Ack, Code, Page, Run, RunResult};
+
+/// Attempts to find the outbox empty, and then as many to find it without the documents to be applied.
+const APPLY_ATTEMPTS: usize = 4;
+
+/// See the module's documentation.
+pub(crate) struct Ledger<S: Store> {
+    pub(crate) store: S,
+    pub(crate) logs: Logs,
+    pub(crate) clock: Clock,
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: Incarnation,
+    /// Whether local changes may wait to be captured.
+    pub(crate) backlog: bool,
+    /// Since it was opened.
+    pub(crate) captured: u64,
+    /// Since it was opened.
+    pub(crate) applied: u64,
+    /// Since it was opened.
+    pub(crate) conflicts: u64,
+    key: AuthorKey,
+    limits: UnitLimits,
+    open_conflicts: OpenConflicts,
+}
+
+/// What became of a page.
+pub(crate) struct Taken {
+    /// Its runs, with their ends.
+    pub(crate) ends: Vec<(LogId, Seq)>,
+    /// The answer to the peer.
+    pub(crate) ack: Ack,
+    /// Entries that were new here.
+    pub(crate) entries: usize,
+}
+
+impl<S: Store> Ledger<S> {
+    /// Opens what is durable. `drawn` becomes the incarnation if the oplog is new, or another node's.
+    pub(crate) fn open(
+        mut store: S,
+        key: AuthorKey,
+        drawn: Incarnation,
+        config: &Config,
+    ) -> Result<Self, S::Error> {
+        let durable = store.load()?;
+        let node = key.node_id();
+        let incarnation = match durable.owner {
+            Some((owner, incarnation)) if owner == node => incarnation,
+            _ => drawn,
+        };
+        let mut open_conflicts = OpenConflicts::new();
+        for conflict in &durable.open_conflicts {
+            open_conflicts.entry(conflict.doc.clone()).or_default().push(conflict.clone());
+        }
+        let limits = UnitLimits {
+            changes: UNIT_CHANGES_MAX,
+            bytes: UNIT_BYTES_MAX,
+            gap_ms: UNIT_GAP_MS,
+            payload_bytes: config.payload_bytes_max,
+        };
+        Ok(Self {
+            clock: Clock::resume(durable.clock, config.max_skew_ms),
+            logs: Logs::from_durable(&durable),
+            store,
+            node,
+            incarnation,
+            backlog: true,
+            captured: 0,
+            applied: 0,
+            conflicts: 0,
+            key,
+            limits,
+            open_conflicts,
+        })
+    }
+
+    /// Captures what one look into the outbox shows: at most one unit.
+    pub(crate) fn capture(&mut self, now: Now, events: &mut Vec<Event>) -> Result<(), S::Error> {
+        let drain = self.store.captured(&self.limits)?;
+        self.backlog = drain.more;
+        events.extend(drain.refused.iter().cloned().map(Event::Problem));
+        if drain.mark.is_none() {
+            return Ok(());
+        }
+        let (planner, store, _) = self.planner(now);
+        let commit = planner.plan_local(store, &drain)?;
+        if !self.commit(&commit, events)? {
+            self.backlog = true;
+            return Ok(());
+        }
+        let changes = commit.rows.len();
+        self.captured += changes as u64;
+        if changes > 0 {
+            events.push(Event::Captured { changes });
+        }
+        Ok(())
+    }
+
+    /// Checks, joins and stores the entries of a page, all that can be taken in one commit. An impatient caller does not
+    /// insist on an empty outbox.
+    pub(crate) fn take(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        page: Page,
+        impatient: bool,
+        events: &mut Vec<Event>,
+    ) -> Result<Taken, S::Error> {
+        let id = page.id;
+        let ends: Vec<(LogId, Seq)> =
+            page.runs.iter().map(|run| (run.log.clone(), run.signed.head.seq)).collect();
+        let Verdicts { taken, refused } = check_page(&self.logs, &self.clock, now.wall, page);
+        let entries: usize = taken.iter().map(|(run, _)| run.entries.len()).sum();
+        let busy = entries > 0 && !self.apply(now, from, &taken, impatient, events)?;
+        let mut reasons: BTreeMap<LogId, (Code, String)> = BTreeMap::new();
+        for (log, code, detail) in refused {
+            let (node, told) = (from, detail.clone());
+            match code {
+                Code::Bad => events.push(Event::Refused { node, log: log.clone(), detail: told }),
+                Code::ClockSkew => {
+                    events.push(Event::ClockSkew { node, log: Some(log.clone()), detail: told });
+                }
+                Code::Gap | Code::Busy | Code::Taken => {}
+            }
+            reasons.insert(log, (code, detail));
+        }
+        let results = ends.iter().map(|(log, _)| {
+            let seq = self.logs.vector().head(log).seq;
+            let (code, detail) = match reasons.get(log) {
+                Some(reason) => reason.clone(),
+                None if busy => (Code::Busy, "the application writes without pause".to_owned()),
+                None => (Code::Taken, String::new()),
+            };
+            RunResult { code, seq, detail }
+        });
+        let ack = Ack { page: id, results: results.collect() };
+        Ok(Taken { ends, ack, entries })
+    }
+
+    /// Commits checked entries, capturing local changes first. `false` if the application left no gap to do so.
+    fn apply(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        taken: &[(Appended, PublicKey)],
+        impatient: bool,
+        events: &mut Vec<Event>,
+    ) -> Result<bool, S::Error> {
+        let first = if impatient { APPLY_ATTEMPTS } else { 0 };
+        for attempt in first..2 * APPLY_ATTEMPTS {
+            let guard = if attempt < APPLY_ATTEMPTS { Guard::OutboxEmpty } else { Guard::OutboxDisjoint };
+            let (planner, store, open) = self.planner(now);
+            let commit = planner.plan_remote(store, open, taken, guard)?;
+            if self.commit(&commit, events)? {
+                let entries = taken.iter().map(|(run, _)| run.entries.len()).sum();
+                self.applied += entries as u64;
+                events.push(Event::Applied { from, entries, documents: commit.rows.len() });
+                return Ok(true);
+            }
+            self.capture(now, events)?;
+        }
+        Ok(false)
+    }
+
+    /// The next page for a peer that lacks something of each of these logs.
+    pub(crate) fn page(&mut self, positions: &BTreeMap<LogId, Seq>) -> Result<Vec<Run>, S::Error> {
+        build_page(&mut self.store, &self.logs, positions)
+    }
+
+    /// Work of the store's that may wait for quiet.
+    pub(crate) fn tend(&mut self, now: Now) -> Result<Vec<Problem>, S::Error> {
+        self.store.tend(WallMillis(now.wall.0.saturating_sub(CONFLICT_KEEP_MS)))
+    }
+
+    fn planner(&mut self, now: Now) -> (Planner<'_>, &mut S, &OpenConflicts) {
+        let planner = Planner {
+            logs: &self.logs,
+            clock: &self.clock,
+            key: &self.key,
+            node: self.node,
+            incarnation: self.incarnation,
+            wall: now.wall,
+        };
+        (planner, &mut self.store, &self.open_conflicts)
+    }
+
+    /// Makes a step durable and follows it in memory. `false` if the outbox has moved.
+    fn commit(&mut self, commit: &Commit, events: &mut Vec<Event>) -> Result<bool, S::Error> {
+        let problems = match self.store.commit(commit)? {
+            Committed::Done(problems) => problems,
+            Committed::OutboxMoved => return Ok(false),
+        };
+        self.clock.advance(commit.clock);
+        self.logs.committed(&commit.appended, &commit.authors);
+        for (collection, digest) in &commit.fingerprints {
+            self.logs.set_row_digest(collection.clone(), *digest);
+        }
+        for write in &commit.conflicts {
+            self.follow_conflict(write, events);
+        }
+        events.extend(problems.into_iter().map(Event::Problem));
+        Ok(true)
+    }
+
+    fn follow_conflict(&mut self, write: &ConflictWrite, events: &mut Vec<Event>) {
+        let (doc, winner, loser) = match write {
+            ConflictWrite::Put(conflict) => (&conflict.doc, conflict.winner.stamp, conflict.loser.stamp),
+            ConflictWrite::Remove { doc, winner, loser } => (doc, *winner, *loser),
+        };
+        if let Some(open) = self.open_conflicts.get_mut(doc) {
+            open.retain(|conflict| (conflict.winner.stamp, conflict.loser.stamp) != (winner, loser));
+            if open.is_empty() {
+                self.open_conflicts.remove(doc);
+            }
+        }
+        let ConflictWrite::Put(conflict) = write else { return };
+        if conflict.missing.is_some() {
+            self.open_conflicts.entry(doc.clone()).or_default().push(conflict.clone());
+        } else {
+            self.conflicts += 1;
+            events.push(Event::Conflict(conflict.clone()));
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The sending half of a session: what the peer holds, what is on its way to it, and what waits.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::clock::Mono;
+use crate::id::{Collection, LogId};
+use crate::limits::{ACK_MS, BAD_LOG_RETRY_MS, PAGES_IN_FLIGHT_MAX, SKEW_RETRY_MS};
+use crate::oplog::Logs;
+use crate::version::{Head, Seq};
+use crate::wire::{Ack, Code, Message, Page, Run, RunResult};
+
+/// Wait before entries are offered again that a busy receiver could not take.
+const BUSY_RETRY_MS: u64 = 500;
+
+/// An acknowledgement that does not fit what was sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AckError {
+    #[error("the peer acknowledged page {0}, which is not the oldest on its way")]
+    Order(u64),
+    #[error("the peer acknowledged {found} runs of a page that has {expected}")]
+    Length { expected: usize, found: usize },
+}
+
+#[derive(Debug)]
+struct InFlight {
+    id: u64,
+    ends: Vec<(LogId, Seq)>,
+    sent: Mono,
+}
+
+/// What a peer holds, and what is on its way to it.
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing {
+    /// What the peer is known to hold durably.
+    theirs: BTreeMap<LogId, Seq>,
+    /// What was sent, beyond `theirs`.
+    sent: BTreeMap<LogId, Seq>,
+    in_flight: VecDeque<InFlight>,
+    held: BTreeMap<LogId, Mono>,
+    pages_sent: u64,
+}
+
+impl Outgoing {
+    /// The peer's whole vector, as far as it is shared. What is on its way stays so.
+    pub(crate) fn learn_all(&mut self, heads: impl Iterator<Item = (LogId, Head)>) {
+        self.theirs = heads.map(|(log, head)| (log, head.seq)).collect();
+        let ends = self.in_flight.iter().flat_map(|page| page.ends.iter().map(|(log, _)| log));
+        let on_its_way: BTreeSet<&LogId> = ends.collect();
+        self.sent.retain(|log, _| on_its_way.contains(log));
+    }
+
+    /// The peer holds a log at least up to there.
+    pub(crate) fn learn(&mut self, log: LogId, seq: Seq) {
+        let theirs = self.theirs.entry(log).or_default();
+        *theirs = (*theirs).max(seq);
+    }
+
+    /// What the peer lacks and may be sent now: logs with the position after which to send. Empty if nothing.
+    pub(crate) fn to_send(
+        &self,
+        logs: &Logs,
+        shared: &BTreeSet<Collection>,
+        now: Mono,
+    ) -> BTreeMap<LogId, Seq> {
+        if self.in_flight.len() >= PAGES_IN_FLIGHT_MAX {
+            return BTreeMap::new();
+        }
+        let lacking = |(log, head): (&LogId, &Head)| {
+            if !shared.contains(&log.collection) || self.held.get(log).is_some_and(|until| *until > now) {
+                return None;
+            }
+            let after = self.position(log);
+            (head.seq > after).then(|| (log.clone(), after))
+        };
+        logs.vector().iter().filter_map(lacking).collect()
+    }
+
+    fn position(&self, log: &LogId) -> Seq {
+        let theirs = self.theirs.get(log).copied().unwrap_or_default();
+        theirs.max(self.sent.get(log).copied().unwrap_or_default())
+    }
+
+    /// Numbers a page that is about to be sent and remembers it.
+    pub(crate) fn page_out(&mut self, runs: Vec<Run>, now: Mono) -> Message {
+        self.pages_sent += 1;
+        let ends: Vec<(LogId, Seq)> = runs.iter().map(|run| (run.log.clone(), run.signed.head.seq)).collect();
+        self.sent.extend(ends.iter().cloned());
+        self.in_flight.push_back(InFlight { id: self.pages_sent, ends, sent: now });
+        Message::Page(Page { id: self.pages_sent, runs })
+    }
+
+    /// The page just numbered can't be sent; its logs wait.
+    pub(crate) fn page_unsent(&mut self, now: Mono) {
+        if let Some(page) = self.in_flight.pop_back() {
+            self.pages_sent -= 1;
+            for (log, _) in page.ends {
+                self.sent.remove(&log);
+                self.hold([log], now);
+            }
+        }
+    }
+
+    /// These logs can't be sent for now.
+    pub(crate) fn hold(&mut self, logs: impl IntoIterator<Item = LogId>, now: Mono) {
+        self.held.extend(logs.into_iter().map(|log| (log, now.plus(BAD_LOG_RETRY_MS))));
+    }
+
+    /// Takes an acknowledgement; answers what the peer refused and why.
+    pub(crate) fn acknowledged(
+        &mut self,
+        ack: Ack,
+        now: Mono,
+    ) -> Result<Vec<(LogId, Code, String)>, AckError> {
+        let page = match self.in_flight.front() {
+            Some(page) if page.id == ack.page => self.in_flight.pop_front().expect("it was just seen"),
+            _ => return Err(AckError::Order(ack.page)),
+        };
+        if page.ends.len() != ack.results.len() {
+            return Err(AckError::Length { expected: page.ends.len(), found: ack.results.len() });
+        }
+        let mut refused = Vec::new();
+        for ((log, _), RunResult { code, seq, detail }) in page.ends.into_iter().zip(ack.results) {
+            if code == Code::Taken {
+                self.learn(log, seq);
+                continue;
+            }
+            // Back to what the peer says it holds; the rest is sent again when its time has come.
+            self.theirs.insert(log.clone(), seq);
+            self.sent.remove(&log);
+            let wait = match code {
+                Code::ClockSkew => SKEW_RETRY_MS,
+                Code::Bad => BAD_LOG_RETRY_MS,
+                Code::Busy => BUSY_RETRY_MS,
+                Code::Gap | Code::Taken => 0,
+            };
+            if wait > 0 {
+                self.held.insert(log.clone(), now.plus(wait));
+            }
+            refused.push((log, code, detail));
+        }
+        Ok(refused)
+    }
+
+    /// Forgets waits that are over.
+    pub(crate) fn release(&mut self, now: Mono) {
+        self.held.retain(|_, until| *until > now);
+    }
+
+    /// Forgets all waits.
+    pub(crate) fn release_all(&mut self) {
+        self.held.clear();
+    }
+
+    /// Logs that wait.
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether nothing is on its way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    /// Whether the oldest page should have been acknowledged by now.
+    pub(crate) fn is_overdue(&self, now: Mono) -> bool {
+        self.in_flight.front().is_some_and(|page| now.since(page.sent) >= ACK_MS)
+    }
+
+    /// When a wait or a deadline ends.
+    pub(crate) fn next_wake(&self) -> Option<Mono> {
+        let ack = self.in_flight.front().map(|page| page.sent.plus(ACK_MS));
+        ack.into_iter().chain(self.held.values().copied()).min()
+    }
+
+    /// Entries that the peer is known to hold: how many of them this node lacks, and all of them.
+    pub(crate) fn behind(&self, logs: &Logs) -> (u64, u64) {
+        let count = |(behind, total): (u64, u64), (log, seq): (&LogId, &Seq)| {
+            let ours = logs.vector().head(log).seq;
+            (behind + seq.0.saturating_sub(ours.0), total + seq.0)
+        };
+        self.theirs.iter().fold((0, 0), count)
+    }
+
+    /// Entries that this node holds and the peer is not known to hold.
+    pub(crate) fn ahead(&self, logs: &Logs, shared: &BTreeSet<Collection>) -> u64 {
+        let shared = logs.vector().iter().filter(|(log, _)| shared.contains(&log.collection));
+        let lead = shared.map(|(log, head)| {
+            head.seq.0.saturating_sub(self.theirs.get(log).copied().unwrap_or_default().0)
+        });
+        lead.sum()
+    }
+}
