@@ -1,0 +1,122 @@
+//! Reading and writing single rows of a watched table.
+
+use std::fmt::Write;
+
+use rusqlite::{CachedStatement, Connection, Row};
+
+use crate::document::Parsed;
+use crate::quote::{identifier, identifiers, joined};
+use crate::table::Table;
+use crate::value::Sql;
+
+/// All columns of a row.
+pub(crate) fn owned(table: &Table, row: &Row<'_>) -> rusqlite::Result<Vec<Sql<'static>>> {
+    (0..table.columns.len()).map(|column| Ok(Sql::from(row.get_ref(column)?).into_owned())).collect()
+}
+
+/// The row with these key columns.
+pub(crate) fn read(
+    connection: &Connection,
+    table: &Table,
+    key: &[Sql<'_>],
+) -> rusqlite::Result<Option<Vec<Sql<'static>>>> {
+    let mut statement = connection.prepare_cached(&table.select)?;
+    bind(&mut statement, 1, key.iter())?;
+    let mut rows = statement.raw_query();
+    match rows.next()? {
+        Some(row) => owned(table, row).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Removes the row with these key columns. Answers how many there were.
+pub(crate) fn delete(connection: &Connection, table: &Table, key: &[Sql<'_>]) -> rusqlite::Result<usize> {
+    let mut statement = connection.prepare_cached(&table.delete)?;
+    bind(&mut statement, 1, key.iter())?;
+    statement.raw_execute()
+}
+
+/// Binds values to the parameters from number `first` on.
+pub(crate) fn bind<'a>(
+    statement: &mut CachedStatement<'_>,
+    first: usize,
+    values: impl Iterator<Item = &'a Sql<'a>>,
+) -> rusqlite::Result<()> {
+    for (offset, value) in values.enumerate() {
+        statement.raw_bind_parameter(first + offset, value)?;
+    }
+    Ok(())
+}
+
+/// Puts a document's row in its place: inserts it, or changes the one with its key. Answers zero if a row that is
+/// another document has an equal key.
+pub(crate) fn put(connection: &Connection, table: &Table, document: &Parsed<'_>) -> rusqlite::Result<usize> {
+    // Where the application has triggers, a change must not look like an insert to them.
+    if table.has_application_triggers && update(connection, table, document)? > 0 {
+        return Ok(1);
+    }
+    let values = document.values.iter().filter_map(Option::as_ref);
+    let mut statement = if document.values.iter().all(Option::is_some) {
+        connection.prepare_cached(&table.upsert)?
+    } else {
+        let present = |position: &usize| document.values[*position].is_some();
+        let columns: Vec<usize> = (0..table.columns.len()).filter(present).collect();
+        connection.prepare_cached(&upsert_sql(table, &columns))?
+    };
+    bind(&mut statement, 1, values)?;
+    statement.raw_execute()
+}
+
+/// SQL that inserts a row with these columns, or changes the one that has its key.
+pub(crate) fn upsert_sql(table: &Table, columns: &[usize]) -> String {
+    let mut sql = format!(
+        "INSERT OR ABORT INTO main.{}({}) VALUES(",
+        table.quoted,
+        identifiers(columns.iter().map(|position| &*table.columns[*position].name))
+    );
+    for number in 1..=columns.len() {
+        let _ = write!(sql, "{}?{number}", if number > 1 { "," } else { "" });
+    }
+    let set = assignments(table, |position, name| {
+        columns.contains(&position).then(|| format!("excluded.{name}"))
+    });
+    let _ = write!(sql, ") ON CONFLICT({}) DO UPDATE SET {set}", joined(table.key_columns(), ", "));
+    if !table.key_is_exact {
+        let same = table.key_columns().into_iter().map(|column| {
+            format!("{column} = excluded.{column} COLLATE BINARY AND typeof({column}) = typeof(excluded.{column})")
+        });
+        let _ = write!(sql, " WHERE {}", joined(same, " AND "));
+    }
+    sql
+}
+
+fn update(connection: &Connection, table: &Table, document: &Parsed<'_>) -> rusqlite::Result<usize> {
+    let first = table.key.len() + 1;
+    let set = assignments(table, |position, _| {
+        document.values[position].is_some().then(|| format!("?{}", first + position))
+    });
+    let sql = format!("UPDATE OR ABORT main.{} SET {set} WHERE {}", table.quoted, table.key_matches);
+    let mut statement = connection.prepare_cached(&sql)?;
+    bind(&mut statement, 1, table.key.iter().filter_map(|position| document.values[*position].as_ref()))?;
+    for (position, value) in document.values.iter().enumerate() {
+        if let Some(value) = value
+            && (!table.key.contains(&position) || table.key.len() == table.columns.len())
+        {
+            statement.raw_bind_parameter(first + position, value)?;
+        }
+    }
+    statement.raw_execute()
+}
+
+/// The `SET` list for all columns but the key. A column that the document lacks gets its default: what a row holds must
+/// follow from the document alone.
+fn assignments(table: &Table, value: impl Fn(usize, &str) -> Option<String>) -> String {
+    let only_keys = table.key.len() == table.columns.len();
+    let assign = |(position, column): (usize, &crate::table::Column)| {
+        let name = identifier(&column.name);
+        let default = || format!("({})", column.default.as_deref().unwrap_or("NULL"));
+        let value = value(position, &name).unwrap_or_else(default);
+        (only_keys || !table.key.contains(&position)).then(|| format!("{name} = {value}"))
+    };
+    joined(table.columns.iter().enumerate().filter_map(assign), ", ")
+}

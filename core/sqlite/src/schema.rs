@@ -1,0 +1,72 @@
+//! The engine's own tables in the application's database. All their names start with `_entgldb_`.
+//!
+//! The layout is described in `docs/protocol/sqlite.md` and has a format number, so that a later version knows what it
+//! finds.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::failed::{Outcome, While};
+
+/// Number of the layout below.
+pub(crate) const FORMAT: i64 = 1;
+
+const TABLES: &str = "
+CREATE TABLE _entgldb_meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE _entgldb_applying(id INTEGER PRIMARY KEY);
+CREATE TABLE _entgldb_outbox(id INTEGER PRIMARY KEY, tbl INTEGER, key, at INTEGER);
+CREATE TABLE _entgldb_authors(no INTEGER PRIMARY KEY, node_id BLOB NOT NULL UNIQUE, public_key BLOB);
+CREATE TABLE _entgldb_collections(no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, fingerprint BLOB NOT NULL,
+  scan INTEGER NOT NULL DEFAULT 0, scan_after, has_extras INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE _entgldb_logs(no INTEGER PRIMARY KEY, author_no INTEGER NOT NULL, incarnation INTEGER NOT NULL,
+  collection_no INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL, hlc INTEGER NOT NULL,
+  UNIQUE(author_no, incarnation, collection_no));
+CREATE TABLE _entgldb_oplog(id INTEGER PRIMARY KEY, hlc INTEGER NOT NULL, replaces_hlc INTEGER, replaces_author_no INTEGER,
+  op INTEGER NOT NULL, key TEXT NOT NULL, hash BLOB NOT NULL, payload BLOB NOT NULL);
+CREATE TABLE _entgldb_signed(id INTEGER PRIMARY KEY, hlc INTEGER NOT NULL, hash BLOB NOT NULL, signature BLOB NOT NULL);
+CREATE TABLE _entgldb_rows(collection_no INTEGER NOT NULL, key TEXT NOT NULL, hlc INTEGER NOT NULL,
+  author_no INTEGER NOT NULL, hash BLOB, entry INTEGER, extra TEXT, PRIMARY KEY(collection_no, key)) WITHOUT ROWID;
+CREATE TABLE _entgldb_conflicts(id INTEGER PRIMARY KEY, collection_no INTEGER NOT NULL, key TEXT NOT NULL,
+  winner_hlc INTEGER NOT NULL, winner_author_no INTEGER NOT NULL, loser_hlc INTEGER NOT NULL, loser_author_no INTEGER NOT NULL,
+  winner_content BLOB, loser_content BLOB, missing_hlc INTEGER, missing_author_no INTEGER, noted_at INTEGER NOT NULL,
+  UNIQUE(collection_no, key, winner_hlc, winner_author_no, loser_hlc, loser_author_no));
+CREATE TABLE _entgldb_set_aside(collection_no INTEGER NOT NULL, key TEXT NOT NULL, hlc INTEGER NOT NULL,
+  author_no INTEGER NOT NULL, collided INTEGER NOT NULL, blocker TEXT, message TEXT NOT NULL, content BLOB,
+  table_hash BLOB, noted_at INTEGER NOT NULL, PRIMARY KEY(collection_no, key));
+CREATE INDEX _entgldb_set_aside_blocker ON _entgldb_set_aside(collection_no, blocker) WHERE blocker IS NOT NULL;
+CREATE TABLE _entgldb_problems(collection_no INTEGER NOT NULL, key TEXT NOT NULL, message TEXT NOT NULL,
+  noted_at INTEGER NOT NULL, PRIMARY KEY(collection_no, key)) WITHOUT ROWID;
+";
+
+/// The format of the engine's tables in a database; `None` if it has none.
+pub(crate) fn format(connection: &Connection) -> Outcome<Option<i64>> {
+    let present: bool = connection
+        .query_row("SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE name = '_entgldb_meta')", [], |row| row.get(0))
+        .doing("looking for the engine's tables")?;
+    if !present {
+        return Ok(None);
+    }
+    get::<i64>(connection, "format").map(|format| Some(format.unwrap_or_default()))
+}
+
+/// Creates the tables. To be called in a write transaction.
+pub(crate) fn create(connection: &Connection) -> Outcome<()> {
+    connection.execute_batch(TABLES).doing("creating the engine's tables")?;
+    put(connection, "format", FORMAT)
+}
+
+/// Reads one named value.
+pub(crate) fn get<T: rusqlite::types::FromSql>(connection: &Connection, name: &str) -> Outcome<Option<T>> {
+    connection
+        .prepare_cached("SELECT value FROM _entgldb_meta WHERE name = ?1")
+        .and_then(|mut statement| statement.query_row([name], |row| row.get(0)).optional())
+        .doing("reading the engine's state")
+}
+
+/// Writes one named value.
+pub(crate) fn put<T: rusqlite::ToSql>(connection: &Connection, name: &str, value: T) -> Outcome<()> {
+    connection
+        .prepare_cached("INSERT INTO _entgldb_meta VALUES(?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value")
+        .and_then(|mut statement| statement.execute((name, value)))
+        .doing("writing the engine's state")?;
+    Ok(())
+}

@@ -1,0 +1,325 @@
+//! The store of a replica in the application's own database.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
+use entgldb_replica::entry::SignedHead;
+use entgldb_replica::id::{Collection, DocId, Incarnation, LogId, NodeId};
+use entgldb_replica::resolve::{Conflict, Row, Side, Version};
+use entgldb_replica::store::{
+    Commit, Committed, Drain, Durable, OutboxMark, Problem, ReadLimits, Store, Stored, UnitLimits,
+};
+use entgldb_replica::version::{Hash, Seq};
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::capture::{self, Look};
+use crate::commit::{Step, Stopped};
+use crate::failed::{Outcome, SqliteFailed, While};
+use crate::names::{Names, log_of};
+use crate::open::{self, OpenError, SqliteConfig};
+use crate::watched::{Watched, schema_version};
+use crate::{oplog, scan, schema};
+
+/// A replica's store in an SQLite database that other programs read and write at the same time.
+///
+/// One connection, used from one thread. Every method waits while another program holds the database locked, and gives
+/// up only when the configuration's `stop` is set. After an error the store must be dropped and opened again.
+pub struct SqliteStore {
+    pub(crate) connection: Connection,
+    pub(crate) names: Names,
+    pub(crate) watched: Watched,
+    watch: Vec<Collection>,
+    pub(crate) path: PathBuf,
+    /// Changes that can't travel, found by looks into the outbox that are not committed yet.
+    refused: Vec<(OutboxMark, Problem)>,
+    /// Where `tend` goes on.
+    pub(crate) tending: crate::tend::Tending,
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore").field("path", &self.path).field("watch", &self.watch).finish_non_exhaustive()
+    }
+}
+
+impl SqliteStore {
+    /// Opens a database: puts it into WAL mode, creates the engine's tables in it, and watches the named tables with
+    /// triggers. Rows that are in them already are captured bit by bit by [`Store::captured`].
+    ///
+    /// # Errors
+    /// Why the database can't be synced as asked, and what to do about it. See [`OpenError`].
+    pub fn open(mut config: SqliteConfig) -> Result<Self, OpenError> {
+        let connection = open::connection(&mut config)?;
+        let watch = open::collections(&connection, &config.watch)?;
+        let mut names = Names::load(&connection)?;
+        let read = open::in_transaction(&connection, |connection| Watched::read(connection, &mut names, &watch));
+        let (watched, missing) = read?;
+        if let Some((collection, unwatchable)) = missing.into_iter().next() {
+            return Err(open::refusal(&connection, collection.as_str(), unwatchable)?);
+        }
+        watched.prepare(&connection)?;
+        Ok(Self {
+            connection,
+            names,
+            watched,
+            watch,
+            path: config.path,
+            refused: Vec::new(),
+            tending: crate::tend::Tending::default(),
+        })
+    }
+
+    /// The watched tables, in the schema's spelling.
+    #[must_use]
+    pub fn collections(&self) -> &[Collection] {
+        &self.watch
+    }
+
+    /// Whether no note of a local change waits. Costs a few microseconds.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn outbox_is_empty(&mut self) -> Result<bool, SqliteFailed> {
+        capture::outbox_is_empty(&self.connection)
+    }
+
+    /// Whether tables are still being looked through: rows that were there before they were watched. [`Store::captured`]
+    /// goes on with that whenever the outbox is nearly empty.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn is_scanning(&mut self) -> Result<bool, SqliteFailed> {
+        scan::is_pending(&self.connection, &self.watched)
+    }
+
+    /// Reads the schema again if it has changed.
+    pub(crate) fn refresh(&mut self) -> Outcome<()> {
+        if schema_version(&self.connection)? == self.watched.version() {
+            return Ok(());
+        }
+        let (names, watch) = (&mut self.names, &self.watch);
+        let (watched, missing) =
+            open::in_transaction(&self.connection, |connection| Watched::read(connection, names, watch))?;
+        for (collection, why) in missing {
+            tracing::error!(table = %collection, ?why, "a watched table cannot be watched any more");
+        }
+        watched.prepare(&self.connection)?;
+        self.watched = watched;
+        self.tending.schema_changed();
+        Ok(())
+    }
+
+    /// Puts keys of tables that are to be looked through into the outbox, while that is nearly empty.
+    fn scan_on(&mut self) -> Outcome<()> {
+        if !scan::is_pending(&self.connection, &self.watched)? {
+            return Ok(());
+        }
+        let waiting: bool = self
+            .connection
+            .prepare_cached("SELECT EXISTS(SELECT 1 FROM _entgldb_outbox LIMIT 1 OFFSET 255)")
+            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+            .doing("looking into the outbox")?;
+        if waiting {
+            return Ok(());
+        }
+        let watched = &self.watched;
+        open::in_transaction(&self.connection, |connection| scan::slice(connection, watched))
+    }
+
+    /// Carries a step out in a write transaction, again and again if a trigger of the application rolls it back.
+    pub(crate) fn transact(
+        &mut self,
+        wall: WallMillis,
+        mut work: impl FnMut(&mut Step<'_>) -> Result<bool, Stopped>,
+    ) -> Outcome<Option<Vec<Problem>>> {
+        let mut banned = HashMap::new();
+        loop {
+            self.refresh()?;
+            self.connection.execute_batch("BEGIN IMMEDIATE").doing("beginning a transaction")?;
+            let result = if self.watched.is_current(&self.connection)? {
+                let step = Step::new(&self.connection, &mut self.names, &self.watched, &banned, wall);
+                step.map_err(Stopped::from).and_then(|mut step| {
+                    let keep = work(&mut step)?;
+                    Ok((keep, step.problems))
+                })
+            } else {
+                self.roll_back();
+                continue;
+            };
+            match result {
+                Ok((true, problems)) => {
+                    self.connection.execute_batch("COMMIT").doing("committing")?;
+                    return Ok(Some(problems));
+                }
+                Ok((false, _)) | Err(Stopped::OutboxMoved) => {
+                    self.roll_back();
+                    self.names = Names::load(&self.connection)?;
+                    return Ok(None);
+                }
+                Err(Stopped::RolledBack(doc, message)) => {
+                    self.names = Names::load(&self.connection)?;
+                    if banned.insert(doc, message).is_some() {
+                        return Err(SqliteFailed::damaged("a trigger rolls back what is not applied"));
+                    }
+                }
+                Err(Stopped::Failed(failed)) => {
+                    self.roll_back();
+                    return Err(failed);
+                }
+            }
+        }
+    }
+
+    fn roll_back(&self) {
+        if !self.connection.is_autocommit() {
+            // The cause is reported; a rollback that fails leaves nothing behind either.
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+    }
+
+    fn read<T>(&mut self, work: impl FnOnce(&Self) -> Outcome<T>) -> Outcome<T> {
+        self.connection.execute_batch("BEGIN").doing("beginning to read")?;
+        let result = work(self);
+        let ended = self.connection.execute_batch("COMMIT").doing("ending to read");
+        let done = result?;
+        ended.map(|()| done)
+    }
+
+    fn open_conflicts(&self) -> Outcome<Vec<Conflict>> {
+        let mut statement = self
+            .connection
+            .prepare(
+                "SELECT collection_no, key, winner_hlc, winner_author_no, winner_content, loser_hlc, loser_author_no,
+                 loser_content, missing_hlc, missing_author_no FROM _entgldb_conflicts WHERE missing_hlc IS NOT NULL",
+            )
+            .doing("reading conflicts")?;
+        let mut rows = statement.query([]).doing("reading conflicts")?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next().doing("reading conflicts")? {
+            found.push(crate::inspect::conflict(&self.names, row)?);
+        }
+        Ok(found)
+    }
+}
+
+impl Store for SqliteStore {
+    type Error = SqliteFailed;
+
+    fn load(&mut self) -> Outcome<Durable> {
+        self.names = Names::load(&self.connection)?;
+        let owner: Option<[u8; 32]> = schema::get(&self.connection, "owner")?;
+        let incarnation: Option<i64> = schema::get(&self.connection, "incarnation")?;
+        let clock: Option<i64> = schema::get(&self.connection, "clock")?;
+        Ok(Durable {
+            owner: owner.zip(incarnation).map(|(node, born)| (NodeId(node), Incarnation(born.cast_unsigned()))),
+            clock: Hlc(clock.unwrap_or_default().cast_unsigned()),
+            heads: self.names.logs.iter().map(|(log, end)| (log.clone(), end.head, end.hlc)).collect(),
+            authors: self.names.public_keys.clone(),
+            fingerprints: self.names.fingerprints.iter().map(|(name, print)| (name.clone(), *print)).collect(),
+            open_conflicts: self.open_conflicts()?,
+        })
+    }
+
+    fn captured(&mut self, limits: &UnitLimits) -> Outcome<Drain> {
+        self.refresh()?;
+        self.scan_on()?;
+        let drain = self.read(|store| {
+            let Self { connection, names, watched, .. } = store;
+            Look { connection, names, watched, limits }.drain()
+        })?;
+        if let Some(mark) = drain.mark {
+            self.refused = drain.refused.iter().map(|problem| (mark, problem.clone())).collect();
+        }
+        Ok(drain)
+    }
+
+    fn rows(&mut self, docs: &[DocId]) -> Outcome<Vec<Option<Row>>> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT hlc, author_no, hash FROM _entgldb_rows WHERE collection_no = ?1 AND key = ?2")
+            .doing("reading rows")?;
+        docs.iter()
+            .map(|(collection, key)| {
+                let Some(no) = self.names.known_collection(collection) else { return Ok(None) };
+                let found = statement
+                    .query_row((no, key.as_str()), |row| {
+                        Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<[u8; 32]>>(2)?))
+                    })
+                    .optional()
+                    .doing("reading rows")?;
+                let Some((hlc, author, hash)) = found else { return Ok(None) };
+                Ok(Some(Row { stamp: self.names.stamp(hlc, author)?, content: hash.map(Hash) }))
+            })
+            .collect()
+    }
+
+    fn version(&mut self, doc: &DocId, stamp: &Stamp) -> Outcome<Option<Version>> {
+        let Some(no) = self.names.known_collection(&doc.0) else { return Ok(None) };
+        // Most often it is the version that stands, whose entry is known.
+        let entry: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT entry FROM _entgldb_rows WHERE collection_no = ?1 AND key = ?2 AND hlc = ?3")
+            .and_then(|mut statement| {
+                let found = statement.query_row((no, doc.1.as_str(), stamp.hlc.0.cast_signed()), |row| row.get(0));
+                found.optional().map(Option::flatten)
+            })
+            .doing("looking for a version")?;
+        let is_of_author = |entry: &i64| self.names.logs_of(&stamp.node, &doc.0).any(|end| end.no == log_of(*entry));
+        match entry.filter(is_of_author) {
+            Some(entry) => oplog::entry_at(&self.connection, &self.names, entry),
+            None => oplog::version(&self.connection, &self.names, doc, stamp),
+        }
+    }
+
+    fn read_log(&mut self, log: &LogId, after: Seq, limits: &ReadLimits) -> Outcome<Vec<Stored>> {
+        oplog::read(&self.connection, &self.names, log, after, limits)
+    }
+
+    fn last_at(&mut self, log: &LogId, hlc: Hlc) -> Outcome<Seq> {
+        match self.names.logs.get(log) {
+            Some(end) => oplog::last_at(&self.connection, end, hlc),
+            None => Ok(Seq(0)),
+        }
+    }
+
+    fn hash_at(&mut self, log: &LogId, seq: Seq) -> Outcome<Option<Hash>> {
+        oplog::hash_at(&self.connection, &self.names, log, seq)
+    }
+
+    fn signed_until(&mut self, log: &LogId, seq: Seq) -> Outcome<Option<SignedHead>> {
+        oplog::signed_until(&self.connection, &self.names, log, seq)
+    }
+
+    fn signed_from(&mut self, log: &LogId, seq: Seq) -> Outcome<Option<SignedHead>> {
+        oplog::signed_from(&self.connection, &self.names, log, seq)
+    }
+
+    fn commit(&mut self, commit: &Commit) -> Outcome<Committed> {
+        let refused = std::mem::take(&mut self.refused);
+        let (noted, kept): (Vec<_>, Vec<_>) =
+            refused.into_iter().partition(|(mark, _)| commit.drained.is_some_and(|drained| *mark <= drained));
+        self.refused = kept;
+        let problems = self.transact(commit.wall, |step| {
+            step.carry_out(commit)?;
+            step.note_refused(noted.iter().map(|(_, problem)| problem), &commit.rows)?;
+            Ok(true)
+        })?;
+        match problems {
+            Some(problems) => Ok(Committed::Done(problems)),
+            None => {
+                self.refused.extend(noted);
+                Ok(Committed::OutboxMoved)
+            }
+        }
+    }
+
+    fn tend(&mut self, conflicts_before: WallMillis) -> Outcome<Vec<Problem>> {
+        self.tend_all(conflicts_before)
+    }
+}
+
+/// A version of a document as the conflict list has it.
+pub(crate) fn side(stamp: Stamp, content: Option<Vec<u8>>) -> Side {
+    Side { stamp, content: content.map(bytes::Bytes::from) }
+}
