@@ -60,7 +60,8 @@ impl Step<'_> {
     fn apply_one(&mut self, doc: &DocId, stamp: Stamp, content: Option<Bytes>) -> Result<(), Stopped> {
         let (collection, key) = doc;
         let Some(table) = self.watched.table(collection).cloned() else {
-            let reason = Reason::Refused { message: "this database has no such table".into(), table_hash: None };
+            let reason =
+                Reason::Refused { message: "this database has no such table".into(), table_hash: None };
             return Ok(self.set_aside(doc, Aside { key: key.clone(), stamp, content, reason })?);
         };
         let aside = |content, reason| Aside { key: key.clone(), stamp, content, reason };
@@ -96,7 +97,12 @@ impl Step<'_> {
     }
 
     /// Tries to bring a document into its table. If it is not placed, the table is as it was.
-    pub(crate) fn place(&mut self, table: &Arc<Table>, key: &Key, content: Option<&Bytes>) -> Result<Fate, Stopped> {
+    pub(crate) fn place(
+        &mut self,
+        table: &Arc<Table>,
+        key: &Key,
+        content: Option<&Bytes>,
+    ) -> Result<Fate, Stopped> {
         if !self.banned.is_empty()
             && let Some(message) = self.banned.get(&(table.collection.clone(), key.clone()))
         {
@@ -104,7 +110,9 @@ impl Step<'_> {
         }
         let Some(content) = content else {
             return match table.form.decode(key.as_str()) {
-                Ok(columns) => self.attempt(table, key, |step| rows::delete(step.connection, table, &columns).map(|_| 1)),
+                Ok(columns) => {
+                    self.attempt(table, key, |step| rows::delete(step.connection, table, &columns).map(|_| 1))
+                }
                 // No row can have this key.
                 Err(_) => Ok(Fate::Placed),
             };
@@ -168,7 +176,9 @@ impl Step<'_> {
     /// The document that a row gives now.
     pub(crate) fn content_now(&self, table: &Table, key: &Key) -> Outcome<Option<Vec<u8>>> {
         let Ok(columns) = table.form.decode(key.as_str()) else { return Ok(None) };
-        let Some(row) = rows::read(self.connection, table, &columns).doing("reading a row")? else { return Ok(None) };
+        let Some(row) = rows::read(self.connection, table, &columns).doing("reading a row")? else {
+            return Ok(None);
+        };
         let extra = crate::capture::extra_of(self.connection, table.no, key)?;
         Ok(Some(document::content(table, &row, extra.as_ref())))
     }
@@ -177,7 +187,8 @@ impl Step<'_> {
     pub(crate) fn keep_extra(&mut self, table: &Arc<Table>, key: &Key, content: &[u8]) -> Outcome<()> {
         let Ok(columns) = table.form.decode(key.as_str()) else { return Ok(()) };
         let row = rows::read(self.connection, table, &columns).doing("reading a row back")?;
-        let extra = row.and_then(|row: Vec<Sql<'_>>| Extra::of(table, content, &row)).map(|extra| extra.to_text());
+        let extra =
+            row.and_then(|row: Vec<Sql<'_>>| Extra::of(table, content, &row)).map(|extra| extra.to_text());
         self.connection
             .prepare_cached("UPDATE _entgldb_rows SET extra = ?1 WHERE collection_no = ?2 AND key = ?3")
             .and_then(|mut update| update.execute((extra, table.no, key.as_str())))
@@ -199,10 +210,13 @@ impl Step<'_> {
             }
             let Ok(key) = table.form.decode(doc.1.as_str()) else { continue };
             for reference in &table.references {
-                let mut statement =
-                    self.connection.prepare_cached(&reference.check).doing("looking for dangling references")?;
+                let mut statement = self
+                    .connection
+                    .prepare_cached(&reference.check)
+                    .doing("looking for dangling references")?;
                 rows::bind(&mut statement, 1, key.iter()).doing("looking for dangling references")?;
-                let dangles = statement.raw_query().next().doing("looking for dangling references")?.is_some();
+                let dangles =
+                    statement.raw_query().next().doing("looking for dangling references")?.is_some();
                 if dangles && reported < DANGLING_REPORTED_MAX {
                     reported += 1;
                     let message = format!("it refers to a row of {:?} that is not there", reference.parent);

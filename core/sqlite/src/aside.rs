@@ -52,12 +52,20 @@ pub(crate) fn any(connection: &Connection) -> Outcome<bool> {
 }
 
 /// Sets a document aside, in the place of an older version that was.
-pub(crate) fn put(connection: &Connection, names: &Names, no: i64, aside: &Aside, wall: WallMillis) -> Outcome<()> {
+pub(crate) fn put(
+    connection: &Connection,
+    names: &Names,
+    no: i64,
+    aside: &Aside,
+    wall: WallMillis,
+) -> Outcome<()> {
     let (collided, blocker, hash) = match &aside.reason {
         Reason::Refused { table_hash, .. } => (false, None, *table_hash),
         Reason::Collided { blocker } => (true, blocker.as_ref().map(Key::as_str), None),
     };
-    let author = names.known_author(&aside.stamp.node).ok_or_else(|| SqliteFailed::damaged("an author has no number"))?;
+    let author = names
+        .known_author(&aside.stamp.node)
+        .ok_or_else(|| SqliteFailed::damaged("an author has no number"))?;
     connection
         .prepare_cached(
             "INSERT INTO _entgldb_set_aside(collection_no, key, hlc, author_no, content, collided, blocker, message, table_hash, noted_at)
@@ -97,19 +105,32 @@ pub(crate) fn get(connection: &Connection, names: &Names, no: i64, key: &Key) ->
     let sql = format!("SELECT {COLUMNS} FROM _entgldb_set_aside WHERE collection_no = ?1 AND key = ?2");
     connection
         .prepare_cached(&sql)
-        .and_then(|mut statement| statement.query_row((no, key.as_str()), |row| Ok(read(names, row))).optional())
+        .and_then(|mut statement| {
+            statement.query_row((no, key.as_str()), |row| Ok(read(names, row))).optional()
+        })
         .doing("reading what is set aside")?
         .transpose()
 }
 
 /// Those that a certain row keeps out.
-pub(crate) fn blocked_by(connection: &Connection, names: &Names, no: i64, blocker: &Key) -> Outcome<Vec<Aside>> {
+pub(crate) fn blocked_by(
+    connection: &Connection,
+    names: &Names,
+    no: i64,
+    blocker: &Key,
+) -> Outcome<Vec<Aside>> {
     let sql = format!("SELECT {COLUMNS} FROM _entgldb_set_aside WHERE collection_no = ?1 AND blocker = ?2");
     list(connection, names, &sql, (no, blocker.as_str()))
 }
 
 /// Those that wait for a change of the schema, or whose blocker is not known, after `after` in key order.
-pub(crate) fn waiting(connection: &Connection, names: &Names, no: i64, after: &str, count: usize) -> Outcome<Vec<Aside>> {
+pub(crate) fn waiting(
+    connection: &Connection,
+    names: &Names,
+    no: i64,
+    after: &str,
+    count: usize,
+) -> Outcome<Vec<Aside>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM _entgldb_set_aside WHERE collection_no = ?1 AND key > ?2 AND (NOT collided OR blocker IS NULL)
          ORDER BY key LIMIT ?3"
@@ -117,7 +138,12 @@ pub(crate) fn waiting(connection: &Connection, names: &Names, no: i64, after: &s
     list(connection, names, &sql, (no, after, count.cast_signed()))
 }
 
-fn list<P: rusqlite::Params>(connection: &Connection, names: &Names, sql: &str, params: P) -> Outcome<Vec<Aside>> {
+fn list<P: rusqlite::Params>(
+    connection: &Connection,
+    names: &Names,
+    sql: &str,
+    params: P,
+) -> Outcome<Vec<Aside>> {
     let mut statement = connection.prepare_cached(sql).doing("reading what is set aside")?;
     let mut rows = statement.query(params).doing("reading what is set aside")?;
     let mut found = Vec::new();

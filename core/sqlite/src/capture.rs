@@ -91,7 +91,9 @@ pub(crate) fn is_noted(connection: &Connection, table: &Table, key: &[Sql<'_>]) 
 pub(crate) fn extra_of(connection: &Connection, no: i64, key: &Key) -> Outcome<Option<Extra>> {
     connection
         .prepare_cached("SELECT extra FROM _entgldb_rows WHERE collection_no = ?1 AND key = ?2")
-        .and_then(|mut statement| statement.query_row((no, key.as_str()), |row| row.get::<_, Option<String>>(0)).optional())
+        .and_then(|mut statement| {
+            statement.query_row((no, key.as_str()), |row| row.get::<_, Option<String>>(0)).optional()
+        })
         .map(|extra| extra.flatten().and_then(|text| Extra::from_text(&text)))
         .doing("reading what a row cannot hold")
 }
@@ -207,10 +209,14 @@ impl Look<'_> {
     fn last_notes(&self) -> Outcome<bool> {
         let (first, last): (i64, i64) = self
             .connection
-            .query_row("SELECT min(id), max(id) FROM _entgldb_outbox", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .query_row("SELECT min(id), max(id) FROM _entgldb_outbox", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
             .doing("reading the outbox")?;
         self.connection
-            .execute_batch("CREATE TEMP TABLE IF NOT EXISTS _entgldb_last(tbl, key, id, PRIMARY KEY(tbl, key))")
+            .execute_batch(
+                "CREATE TEMP TABLE IF NOT EXISTS _entgldb_last(tbl, key, id, PRIMARY KEY(tbl, key))",
+            )
             .doing("ordering a backlog")?;
         let known: Option<i64> = self
             .connection
@@ -249,7 +255,13 @@ impl Look<'_> {
         numbers.and_then(Iterator::collect).doing("reading the collections")
     }
 
-    fn look(&self, table: &Arc<Table>, note: &Note, has_extras: bool, anything_aside: bool) -> Outcome<Found> {
+    fn look(
+        &self,
+        table: &Arc<Table>,
+        note: &Note,
+        has_extras: bool,
+        anything_aside: bool,
+    ) -> Outcome<Found> {
         let Some(columns) = read_note(note.key.as_ref(), table.key.len(), table.encoding) else {
             return Ok(refused(table, &note.key, "its key is too long, or cannot be read"));
         };
@@ -279,7 +291,10 @@ impl Look<'_> {
 
     fn too_large(&self, bytes: Option<usize>) -> String {
         let has = bytes.map_or_else(|| "more".into(), |bytes| format!("{bytes} bytes"));
-        format!("its document has {has}; at most {} bytes may travel (payload_bytes_max)", self.limits.payload_bytes)
+        format!(
+            "its document has {has}; at most {} bytes may travel (payload_bytes_max)",
+            self.limits.payload_bytes
+        )
     }
 
     /// Whether the row is only what the table still has of a document whose newer version its schema refuses.

@@ -115,7 +115,8 @@ impl Step<'_> {
         let extra = crate::capture::extra_of(self.connection, table.no, key)?;
         let content = row.map(|row| Bytes::from(document::content(table, &row, extra.as_ref())));
         self.remove_row(table, key)?;
-        let aside = Aside { key: key.clone(), stamp: place.0, content, reason: Reason::Collided { blocker: None } };
+        let aside =
+            Aside { key: key.clone(), stamp: place.0, content, reason: Reason::Collided { blocker: None } };
         queue.insert(place, aside);
         Ok(())
     }
@@ -130,7 +131,9 @@ impl Step<'_> {
                 }
             }
             // An index that cannot be looked into: it is tried again from time to time.
-            Fate::Collided => self.keep_out(table, Aside { reason: Reason::Collided { blocker: None }, ..aside })?,
+            Fate::Collided => {
+                self.keep_out(table, Aside { reason: Reason::Collided { blocker: None }, ..aside })?
+            }
             Fate::Refused(message) => {
                 let reason = Reason::Refused { message, table_hash: None };
                 self.set_aside(&doc, Aside { reason, ..aside })?;
@@ -155,7 +158,8 @@ impl Step<'_> {
                 table.quoted,
                 unique.collides_with(&probe, None)
             );
-            let mut statement = self.connection.prepare_cached(&sql).doing("looking for rows that collide")?;
+            let mut statement =
+                self.connection.prepare_cached(&sql).doing("looking for rows that collide")?;
             let mut found = statement.query([]).doing("looking for rows that collide")?;
             while let Some(row) = found.next().doing("looking for rows that collide")? {
                 let columns: Vec<Sql<'static>> = (0..table.key.len())
@@ -185,8 +189,13 @@ impl Step<'_> {
         let create = format!("CREATE TEMP TABLE IF NOT EXISTS {}{}", &name["temp.".len()..], table.body);
         self.connection.execute_batch(&create)?;
         self.connection.execute(&format!("DELETE FROM {name}"), [])?;
-        let present = document.values.iter().zip(&table.columns).filter_map(|(value, column)| Some((value.as_ref()?, column)));
-        let (values, columns): (Vec<_>, Vec<_>) = present.map(|(value, column)| (value, identifier(&column.name))).unzip();
+        let present = document
+            .values
+            .iter()
+            .zip(&table.columns)
+            .filter_map(|(value, column)| Some((value.as_ref()?, column)));
+        let (values, columns): (Vec<_>, Vec<_>) =
+            present.map(|(value, column)| (value, identifier(&column.name))).unzip();
         let parameters = joined((1..=values.len()).map(|number| format!("?{number}")), ", ");
         let sql = format!("INSERT INTO {name}({}) VALUES({parameters})", joined(columns, ", "));
         let mut statement = self.connection.prepare_cached(&sql)?;

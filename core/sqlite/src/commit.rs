@@ -101,8 +101,12 @@ impl<'a> Step<'a> {
             Guard::None => false,
             Guard::OutboxEmpty => !capture::outbox_is_empty(self.connection)?,
             Guard::OutboxDisjoint => {
-                let applied: HashSet<(&Collection, &Key)> =
-                    commit.rows.iter().filter(|row| row.apply.is_some()).map(|row| (&row.doc.0, &row.doc.1)).collect();
+                let applied: HashSet<(&Collection, &Key)> = commit
+                    .rows
+                    .iter()
+                    .filter(|row| row.apply.is_some())
+                    .map(|row| (&row.doc.0, &row.doc.1))
+                    .collect();
                 capture::outbox_names_any(self.connection, self.watched, &applied)?
             }
         };
@@ -136,7 +140,15 @@ impl<'a> Step<'a> {
             let hash = row.content.as_ref().map(|hash| hash.0.as_slice());
             let keeps_extra = apply.is_none() && row.content.is_some();
             upsert
-                .execute((collection, doc.1.as_str(), row.stamp.hlc.0.cast_signed(), author, hash, entry, keeps_extra))
+                .execute((
+                    collection,
+                    doc.1.as_str(),
+                    row.stamp.hlc.0.cast_signed(),
+                    author,
+                    hash,
+                    entry,
+                    keeps_extra,
+                ))
                 .doing("writing rows")?;
         }
         Ok(())
@@ -145,7 +157,8 @@ impl<'a> Step<'a> {
     /// What is left to do once the documents are in their places.
     pub(crate) fn finish(&mut self) -> Outcome<()> {
         if self.watched.has_application_triggers {
-            for (no, key, content) in putback::put_back(self.connection, self.watched.tables(), &self.placed)? {
+            for (no, key, content) in putback::put_back(self.connection, self.watched.tables(), &self.placed)?
+            {
                 self.set_homeless_aside(no, key, content)?;
             }
         }
@@ -196,7 +209,9 @@ impl<'a> Step<'a> {
         let winner_author = self.names.author(self.connection, &winner.stamp.node)?;
         let loser_author = self.names.author(self.connection, &loser.stamp.node)?;
         let (missing_hlc, missing_author) = match missing {
-            Some(stamp) => (Some(stamp.hlc.0.cast_signed()), Some(self.names.author(self.connection, &stamp.node)?)),
+            Some(stamp) => {
+                (Some(stamp.hlc.0.cast_signed()), Some(self.names.author(self.connection, &stamp.node)?))
+            }
             None => (None, None),
         };
         self.connection
@@ -225,7 +240,13 @@ impl<'a> Step<'a> {
         Ok(())
     }
 
-    pub(crate) fn problem(&mut self, collection: &Collection, key: &Key, kind: ProblemKind, message: impl Into<String>) {
+    pub(crate) fn problem(
+        &mut self,
+        collection: &Collection,
+        key: &Key,
+        kind: ProblemKind,
+        message: impl Into<String>,
+    ) {
         self.problems.push(Problem {
             collection: collection.clone(),
             key: key.as_str().to_owned(),

@@ -88,7 +88,9 @@ pub(crate) fn content(table: &Table, row: &[Sql<'_>], extra: Option<&Extra>) -> 
         Some(extra) => {
             let merged = extra.merge(table, row);
             match &extra.whole {
-                Some(whole) if canonical(whole).as_ref() == Some(&merged) => out.extend_from_slice(whole.as_bytes()),
+                Some(whole) if canonical(whole).as_ref() == Some(&merged) => {
+                    out.extend_from_slice(whole.as_bytes())
+                }
                 _ => out = merged,
             }
         }
@@ -202,15 +204,25 @@ fn written<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
 
 /// Whether a row is what a document says, as far as the table can hold it today: columns that were added since have their
 /// default, fields whose columns are gone do not count.
-pub(crate) fn row_matches(table: &Table, key: &Key, document: &[u8], row: &[Sql<'_>], extra: Option<&Extra>) -> bool {
+pub(crate) fn row_matches(
+    table: &Table,
+    key: &Key,
+    document: &[u8],
+    row: &[Sql<'_>],
+    extra: Option<&Extra>,
+) -> bool {
     if content(table, row, extra) == document {
         return true;
     }
-    let (Ok(parsed), Ok(fields)) = (parse(table, key, document), json::fields(document)) else { return false };
+    let (Ok(parsed), Ok(fields)) = (parse(table, key, document), json::fields(document)) else {
+        return false;
+    };
     let has = |name: &str| fields.iter().any(|field| field.name == name);
     table.columns.iter().zip(row).zip(&parsed.values).all(|((column, now), value)| match value {
         Some(value) if has(&column.name) => {
-            value == now || extra.is_some_and(|extra| extra.lossy.get(&column.name).is_some_and(|l| l.1 == json_of(now)))
+            value == now
+                || extra
+                    .is_some_and(|extra| extra.lossy.get(&column.name).is_some_and(|l| l.1 == json_of(now)))
         }
         _ => column.default_json.as_ref().is_none_or(|default| *default == json_of(now).into_bytes()),
     })

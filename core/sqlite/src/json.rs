@@ -10,7 +10,7 @@ use entgldb_replica::limits::JSON_DEPTH_MAX;
 /// Why bytes are not a document. Whoever wrote the document is at fault; nothing was taken of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum JsonFault {
+pub(crate) enum JsonFault {
     /// Not UTF-8.
     #[error("the document is not UTF-8")]
     NotUtf8,
@@ -228,10 +228,10 @@ impl<'a> Scanner<'a> {
             self.space();
             let (kind, opened) = self.token()?;
             outermost.get_or_insert(kind);
+            if matches!(kind, Kind::Array | Kind::Object) && open.len() + 2 > JSON_DEPTH_MAX {
+                return Err(JsonFault::TooDeep);
+            }
             if opened {
-                if open.len() + 2 > JSON_DEPTH_MAX {
-                    return Err(JsonFault::TooDeep);
-                }
                 open.push(if kind == Kind::Array { Open::Array } else { Open::Object(vec![self.name()?]) });
                 continue;
             }
@@ -410,7 +410,8 @@ mod tests {
 
     #[test]
     fn a_key_twice_in_one_object_is_refused_at_every_level_also_when_written_differently() {
-        for text in [r#"{"a":1,"a":2}"#, r#"{"b":1,"a":{"x":1,"y":2,"\u0078":3}}"#, r#"{"b":1,"a":2,"b":3}"#] {
+        for text in [r#"{"a":1,"a":2}"#, r#"{"b":1,"a":{"x":1,"y":2,"\u0078":3}}"#, r#"{"b":1,"a":2,"b":3}"#]
+        {
             assert!(matches!(fields(text.as_bytes()), Err(JsonFault::DuplicateKey { .. })), "{text}");
         }
         assert!(fields(br#"{"b":{"a":1},"a":{"a":1}}"#).is_ok());
@@ -421,7 +422,19 @@ mod tests {
         assert!(fields(br#"{"a":18446744073709551615,"b":-9223372036854775808}"#).is_ok());
         assert!(matches!(fields(br#"{"a":18446744073709551616}"#), Err(JsonFault::NumberTooLarge { at: 5 })));
         assert!(matches!(fields(br#"{"a":1e999}"#), Err(JsonFault::NumberTooLarge { .. })));
-        for text in ["", "{", "{}x", "{\"a\"}", "{\"a\":01}", "{\"a\":1,}", "{\"a\":\"\\ud800\"}", "{\"a\":tru}", "{\"a\":\"\n\"}", "{\"a\":[1 2]}", "{\"a\":[1}"] {
+        for text in [
+            "",
+            "{",
+            "{}x",
+            "{\"a\"}",
+            "{\"a\":01}",
+            "{\"a\":1,}",
+            "{\"a\":\"\\ud800\"}",
+            "{\"a\":tru}",
+            "{\"a\":\"\n\"}",
+            "{\"a\":[1 2]}",
+            "{\"a\":[1}",
+        ] {
             assert!(matches!(fields(text.as_bytes()), Err(JsonFault::Syntax { .. })), "{text}");
         }
         assert_eq!(fields(b"[1]"), Err(JsonFault::NotAnObject));

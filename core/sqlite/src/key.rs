@@ -106,7 +106,9 @@ fn integer_column(key: &str, rowid: bool) -> Result<Sql<'_>, String> {
 }
 
 fn array_columns<'a>(key: &'a str, affinities: &[Affinity]) -> Result<Vec<Sql<'a>>, String> {
-    let wrong = || format!("the key {key:?} is no compact JSON array of this table's {} key columns", affinities.len());
+    let wrong = || {
+        format!("the key {key:?} is no compact JSON array of this table's {} key columns", affinities.len())
+    };
     let elements = json::elements(key).map_err(|_| wrong())?;
     if elements.len() != affinities.len() {
         return Err(wrong());
@@ -152,8 +154,11 @@ pub(crate) fn read_note(noted: ValueRef<'_>, count: usize, encoding: Encoding) -
         return Some(vec![Sql::from(noted).into_owned()]);
     }
     let ValueRef::Text(text) = noted else { return None };
-    let columns: Vec<_> =
-        std::str::from_utf8(text).ok()?.split(',').map(|part| read_part(part, encoding)).collect::<Option<_>>()?;
+    let columns: Vec<_> = std::str::from_utf8(text)
+        .ok()?
+        .split(',')
+        .map(|part| read_part(part, encoding))
+        .collect::<Option<_>>()?;
     (columns.len() == count).then_some(columns)
 }
 
@@ -198,7 +203,11 @@ mod tests {
             (&integer, vec![Sql::Integer(i64::MIN)], "-9223372036854775808"),
             (&integer, vec![Sql::Real(1.5)], "1.5"),
             (&integer, vec![Sql::text("x")], "x"),
-            (&array, vec![Sql::Integer(7), Sql::text("a\"b"), Sql::Blob(vec![1].into())], r#"[7,"a\"b",{"$blob":"AQ=="}]"#),
+            (
+                &array,
+                vec![Sql::Integer(7), Sql::text("a\"b"), Sql::Blob(vec![1].into())],
+                r#"[7,"a\"b",{"$blob":"AQ=="}]"#,
+            ),
             (&KeyForm::Array(vec![Affinity::Real]), vec![Sql::Real(1.0)], "[1.0]"),
         ];
         for (form, columns, key) in cases {
@@ -217,7 +226,16 @@ mod tests {
             assert!(KeyForm::Integer { rowid: false }.decode(key).is_err(), "{key}");
         }
         let pair = KeyForm::Array(vec![Affinity::Integer, Affinity::Text]);
-        for key in ["[1,2]", "[\"1\",\"a\"]", "[1, \"a\"]", "[1]", "[1,\"a\",2]", "[null,\"a\"]", "1", "[1,\"\\u0061\"]"] {
+        for key in [
+            "[1,2]",
+            "[\"1\",\"a\"]",
+            "[1, \"a\"]",
+            "[1]",
+            "[1,\"a\",2]",
+            "[null,\"a\"]",
+            "1",
+            "[1,\"\\u0061\"]",
+        ] {
             assert!(pair.decode(key).is_err(), "{key}");
         }
     }
@@ -227,7 +245,9 @@ mod tests {
         assert!(encoded(&KeyForm::Text, &[Sql::Null]).unwrap_err().contains("NULL"));
         assert!(encoded(&KeyForm::Text, &[Sql::text("")]).unwrap_err().contains("empty"));
         assert!(encoded(&KeyForm::Text, &[Sql::text("a\0b")]).unwrap_err().contains("0000"));
-        assert!(encoded(&KeyForm::Text, &[Sql::text(&"k".repeat(1025))]).unwrap_err().contains("KEY_BYTES_MAX"));
+        assert!(
+            encoded(&KeyForm::Text, &[Sql::text(&"k".repeat(1025))]).unwrap_err().contains("KEY_BYTES_MAX")
+        );
         assert!(encoded(&KeyForm::Text, &[Sql::Blob(vec![1].into())]).is_err());
     }
 
@@ -246,7 +266,10 @@ mod tests {
         ];
         for a in &values {
             for b in &values {
-                let sql = format!("SELECT {} FROM (SELECT ?1 AS a, ?2 AS b)", note_sql("", &["a".into(), "b".into()]));
+                let sql = format!(
+                    "SELECT {} FROM (SELECT ?1 AS a, ?2 AS b)",
+                    note_sql("", &["a".into(), "b".into()])
+                );
                 let back = connection
                     .query_row(&sql, [a, b], |row| Ok(read_note(row.get_ref(0)?, 2, Encoding::Utf8).unwrap()))
                     .unwrap();

@@ -88,7 +88,8 @@ impl Names {
             .doing("reading the collections")?;
         for row in rows {
             let (no, name, fingerprint) = row.doing("reading the collections")?;
-            let collection = Collection::new(&name).map_err(|error| SqliteFailed::damaged(error.to_string()))?;
+            let collection =
+                Collection::new(&name).map_err(|error| SqliteFailed::damaged(error.to_string()))?;
             self.collections.insert(collection.clone(), no);
             self.collection_names.insert(no, collection.clone());
             self.fingerprints.insert(collection, Fingerprint::from_bytes(fingerprint));
@@ -120,7 +121,10 @@ impl Names {
 
     /// The node with a number.
     pub(crate) fn node(&self, no: i64) -> Outcome<NodeId> {
-        self.author_ids.get(&no).copied().ok_or_else(|| SqliteFailed::damaged(format!("there is no author {no}")))
+        self.author_ids
+            .get(&no)
+            .copied()
+            .ok_or_else(|| SqliteFailed::damaged(format!("there is no author {no}")))
     }
 
     /// The stamp of a time and a node's number.

@@ -45,7 +45,10 @@ pub struct SqliteConfig {
 
 impl std::fmt::Debug for SqliteConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqliteConfig").field("path", &self.path).field("watch", &self.watch).finish_non_exhaustive()
+        f.debug_struct("SqliteConfig")
+            .field("path", &self.path)
+            .field("watch", &self.watch)
+            .finish_non_exhaustive()
     }
 }
 
@@ -162,12 +165,15 @@ pub(crate) fn connection(config: &mut SqliteConfig) -> Result<Connection, OpenEr
     if connection.is_readonly(c"main").doing("looking at the file")? {
         return Err(OpenError::ReadOnly { path });
     }
-    let mode: String = connection
-        .query_row("PRAGMA main.journal_mode = WAL", [], |row| row.get(0))
-        .map_err(|source| match code(&source) {
-            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => OpenError::ReadOnly { path: path.clone() },
-            Some(ErrorCode::DatabaseBusy) => OpenError::Failed(SqliteFailed::Stopped),
-            _ => SqliteFailed::Sqlite { doing: "switching to WAL mode", source }.into(),
+    let mode: String =
+        connection.query_row("PRAGMA main.journal_mode = WAL", [], |row| row.get(0)).map_err(|source| {
+            match code(&source) {
+                Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
+                    OpenError::ReadOnly { path: path.clone() }
+                }
+                Some(ErrorCode::DatabaseBusy) => OpenError::Failed(SqliteFailed::Stopped),
+                _ => SqliteFailed::Sqlite { doing: "switching to WAL mode", source }.into(),
+            }
         })?;
     if !mode.eq_ignore_ascii_case("wal") {
         return Err(OpenError::NotWal { path, mode });

@@ -22,7 +22,10 @@ pub(crate) fn append(connection: &Connection, names: &mut Names, appended: &Appe
     for linked in &appended.entries {
         let entry = linked.entry();
         if entry.seq != last.head.seq.next() {
-            return Err(SqliteFailed::damaged(format!("entry {:?} of {} does not come next", entry.seq, appended.log)));
+            return Err(SqliteFailed::damaged(format!(
+                "entry {:?} of {} does not come next",
+                entry.seq, appended.log
+            )));
         }
         let (replaces_hlc, replaces_author) = match &entry.replaces {
             Some(stamp) => (Some(stamp.hlc.0.cast_signed()), Some(names.author(connection, &stamp.node)?)),
@@ -46,7 +49,12 @@ pub(crate) fn append(connection: &Connection, names: &mut Names, appended: &Appe
     connection
         .prepare_cached("UPDATE _entgldb_logs SET seq = ?1, hash = ?2, hlc = ?3 WHERE no = ?4")
         .and_then(|mut update| {
-            update.execute((last.head.seq.0.cast_signed(), last.head.hash.0.as_slice(), last.hlc.0.cast_signed(), end.no))
+            update.execute((
+                last.head.seq.0.cast_signed(),
+                last.head.hash.0.as_slice(),
+                last.hlc.0.cast_signed(),
+                end.no,
+            ))
         })
         .doing("moving a log's head")?;
     sign(connection, end.no, &appended.signed)?;
@@ -56,10 +64,17 @@ pub(crate) fn append(connection: &Connection, names: &mut Names, appended: &Appe
 
 fn sign(connection: &Connection, log_no: i64, signed: &SignedHead) -> Outcome<()> {
     connection
-        .prepare_cached("INSERT OR REPLACE INTO _entgldb_signed(id, hlc, hash, signature) VALUES(?1, ?2, ?3, ?4)")
+        .prepare_cached(
+            "INSERT OR REPLACE INTO _entgldb_signed(id, hlc, hash, signature) VALUES(?1, ?2, ?3, ?4)",
+        )
         .and_then(|mut insert| {
             let id = entry_id(log_no, signed.head.seq).unwrap_or_default();
-            insert.execute((id, signed.hlc.0.cast_signed(), signed.head.hash.0.as_slice(), signed.signature.as_slice()))
+            insert.execute((
+                id,
+                signed.hlc.0.cast_signed(),
+                signed.head.hash.0.as_slice(),
+                signed.signature.as_slice(),
+            ))
         })
         .doing("keeping a signature")?;
     Ok(())
@@ -105,7 +120,8 @@ fn stored(names: &Names, row: &Row<'_>) -> Outcome<Stored> {
         (Some(hlc), Some(author)) => Some(names.stamp(hlc, author)?),
         _ => None,
     };
-    let op = Op::from_number(op).ok_or_else(|| SqliteFailed::damaged(format!("entry {id} has the operation {op}")))?;
+    let op = Op::from_number(op)
+        .ok_or_else(|| SqliteFailed::damaged(format!("entry {id} has the operation {op}")))?;
     let key = key.map_err(|error| SqliteFailed::damaged(format!("entry {id}: {error}")))?;
     let entry = Entry { seq: seq_of(id), hlc: Hlc(hlc.cast_unsigned()), replaces, op, key, payload };
     Ok(Stored { entry, hash })
@@ -137,17 +153,29 @@ pub(crate) fn last_at(connection: &Connection, end: &LogEnd, hlc: Hlc) -> Outcom
 }
 
 /// The hash of one entry.
-pub(crate) fn hash_at(connection: &Connection, names: &Names, log: &LogId, seq: Seq) -> Outcome<Option<Hash>> {
+pub(crate) fn hash_at(
+    connection: &Connection,
+    names: &Names,
+    log: &LogId,
+    seq: Seq,
+) -> Outcome<Option<Hash>> {
     let Some(end) = names.logs.get(log) else { return Ok(None) };
     connection
         .prepare_cached("SELECT hash FROM _entgldb_oplog WHERE id = ?1")
-        .and_then(|mut statement| statement.query_row([entry_id(end.no, seq).unwrap_or(-1)], |row| row.get(0)).optional())
+        .and_then(|mut statement| {
+            statement.query_row([entry_id(end.no, seq).unwrap_or(-1)], |row| row.get(0)).optional()
+        })
         .map(|hash| hash.map(Hash))
         .doing("reading an entry's hash")
 }
 
 /// The version of a document with a stamp.
-pub(crate) fn version(connection: &Connection, names: &Names, doc: &DocId, stamp: &Stamp) -> Outcome<Option<Version>> {
+pub(crate) fn version(
+    connection: &Connection,
+    names: &Names,
+    doc: &DocId,
+    stamp: &Stamp,
+) -> Outcome<Option<Version>> {
     let ends: Vec<LogEnd> = names.logs_of(&stamp.node, &doc.0).copied().collect();
     for end in ends {
         let last = last_at(connection, &end, stamp.hlc)?;
@@ -163,8 +191,12 @@ pub(crate) fn version(connection: &Connection, names: &Names, doc: &DocId, stamp
 
 fn find(connection: &Connection, after: i64, last: i64, key: &Key) -> Outcome<Option<i64>> {
     connection
-        .prepare_cached("SELECT id FROM _entgldb_oplog WHERE id > ?1 AND id <= ?2 AND key = ?3 ORDER BY id DESC LIMIT 1")
-        .and_then(|mut statement| statement.query_row((after, last, key.as_str()), |row| row.get(0)).optional())
+        .prepare_cached(
+            "SELECT id FROM _entgldb_oplog WHERE id > ?1 AND id <= ?2 AND key = ?3 ORDER BY id DESC LIMIT 1",
+        )
+        .and_then(|mut statement| {
+            statement.query_row((after, last, key.as_str()), |row| row.get(0)).optional()
+        })
         .doing("looking for a version")
 }
 
@@ -181,7 +213,13 @@ pub(crate) fn entry_at(connection: &Connection, names: &Names, id: i64) -> Outco
 }
 
 /// The signed head of a log nearest to a position, on the side that `sql` says.
-fn signed(connection: &Connection, names: &Names, log: &LogId, seq: Seq, sql: &str) -> Outcome<Option<SignedHead>> {
+fn signed(
+    connection: &Connection,
+    names: &Names,
+    log: &LogId,
+    seq: Seq,
+    sql: &str,
+) -> Outcome<Option<SignedHead>> {
     let Some(end) = names.logs.get(log) else { return Ok(None) };
     let (first, last) = (entry_id(end.no, Seq(1))?, entry_id(end.no, end.head.seq)?);
     let at = entry_id(end.no, seq.min(end.head.seq.next()))?;
@@ -200,13 +238,23 @@ fn signed(connection: &Connection, names: &Names, log: &LogId, seq: Seq, sql: &s
 }
 
 /// The last signed head at or before a position.
-pub(crate) fn signed_until(connection: &Connection, names: &Names, log: &LogId, seq: Seq) -> Outcome<Option<SignedHead>> {
+pub(crate) fn signed_until(
+    connection: &Connection,
+    names: &Names,
+    log: &LogId,
+    seq: Seq,
+) -> Outcome<Option<SignedHead>> {
     let sql = "SELECT id, hlc, hash, signature FROM _entgldb_signed WHERE id <= ?1 AND id BETWEEN ?2 AND ?3 ORDER BY id DESC LIMIT 1";
     signed(connection, names, log, seq, sql)
 }
 
 /// The first signed head at or after a position.
-pub(crate) fn signed_from(connection: &Connection, names: &Names, log: &LogId, seq: Seq) -> Outcome<Option<SignedHead>> {
+pub(crate) fn signed_from(
+    connection: &Connection,
+    names: &Names,
+    log: &LogId,
+    seq: Seq,
+) -> Outcome<Option<SignedHead>> {
     let sql = "SELECT id, hlc, hash, signature FROM _entgldb_signed WHERE id >= ?1 AND id BETWEEN ?2 AND ?3 ORDER BY id LIMIT 1";
     signed(connection, names, log, seq, sql)
 }

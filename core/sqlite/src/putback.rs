@@ -27,7 +27,9 @@ fn memory(table: &Table) -> String {
 /// Removes all temporary triggers and tables of ours.
 pub(crate) fn drop_all(connection: &Connection) -> Outcome<()> {
     let mut statement = connection
-        .prepare("SELECT name FROM temp.sqlite_schema WHERE type = 'table' AND substr(name, 1, 9) = '_entgldb_'")
+        .prepare(
+            "SELECT name FROM temp.sqlite_schema WHERE type = 'table' AND substr(name, 1, 9) = '_entgldb_'",
+        )
         .doing("reading temporary tables")?;
     let names: Vec<String> = statement
         .query_map([], |row| row.get(0))
@@ -40,7 +42,9 @@ pub(crate) fn drop_all(connection: &Connection) -> Outcome<()> {
             .doing("dropping temporary tables")?;
     }
     let mut statement = connection
-        .prepare("SELECT name FROM temp.sqlite_schema WHERE type = 'trigger' AND substr(name, 1, 9) = '_entgldb_'")
+        .prepare(
+            "SELECT name FROM temp.sqlite_schema WHERE type = 'trigger' AND substr(name, 1, 9) = '_entgldb_'",
+        )
         .doing("reading temporary triggers")?;
     let names: Vec<String> = statement
         .query_map([], |row| row.get(0))
@@ -59,20 +63,28 @@ pub(crate) fn drop_all(connection: &Connection) -> Outcome<()> {
 pub(crate) fn watch(connection: &Connection, table: &Table) -> Outcome<()> {
     let memory = memory(table);
     let columns = joined((0..table.columns.len()).map(|number| format!("c{number}")), ", ");
-    let image = |row: &str| joined(table.columns.iter().map(|column| format!("{row}{}", identifier(&column.name))), ", ");
+    let image = |row: &str| {
+        joined(table.columns.iter().map(|column| format!("{row}{}", identifier(&column.name))), ", ")
+    };
     let nothing = |row: &str| {
-        let column = |(position, column): (usize, &crate::table::Column)| match table.key.contains(&position) {
+        let column = |(position, column): (usize, &crate::table::Column)| match table.key.contains(&position)
+        {
             true => format!("{row}{}", identifier(&column.name)),
             false => "NULL".to_owned(),
         };
         joined(table.columns.iter().enumerate().map(column), ", ")
     };
-    let same_key = joined(table.key_columns().into_iter().map(|column| format!("{column} = NEW.{column}")), " AND ");
+    let same_key =
+        joined(table.key_columns().into_iter().map(|column| format!("{column} = NEW.{column}")), " AND ");
     // A row that `REPLACE` removes fires no delete trigger: it is remembered before the write that evicts it.
     let evicted = std::iter::once(same_key)
         .chain(table.uniques.iter().map(|unique| unique.collides_with(&table.as_row(true), Some("NEW."))))
         .map(|condition| {
-            format!("INSERT INTO {memory}(was, {columns}) SELECT 1, {} FROM {} WHERE {condition};", image(""), table.quoted)
+            format!(
+                "INSERT INTO {memory}(was, {columns}) SELECT 1, {} FROM {} WHERE {condition};",
+                image(""),
+                table.quoted
+            )
         });
     let evicted = joined(evicted, " ");
     let old = format!("INSERT INTO {memory}(was, {columns}) VALUES(1, {});", image("OLD."));
@@ -86,7 +98,10 @@ pub(crate) fn watch(connection: &Connection, table: &Table) -> Outcome<()> {
         ("BEFORE DELETE", old),
     ] {
         let name = identifier(&format!("_entgldb_{}_{}", event.to_lowercase().replace(' ', "_"), table.no));
-        sql.push_str(&format!("CREATE TEMP TRIGGER {name} {event} ON main.{} BEGIN {body} END;", table.quoted));
+        sql.push_str(&format!(
+            "CREATE TEMP TRIGGER {name} {event} ON main.{} BEGIN {body} END;",
+            table.quoted
+        ));
     }
     connection.execute_batch(&sql).doing("creating temporary triggers")
 }
@@ -103,7 +118,11 @@ struct Repair {
 }
 
 /// Puts everything back. Answers the rows that could not be (they collide with what was applied).
-pub(crate) fn put_back(connection: &Connection, tables: &[Arc<Table>], placed: &Placed) -> Outcome<Vec<(i64, Key, Bytes)>> {
+pub(crate) fn put_back(
+    connection: &Connection,
+    tables: &[Arc<Table>],
+    placed: &Placed,
+) -> Outcome<Vec<(i64, Key, Bytes)>> {
     let mut repairs = Vec::new();
     for table in tables {
         applied(connection, table, placed, &mut repairs).doing("comparing applied rows")?;
@@ -111,20 +130,29 @@ pub(crate) fn put_back(connection: &Connection, tables: &[Arc<Table>], placed: &
     }
     let mut homeless = Vec::new();
     if !repairs.is_empty() {
-        let switch = |on| connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, on).doing("switching triggers");
+        let switch = |on| {
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, on).doing("switching triggers")
+        };
         switch(false)?;
         let repaired = repair(connection, repairs, &mut homeless);
         switch(true)?;
         repaired?;
     }
     for table in tables {
-        connection.execute_batch(&format!("DELETE FROM temp.{}", memory(table))).doing("forgetting remembered rows")?;
+        connection
+            .execute_batch(&format!("DELETE FROM temp.{}", memory(table)))
+            .doing("forgetting remembered rows")?;
     }
     Ok(homeless)
 }
 
 /// Rows that were applied and are not as they were applied.
-fn applied(connection: &Connection, table: &Arc<Table>, placed: &Placed, repairs: &mut Vec<Repair>) -> rusqlite::Result<()> {
+fn applied(
+    connection: &Connection,
+    table: &Arc<Table>,
+    placed: &Placed,
+    repairs: &mut Vec<Repair>,
+) -> rusqlite::Result<()> {
     for ((no, key), content) in placed {
         let Ok(columns) = table.form.decode(key.as_str()) else { continue };
         if *no != table.no {
@@ -149,7 +177,12 @@ fn applied(connection: &Connection, table: &Arc<Table>, placed: &Placed, repairs
 }
 
 /// Other rows, which must be as the first memory of them says.
-fn remembered(connection: &Connection, table: &Arc<Table>, placed: &Placed, repairs: &mut Vec<Repair>) -> rusqlite::Result<()> {
+fn remembered(
+    connection: &Connection,
+    table: &Arc<Table>,
+    placed: &Placed,
+    repairs: &mut Vec<Repair>,
+) -> rusqlite::Result<()> {
     let mut statement = connection.prepare(&format!("SELECT * FROM temp.{} ORDER BY id", memory(table)))?;
     let mut found = statement.query([])?;
     let mut seen: HashSet<Vec<u8>> = HashSet::new();
@@ -183,7 +216,11 @@ fn remembered(connection: &Connection, table: &Arc<Table>, placed: &Placed, repa
     Ok(())
 }
 
-fn repair(connection: &Connection, repairs: Vec<Repair>, homeless: &mut Vec<(i64, Key, Bytes)>) -> Outcome<()> {
+fn repair(
+    connection: &Connection,
+    repairs: Vec<Repair>,
+    homeless: &mut Vec<(i64, Key, Bytes)>,
+) -> Outcome<()> {
     // What must go may stand in the way of what must come.
     let (come, go): (Vec<_>, Vec<_>) = repairs.into_iter().partition(|repair| repair.row.is_some());
     for Repair { table, key, .. } in go {
@@ -197,7 +234,8 @@ fn repair(connection: &Connection, repairs: Vec<Repair>, homeless: &mut Vec<(i64
             Err(error) if is_refusal(&error) => {
                 tracing::warn!(table = %table.collection, error = ?code(&error), "a row could not be put back");
                 rows::delete(connection, &table, &key).doing("putting a row back")?;
-                let row: Vec<Sql<'_>> = document.values.into_iter().map(|value| value.unwrap_or(Sql::Null)).collect();
+                let row: Vec<Sql<'_>> =
+                    document.values.into_iter().map(|value| value.unwrap_or(Sql::Null)).collect();
                 let refs: Vec<_> = key.iter().map(Sql::as_ref).collect();
                 if let Ok(key) = table.form.encode(&refs) {
                     homeless.push((table.no, key, Bytes::from(document::content(&table, &row, None))));

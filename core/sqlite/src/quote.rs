@@ -23,11 +23,15 @@ mod tests {
     #[test]
     fn whatever_is_in_a_name_sqlite_takes_it_as_one_name() {
         let connection = rusqlite::Connection::open_in_memory().unwrap();
-        for name in ["a", "a b", "a\"b", "\"", "a\"; DROP TABLE x; --", "[a]", "`a`", "'a'", "ä\u{202e}é", "select"] {
+        for name in
+            ["a", "a b", "a\"b", "\"", "a\"; DROP TABLE x; --", "[a]", "`a`", "'a'", "ä\u{202e}é", "select"]
+        {
             let quoted = identifier(name);
             connection.execute_batch(&format!("CREATE TABLE {quoted}({quoted} TEXT)")).unwrap();
             let found: String = connection
-                .query_row("SELECT name FROM sqlite_schema WHERE type = 'table' AND name = ?1", [name], |r| r.get(0))
+                .query_row("SELECT name FROM sqlite_schema WHERE type = 'table' AND name = ?1", [name], |r| {
+                    r.get(0)
+                })
                 .unwrap();
             assert_eq!(found, name);
             connection.execute_batch(&format!("DROP TABLE {quoted}")).unwrap();

@@ -77,13 +77,14 @@ pub(crate) fn upsert_sql(table: &Table, columns: &[usize]) -> String {
     for number in 1..=columns.len() {
         let _ = write!(sql, "{}?{number}", if number > 1 { "," } else { "" });
     }
-    let set = assignments(table, |position, name| {
-        columns.contains(&position).then(|| format!("excluded.{name}"))
-    });
+    let set =
+        assignments(table, |position, name| columns.contains(&position).then(|| format!("excluded.{name}")));
     let _ = write!(sql, ") ON CONFLICT({}) DO UPDATE SET {set}", joined(table.key_columns(), ", "));
     if !table.key_is_exact {
         let same = table.key_columns().into_iter().map(|column| {
-            format!("{column} = excluded.{column} COLLATE BINARY AND typeof({column}) = typeof(excluded.{column})")
+            format!(
+                "{column} = excluded.{column} COLLATE BINARY AND typeof({column}) = typeof(excluded.{column})"
+            )
         });
         let _ = write!(sql, " WHERE {}", joined(same, " AND "));
     }

@@ -80,8 +80,10 @@ fn move_to(connection: &Connection, table: &Table, stage: Stage, after: &Sql<'_>
         Stage::Keys => 1,
         Stage::Missing => 2,
     };
-    connection
-        .execute("UPDATE _entgldb_collections SET scan = ?1, scan_after = ?2 WHERE no = ?3", (stage, after, table.no))?;
+    connection.execute(
+        "UPDATE _entgldb_collections SET scan = ?1, scan_after = ?2 WHERE no = ?3",
+        (stage, after, table.no),
+    )?;
     Ok(())
 }
 
@@ -91,15 +93,20 @@ fn keys(connection: &Connection, table: &Table, after: &Sql<'_>) -> rusqlite::Re
     let parameters = joined((1..=table.key.len()).map(|number| format!("?{number}")), ", ");
     let condition = match from {
         Some(_) => format!("({columns}) > ({parameters})"),
-        None => joined(table.key_columns().into_iter().map(|column| format!("{column} IS NOT NULL")), " AND "),
+        None => {
+            joined(table.key_columns().into_iter().map(|column| format!("{column} IS NOT NULL")), " AND ")
+        }
     };
     let sql = format!(
         "SELECT {} FROM main.{} WHERE {condition} ORDER BY {columns} LIMIT {SLICE}",
         table.key_note(""),
         table.quoted
     );
-    let mut note = connection
-        .prepare_cached(&format!("INSERT INTO _entgldb_outbox(tbl, key, at) VALUES({}, ?1, {})", table.no, now_sql()))?;
+    let mut note = connection.prepare_cached(&format!(
+        "INSERT INTO _entgldb_outbox(tbl, key, at) VALUES({}, ?1, {})",
+        table.no,
+        now_sql()
+    ))?;
     if from.is_none() {
         note_row_without_key(connection, table)?;
     }

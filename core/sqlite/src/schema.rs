@@ -40,7 +40,11 @@ CREATE TABLE _entgldb_problems(collection_no INTEGER NOT NULL, key TEXT NOT NULL
 /// The format of the engine's tables in a database; `None` if it has none.
 pub(crate) fn format(connection: &Connection) -> Outcome<Option<i64>> {
     let present: bool = connection
-        .query_row("SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE name = '_entgldb_meta')", [], |row| row.get(0))
+        .query_row(
+            "SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE name = '_entgldb_meta')",
+            [],
+            |row| row.get(0),
+        )
         .doing("looking for the engine's tables")?;
     if !present {
         return Ok(None);
@@ -65,7 +69,9 @@ pub(crate) fn get<T: rusqlite::types::FromSql>(connection: &Connection, name: &s
 /// Writes one named value.
 pub(crate) fn put<T: rusqlite::ToSql>(connection: &Connection, name: &str, value: T) -> Outcome<()> {
     connection
-        .prepare_cached("INSERT INTO _entgldb_meta VALUES(?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value")
+        .prepare_cached(
+            "INSERT INTO _entgldb_meta VALUES(?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value",
+        )
         .and_then(|mut statement| statement.execute((name, value)))
         .doing("writing the engine's state")?;
     Ok(())

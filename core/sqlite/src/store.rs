@@ -21,6 +21,9 @@ use crate::open::{self, OpenError, SqliteConfig};
 use crate::watched::{Watched, schema_version};
 use crate::{oplog, scan, schema};
 
+/// Slices of a scan in one look into the outbox: most of them may find nothing to note.
+const SCAN_SLICES_MAX: usize = 4;
+
 /// A replica's store in an SQLite database that other programs read and write at the same time.
 ///
 /// One connection, used from one thread. Every method waits while another program holds the database locked, and gives
@@ -39,7 +42,10 @@ pub struct SqliteStore {
 
 impl std::fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqliteStore").field("path", &self.path).field("watch", &self.watch).finish_non_exhaustive()
+        f.debug_struct("SqliteStore")
+            .field("path", &self.path)
+            .field("watch", &self.watch)
+            .finish_non_exhaustive()
     }
 }
 
@@ -53,7 +59,8 @@ impl SqliteStore {
         let connection = open::connection(&mut config)?;
         let watch = open::collections(&connection, &config.watch)?;
         let mut names = Names::load(&connection)?;
-        let read = open::in_transaction(&connection, |connection| Watched::read(connection, &mut names, &watch));
+        let read =
+            open::in_transaction(&connection, |connection| Watched::read(connection, &mut names, &watch));
         let (watched, missing) = read?;
         if let Some((collection, unwatchable)) = missing.into_iter().next() {
             return Err(open::refusal(&connection, collection.as_str(), unwatchable)?);
@@ -110,21 +117,25 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Puts keys of tables that are to be looked through into the outbox, while that is nearly empty.
-    fn scan_on(&mut self) -> Outcome<()> {
-        if !scan::is_pending(&self.connection, &self.watched)? {
-            return Ok(());
+    /// Puts keys of tables that are to be looked through into the outbox, while that is nearly empty. Answers whether
+    /// there is more to look through.
+    fn scan_on(&mut self) -> Outcome<bool> {
+        for _ in 0..SCAN_SLICES_MAX {
+            if !scan::is_pending(&self.connection, &self.watched)? {
+                return Ok(false);
+            }
+            let waiting: bool = self
+                .connection
+                .prepare_cached("SELECT EXISTS(SELECT 1 FROM _entgldb_outbox LIMIT 1 OFFSET 255)")
+                .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+                .doing("looking into the outbox")?;
+            if waiting {
+                return Ok(true);
+            }
+            let watched = &self.watched;
+            open::in_transaction(&self.connection, |connection| scan::slice(connection, watched))?;
         }
-        let waiting: bool = self
-            .connection
-            .prepare_cached("SELECT EXISTS(SELECT 1 FROM _entgldb_outbox LIMIT 1 OFFSET 255)")
-            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
-            .doing("looking into the outbox")?;
-        if waiting {
-            return Ok(());
-        }
-        let watched = &self.watched;
-        open::in_transaction(&self.connection, |connection| scan::slice(connection, watched))
+        Ok(true)
     }
 
     /// Carries a step out in a write transaction, again and again if a trigger of the application rolls it back.
@@ -212,22 +223,30 @@ impl Store for SqliteStore {
         let incarnation: Option<i64> = schema::get(&self.connection, "incarnation")?;
         let clock: Option<i64> = schema::get(&self.connection, "clock")?;
         Ok(Durable {
-            owner: owner.zip(incarnation).map(|(node, born)| (NodeId(node), Incarnation(born.cast_unsigned()))),
+            owner: owner
+                .zip(incarnation)
+                .map(|(node, born)| (NodeId(node), Incarnation(born.cast_unsigned()))),
             clock: Hlc(clock.unwrap_or_default().cast_unsigned()),
             heads: self.names.logs.iter().map(|(log, end)| (log.clone(), end.head, end.hlc)).collect(),
             authors: self.names.public_keys.clone(),
-            fingerprints: self.names.fingerprints.iter().map(|(name, print)| (name.clone(), *print)).collect(),
+            fingerprints: self
+                .names
+                .fingerprints
+                .iter()
+                .map(|(name, print)| (name.clone(), *print))
+                .collect(),
             open_conflicts: self.open_conflicts()?,
         })
     }
 
     fn captured(&mut self, limits: &UnitLimits) -> Outcome<Drain> {
         self.refresh()?;
-        self.scan_on()?;
-        let drain = self.read(|store| {
+        let scanning = self.scan_on()?;
+        let mut drain = self.read(|store| {
             let Self { connection, names, watched, .. } = store;
             Look { connection, names, watched, limits }.drain()
         })?;
+        drain.more |= scanning;
         if let Some(mark) = drain.mark {
             self.refused = drain.refused.iter().map(|problem| (mark, problem.clone())).collect();
         }
@@ -237,7 +256,9 @@ impl Store for SqliteStore {
     fn rows(&mut self, docs: &[DocId]) -> Outcome<Vec<Option<Row>>> {
         let mut statement = self
             .connection
-            .prepare_cached("SELECT hlc, author_no, hash FROM _entgldb_rows WHERE collection_no = ?1 AND key = ?2")
+            .prepare_cached(
+                "SELECT hlc, author_no, hash FROM _entgldb_rows WHERE collection_no = ?1 AND key = ?2",
+            )
             .doing("reading rows")?;
         docs.iter()
             .map(|(collection, key)| {
@@ -259,13 +280,17 @@ impl Store for SqliteStore {
         // Most often it is the version that stands, whose entry is known.
         let entry: Option<i64> = self
             .connection
-            .prepare_cached("SELECT entry FROM _entgldb_rows WHERE collection_no = ?1 AND key = ?2 AND hlc = ?3")
+            .prepare_cached(
+                "SELECT entry FROM _entgldb_rows WHERE collection_no = ?1 AND key = ?2 AND hlc = ?3",
+            )
             .and_then(|mut statement| {
-                let found = statement.query_row((no, doc.1.as_str(), stamp.hlc.0.cast_signed()), |row| row.get(0));
+                let found =
+                    statement.query_row((no, doc.1.as_str(), stamp.hlc.0.cast_signed()), |row| row.get(0));
                 found.optional().map(Option::flatten)
             })
             .doing("looking for a version")?;
-        let is_of_author = |entry: &i64| self.names.logs_of(&stamp.node, &doc.0).any(|end| end.no == log_of(*entry));
+        let is_of_author =
+            |entry: &i64| self.names.logs_of(&stamp.node, &doc.0).any(|end| end.no == log_of(*entry));
         match entry.filter(is_of_author) {
             Some(entry) => oplog::entry_at(&self.connection, &self.names, entry),
             None => oplog::version(&self.connection, &self.names, doc, stamp),

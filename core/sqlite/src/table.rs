@@ -222,8 +222,8 @@ struct Indexes {
 impl Indexes {
     fn read(connection: &Connection, table: &str, key_columns: usize) -> rusqlite::Result<Self> {
         let mut found = Self { key: None, key_is_binary: true, uniques: Vec::new(), has_opaque: false };
-        let mut statement =
-            connection.prepare("SELECT name, origin FROM pragma_index_list(?1) WHERE \"unique\" ORDER BY seq")?;
+        let mut statement = connection
+            .prepare("SELECT name, origin FROM pragma_index_list(?1) WHERE \"unique\" ORDER BY seq")?;
         let mut rows = statement.query([table])?;
         while let Some(row) = rows.next()? {
             let (name, origin): (String, String) = (row.get(0)?, row.get(1)?);
@@ -326,9 +326,14 @@ fn has_application_triggers(connection: &Connection, table: &str) -> rusqlite::R
     )
 }
 
-fn references(connection: &Connection, table: &str, child_key: &[String]) -> rusqlite::Result<Vec<Reference>> {
-    let mut statement = connection
-        .prepare("SELECT id, \"table\", \"from\", \"to\" FROM pragma_foreign_key_list(?1) ORDER BY id, seq")?;
+fn references(
+    connection: &Connection,
+    table: &str,
+    child_key: &[String],
+) -> rusqlite::Result<Vec<Reference>> {
+    let mut statement = connection.prepare(
+        "SELECT id, \"table\", \"from\", \"to\" FROM pragma_foreign_key_list(?1) ORDER BY id, seq",
+    )?;
     let mut rows = statement.query([table])?;
     let mut found: Vec<(i64, String, Vec<(String, Option<String>)>)> = Vec::new();
     while let Some(row) = rows.next()? {
@@ -355,7 +360,8 @@ fn reference(
 ) -> rusqlite::Result<Option<Reference>> {
     let mut statement =
         connection.prepare("SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk")?;
-    let parent_key: Vec<String> = statement.query_map([&parent], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let parent_key: Vec<String> =
+        statement.query_map([&parent], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let mut conditions = Vec::new();
     let mut present = Vec::new();
     for (position, (from, to)) in pairs.iter().enumerate() {
@@ -376,7 +382,8 @@ fn reference(
         identifier(&parent),
         conditions.join(" AND ")
     );
-    let of_key = child_key.iter().enumerate().map(|(number, column)| format!(" AND {column} = ?{}", number + 1));
+    let of_key =
+        child_key.iter().enumerate().map(|(number, column)| format!(" AND {column} = ?{}", number + 1));
     let check = format!("{dangling}{}", joined(of_key, ""));
     Ok(exists.then_some(Reference { parent, dangling, check }))
 }

@@ -92,7 +92,11 @@ impl SqliteStore {
             // Nothing came of it: nothing is written, so that a quiet database stays quiet.
             Ok(step.problems.iter().any(|problem| problem.kind == ProblemKind::CameBack))
         })?;
-        Ok(problems.unwrap_or_default().into_iter().filter(|problem| problem.kind != ProblemKind::SetAside).collect())
+        Ok(problems
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|problem| problem.kind != ProblemKind::SetAside)
+            .collect())
     }
 
     /// Fields that had no column when they came may have one now.
@@ -130,7 +134,9 @@ impl SqliteStore {
             .prepare_cached("SELECT key, extra FROM _entgldb_rows WHERE collection_no = ?1 AND key > ?2 AND extra IS NOT NULL ORDER BY key LIMIT ?3")
             .doing("looking for fields without columns")?;
         let rows = statement
-            .query_map((no, after, SLICE.cast_signed()), |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
+            .query_map((no, after, SLICE.cast_signed()), |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+            })
             .doing("looking for fields without columns")?;
         let mut found = Vec::new();
         for row in rows {
@@ -185,7 +191,9 @@ impl Step<'_> {
     fn fill(&mut self, no: i64, key: &Key) -> Result<(), Stopped> {
         let Some(table) = self.watched.numbered(no).cloned() else { return Ok(()) };
         let Ok(columns) = table.form.decode(key.as_str()) else { return Ok(()) };
-        if capture::is_noted(self.connection, &table, &columns)? || extra_of(self.connection, no, key)?.is_none() {
+        if capture::is_noted(self.connection, &table, &columns)?
+            || extra_of(self.connection, no, key)?.is_none()
+        {
             return Ok(());
         }
         let Some(content) = self.content_now(&table, key)? else { return Ok(()) };

@@ -26,7 +26,11 @@ fn name(event: &str, no: i64) -> String {
 /// The triggers of a table as they should be: name without quotes and SQL.
 fn wanted(connection: &Connection, table: &Table) -> Vec<(String, String)> {
     let note = |row: &str| {
-        format!("INSERT INTO _entgldb_outbox(tbl, key, at) VALUES ({}, {}, {NOW});", table.no, table.key_note(row))
+        format!(
+            "INSERT INTO _entgldb_outbox(tbl, key, at) VALUES ({}, {}, {NOW});",
+            table.no,
+            table.key_note(row)
+        )
     };
     let note_old_key = format!(
         "INSERT INTO _entgldb_outbox(tbl, key, at) SELECT {}, {}, {NOW} WHERE {};",
@@ -71,7 +75,12 @@ fn key_changed(table: &Table) -> String {
 fn note_evicted(connection: &Connection, table: &Table) -> String {
     let notes = table.uniques.iter().filter_map(|unique| {
         let note = |condition: &str| {
-            format!("SELECT {}, {}, {NOW} FROM main.{} WHERE {condition}", table.no, table.key_note(""), table.quoted)
+            format!(
+                "SELECT {}, {}, {NOW} FROM main.{} WHERE {condition}",
+                table.no,
+                table.key_note(""),
+                table.quoted
+            )
         };
         // An expression that does not work outside its index must not make the application's own writes fail.
         connection.prepare(&note(&unique.collides_with(&table.as_row(false), None))).ok()?;
@@ -130,7 +139,9 @@ pub(crate) fn install(connection: &Connection, table: &Table) -> Outcome<Install
 /// Removes the triggers of a table that is no longer watched. To be called in a write transaction.
 pub(crate) fn remove(connection: &Connection, no: i64) -> Outcome<()> {
     for event in EVENTS {
-        connection.execute_batch(&format!("DROP TRIGGER IF EXISTS main.{}", name(event, no))).doing("dropping triggers")?;
+        connection
+            .execute_batch(&format!("DROP TRIGGER IF EXISTS main.{}", name(event, no)))
+            .doing("dropping triggers")?;
     }
     Ok(())
 }

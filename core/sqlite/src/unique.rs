@@ -25,11 +25,15 @@ struct Term {
 impl Unique {
     /// Reads an index. `None` for an index in a form this code does not understand.
     pub(crate) fn read(connection: &Connection, index: &str) -> rusqlite::Result<Option<Self>> {
-        let sql: Option<String> = connection
-            .query_row("SELECT sql FROM sqlite_schema WHERE type = 'index' AND name = ?1", [index], |row| row.get(0))?;
+        let sql: Option<String> = connection.query_row(
+            "SELECT sql FROM sqlite_schema WHERE type = 'index' AND name = ?1",
+            [index],
+            |row| row.get(0),
+        )?;
         let parts = sql.as_deref().map(definition);
-        let mut statement = connection
-            .prepare("SELECT seqno, cid, name, coll FROM pragma_index_xinfo(?1) WHERE key = 1 ORDER BY seqno")?;
+        let mut statement = connection.prepare(
+            "SELECT seqno, cid, name, coll FROM pragma_index_xinfo(?1) WHERE key = 1 ORDER BY seqno",
+        )?;
         let mut rows = statement.query([index])?;
         let mut terms = Vec::new();
         while let Some(row) = rows.next()? {
@@ -91,7 +95,11 @@ fn definition(sql: &str) -> Option<(Vec<String>, Option<String>)> {
                 }
             }
             ")" => depth = depth.checked_sub(1)?,
-            word if depth == 0 && closed.is_some() && predicate.is_none() && word.eq_ignore_ascii_case("where") => {
+            word if depth == 0
+                && closed.is_some()
+                && predicate.is_none()
+                && word.eq_ignore_ascii_case("where") =>
+            {
                 predicate = Some(sql[at + word.len()..].trim().to_owned());
             }
             _ => {}
@@ -104,7 +112,9 @@ fn definition(sql: &str) -> Option<(Vec<String>, Option<String>)> {
 fn without_order(term: &str) -> &str {
     let term = term.trim();
     match tokens(term).pop() {
-        Some((at, word)) if at > 0 && (word.eq_ignore_ascii_case("asc") || word.eq_ignore_ascii_case("desc")) => {
+        Some((at, word))
+            if at > 0 && (word.eq_ignore_ascii_case("asc") || word.eq_ignore_ascii_case("desc")) =>
+        {
             term[..at].trim_end()
         }
         _ => term,
@@ -170,7 +180,10 @@ mod tests {
                substr(e, 1, 2) asc) WHERE f IS NOT NULL AND (g > 1)"#,
         )
         .unwrap();
-        assert_eq!(terms, [r#""b,c" COLLATE NOCASE"#, "lower(d || ')')", "-- x,y\n               substr(e, 1, 2)"]);
+        assert_eq!(
+            terms,
+            [r#""b,c" COLLATE NOCASE"#, "lower(d || ')')", "-- x,y\n               substr(e, 1, 2)"]
+        );
         assert_eq!(predicate.as_deref(), Some("f IS NOT NULL AND (g > 1)"));
         assert_eq!(definition("CREATE UNIQUE INDEX i ON t(a)").unwrap(), (vec!["a".to_owned()], None));
     }
@@ -186,7 +199,8 @@ mod tests {
             )
             .unwrap();
         let unique = Unique::read(&connection, "i").unwrap().unwrap();
-        let sql = format!("SELECT k FROM t WHERE {}", unique.collides_with("(SELECT ?1 AS a, ?2 AS b)", None));
+        let sql =
+            format!("SELECT k FROM t WHERE {}", unique.collides_with("(SELECT ?1 AS a, ?2 AS b)", None));
         let find = |a: &str, b: i64| -> Vec<i64> {
             let mut statement = connection.prepare(&sql).unwrap();
             let rows = statement.query_map((a, b), |row| row.get(0)).unwrap();

@@ -175,9 +175,9 @@ pub(crate) fn from_json(raw: &str, kind: Kind) -> Result<Sql<'_>, String> {
         Kind::Null => Sql::Null,
         Kind::True => Sql::Integer(1),
         Kind::False => Sql::Integer(0),
-        Kind::Integer => {
-            Sql::Integer(raw.parse().map_err(|_| format!("the integer {raw} does not fit a signed 64-bit column"))?)
-        }
+        Kind::Integer => Sql::Integer(
+            raw.parse().map_err(|_| format!("the integer {raw} does not fit a signed 64-bit column"))?,
+        ),
         Kind::Real => Sql::Real(raw.parse().map_err(|_| format!("{raw} is no number"))?),
         Kind::Text { escaped } => match json::unescaped(raw, escaped) {
             Cow::Borrowed(text) => Sql::Text(Cow::Borrowed(text.as_bytes())),
@@ -219,7 +219,8 @@ mod tests {
             any::<String>().prop_map(|text| Sql::Text(Cow::Owned(text.into_bytes()))),
             prop::collection::vec(any::<u8>(), 0..20).prop_map(|bytes| Sql::Text(Cow::Owned(bytes))),
             prop::collection::vec(any::<u8>(), 0..20).prop_map(|bytes| Sql::Blob(Cow::Owned(bytes))),
-            "[ +-]?[0-9]{1,3}(\\.[0-9]*)?(e[0-9])?[ a-]?".prop_map(|text| Sql::Text(Cow::Owned(text.into_bytes()))),
+            "[ +-]?[0-9]{1,3}(\\.[0-9]*)?(e[0-9])?[ a-]?"
+                .prop_map(|text| Sql::Text(Cow::Owned(text.into_bytes()))),
         ]
     }
 
@@ -258,7 +259,15 @@ mod tests {
 
     #[test]
     fn reals_are_always_told_apart_from_integers() {
-        for (real, text) in [(1.0, "1.0"), (-0.0, "-0.0"), (1e15, "1000000000000000.0"), (1e16, "1e16"), (0.1, "0.1"), (1e-5, "0.00001"), (1e-6, "1e-6")] {
+        for (real, text) in [
+            (1.0, "1.0"),
+            (-0.0, "-0.0"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e16"),
+            (0.1, "0.1"),
+            (1e-5, "0.00001"),
+            (1e-6, "1e-6"),
+        ] {
             assert_eq!(json_of(&Sql::Real(real)), text);
         }
         assert_eq!(json_of(&Sql::Real(f64::INFINITY)), r#"{"$real":"inf"}"#);

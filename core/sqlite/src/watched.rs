@@ -64,7 +64,10 @@ impl Watched {
         for table in &watched.tables {
             if triggers::install(connection, table)? == Installed::Anew {
                 connection
-                    .execute("UPDATE _entgldb_collections SET scan = 1, scan_after = NULL WHERE no = ?1", [table.no])
+                    .execute(
+                        "UPDATE _entgldb_collections SET scan = 1, scan_after = NULL WHERE no = ?1",
+                        [table.no],
+                    )
                     .doing("noting a table to look through")?;
             }
         }
