@@ -1,0 +1,36 @@
+//! The documents to write, made by `bench/harness/documents.py`.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+/// The prefix of each line before its id: `{"id":"`.
+const ID_FROM: usize = 7;
+/// `sale-` and eight digits.
+const ID_CHARACTERS: usize = 13;
+
+/// One sale: its id and its JSON.
+pub(crate) struct Sale {
+    pub(crate) id: String,
+    pub(crate) json: String,
+}
+
+/// Reads `count` sales from line `first` on, one by one: the file may be larger than what this process should need.
+pub(crate) fn read(path: &Path, first: usize, count: usize) -> Result<impl Iterator<Item = Result<Sale>>> {
+    let file = File::open(path).with_context(|| format!("no documents in {}", path.display()))?;
+    Ok(BufReader::new(file).lines().skip(first).take(count).map(|line| sale(line?)))
+}
+
+/// The same, all in memory, so that a timed loop does not read a file.
+pub(crate) fn read_all(path: &Path, first: usize, count: usize) -> Result<Vec<Sale>> {
+    let sales: Vec<Sale> = read(path, first, count)?.collect::<Result<_>>()?;
+    ensure!(sales.len() == count, "{} has only {} documents from {first} on", path.display(), sales.len());
+    Ok(sales)
+}
+
+fn sale(json: String) -> Result<Sale> {
+    let id = json.get(ID_FROM..ID_FROM + ID_CHARACTERS).context("a document does not begin with its id")?;
+    Ok(Sale { id: id.to_owned(), json })
+}
