@@ -70,12 +70,18 @@ pub(crate) fn put(connection: &Connection, table: &Table, document: &Parsed<'_>)
 /// SQL that inserts a row with these columns, or changes the one that has its key.
 pub(crate) fn upsert_sql(table: &Table, columns: &[usize]) -> String {
     let mut sql = format!(
-        "INSERT OR ABORT INTO main.{}({}) VALUES(",
+        "INSERT{} INTO main.{}({}) VALUES(",
+        policy(table),
         table.quoted,
         identifiers(columns.iter().map(|position| &*table.columns[*position].name))
     );
     for number in 1..=columns.len() {
         let _ = write!(sql, "{}?{number}", if number > 1 { "," } else { "" });
+    }
+    if table.has_application_triggers {
+        // What has this key has been looked for already; and an UPSERT's policy would reach into the triggers.
+        sql.push(')');
+        return sql;
     }
     let set =
         assignments(table, |position, name| columns.contains(&position).then(|| format!("excluded.{name}")));
@@ -91,12 +97,18 @@ pub(crate) fn upsert_sql(table: &Table, columns: &[usize]) -> String {
     sql
 }
 
+/// What happens on a collision: always an error, whatever policy the table's definition names. But a policy named in a
+/// statement also replaces those inside the triggers that it fires, so none is named where it is not needed.
+fn policy(table: &Table) -> &'static str {
+    if table.has_application_triggers && !table.names_conflict_policy { "" } else { " OR ABORT" }
+}
+
 fn update(connection: &Connection, table: &Table, document: &Parsed<'_>) -> rusqlite::Result<usize> {
     let first = table.key.len() + 1;
     let set = assignments(table, |position, _| {
         document.values[position].is_some().then(|| format!("?{}", first + position))
     });
-    let sql = format!("UPDATE OR ABORT main.{} SET {set} WHERE {}", table.quoted, table.key_matches);
+    let sql = format!("UPDATE{} main.{} SET {set} WHERE {}", policy(table), table.quoted, table.key_matches);
     let mut statement = connection.prepare_cached(&sql)?;
     bind(&mut statement, 1, table.key.iter().filter_map(|position| document.values[*position].as_ref()))?;
     for (position, value) in document.values.iter().enumerate() {

@@ -42,6 +42,8 @@ pub(crate) struct Table {
     pub(crate) columns: Vec<Column>,
     /// All columns, also the generated ones, as identifiers.
     pub(crate) all_columns: Vec<String>,
+    /// Whether a constraint in its definition says what to do on a collision.
+    pub(crate) names_conflict_policy: bool,
     /// The `CREATE TABLE` statement from its column list on.
     pub(crate) body: String,
     /// The key columns, as positions in `columns`, in the order of the primary key.
@@ -160,6 +162,7 @@ impl Table {
             uniques.extend(Unique::read(connection, index)?);
         }
         let quoted = identifier(name);
+        let body = body(connection, name)?;
         let child_key: Vec<String> =
             key.iter().map(|position| format!("child.{}", identifier(&columns[*position].name))).collect();
         let key_matches = key_condition(&columns, &key, key_is_exact);
@@ -173,7 +176,10 @@ impl Table {
             upsert: String::new(),
             collection: collection.clone(),
             all_columns: Vec::new(),
-            body: body(connection, name)?,
+            names_conflict_policy: tokens(&body)
+                .iter()
+                .any(|(_, word)| word.eq_ignore_ascii_case("conflict")),
+            body,
             fields: sorted_fields(&columns),
             references: references(connection, name, &child_key)?,
             has_application_triggers: has_application_triggers(connection, name)?,
