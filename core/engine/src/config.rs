@@ -144,8 +144,8 @@ impl Config {
     /// # Errors
     /// When it is none; the error names the place.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        let json = &mut serde_json::Deserializer::from_str(text);
-        let config: Self = serde_path_to_error::deserialize(json).map_err(|error| {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let config: Self = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let path = match error.path().to_string() {
                 path if path == "." => "configuration".to_owned(),
                 path => path,
@@ -184,7 +184,10 @@ impl Config {
         let least = limits::FRAME_BYTES_DEFAULT.max(self.payload_bytes_max + FRAME_SPARE_BYTES);
         if !(least..=limits::FRAME_BYTES_HARD).contains(&self.frame_bytes_max) {
             let max = limits::FRAME_BYTES_HARD;
-            return Err(invalid("frame_bytes_max", format!("it must be {least} to {max} (FRAME_BYTES_HARD)")));
+            return Err(invalid(
+                "frame_bytes_max",
+                format!("it must be {least} to {max} (FRAME_BYTES_HARD)"),
+            ));
         }
         if self.name.as_ref().is_some_and(String::is_empty) {
             return Err(invalid("name", "it must not be empty"));
@@ -192,7 +195,8 @@ impl Config {
         self.peers.iter().try_for_each(|peer| check_target(peer))?;
         let listen = self.listen.as_ref().map(|address| {
             address.parse::<SocketAddr>().map_err(|_| {
-                let reason = format!("{address:?} is not an address and a port, such as 0.0.0.0:7700 or [::]:7700");
+                let reason =
+                    format!("{address:?} is not an address and a port, such as 0.0.0.0:7700 or [::]:7700");
                 invalid("listen", reason)
             })
         });

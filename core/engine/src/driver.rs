@@ -39,7 +39,10 @@ pub(crate) enum Message {
     /// The database's files changed.
     Wake,
     AddPeer(String),
-    SyncNow { deadline: Instant, reply: Sender<Result<(), SyncError>> },
+    SyncNow {
+        deadline: Instant,
+        reply: Sender<Result<(), SyncError>>,
+    },
     Stop,
 }
 
@@ -116,7 +119,6 @@ pub(crate) struct Driver {
     status: Arc<Mutex<Status>>,
     status_path: PathBuf,
     status_due: Instant,
-    status_changed: bool,
     looks: usize,
     look_at: Instant,
     reopen_at: Instant,
@@ -154,7 +156,6 @@ impl Driver {
             status: parts.status,
             status_path: parts.status_path,
             status_due: now,
-            status_changed: true,
             looks: LOOK_AGAIN_US.len(),
             look_at: now + POLL,
             reopen_at: now,
@@ -176,8 +177,8 @@ impl Driver {
                 Err(crossbeam_channel::RecvTimeoutError::Timeout) => self.take_time(),
                 Err(crossbeam_channel::RecvTimeoutError::Disconnected) => break,
             }
-            self.answer_waiting();
-            self.publish(false);
+            let answered = self.answer_waiting();
+            self.publish(answered);
         }
         self.replica = None;
         for (_, reply) in self.waiting.drain(..) {
@@ -349,7 +350,6 @@ impl Driver {
                 }
             }
         }
-        self.status_changed = true;
     }
 
     fn adopt(&mut self, store: SqliteStore) -> Result<(), SqliteFailed> {
@@ -406,10 +406,12 @@ impl Driver {
         }
     }
 
-    fn answer_waiting(&mut self) {
+    /// Answers those who wait for both sides to be level; whether it answered anybody.
+    fn answer_waiting(&mut self) -> bool {
         if self.waiting.is_empty() {
-            return;
+            return false;
         }
+        let before = self.waiting.len();
         let level = self.replica.as_ref().is_some_and(Replica::is_level);
         let status = self.replica.as_ref().map(Replica::status);
         let now = Instant::now();
@@ -432,6 +434,7 @@ impl Driver {
             let _ = reply.send(Err(answer));
             false
         });
+        self.waiting.len() < before
     }
 
     fn tell(&mut self, event: &Event) {
@@ -450,7 +453,6 @@ impl Driver {
             _ => {}
         }
         drop(status);
-        self.status_changed = true;
         log(event);
         self.hub.tell(event);
     }
@@ -465,7 +467,6 @@ impl Driver {
 
     fn set_state(&mut self, state: State) {
         self.status().state = state;
-        self.status_changed = true;
     }
 
     fn note_error(&mut self, message: &str) {
@@ -498,7 +499,6 @@ impl Driver {
         if let Err(error) = copy.write(&self.status_path) {
             debug!(%error, "the status file could not be written");
         }
-        self.status_changed = false;
     }
 }
 

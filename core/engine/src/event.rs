@@ -230,7 +230,9 @@ impl Event {
             }
             ReplicaEvent::CaughtUp { node } => Self::CaughtUp { node: node.to_string() },
             ReplicaEvent::Conflict(found) => conflict(&found),
-            ReplicaEvent::ClockSkew { node, detail, .. } => Self::ClockSkew { node: node.to_string(), detail },
+            ReplicaEvent::ClockSkew { node, detail, .. } => {
+                Self::ClockSkew { node: node.to_string(), detail }
+            }
             ReplicaEvent::Refused { node, detail, .. } => Self::Refused { node: node.to_string(), detail },
             ReplicaEvent::RefusedByPeer { node, detail, .. } => {
                 Self::RefusedByPeer { node: node.to_string(), detail }

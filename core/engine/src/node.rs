@@ -8,7 +8,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use entgldb_net::{ClusterSecret, Codec, Identity, IdentityError, NetConfig, SecretError, StartError, Transport};
+use entgldb_net::{
+    ClusterSecret, Codec, Identity, IdentityError, NetConfig, SecretError, StartError, Transport,
+};
 use entgldb_replica::Config as ReplicaConfig;
 use entgldb_replica::entry::AuthorKey;
 use entgldb_replica::id::{Collection, NameError, NodeId};
