@@ -99,7 +99,7 @@ impl Planner<'_> {
             let (author, incarnation) = (self.node, self.incarnation);
             let log = LogId { author, incarnation, collection: collection.clone() };
             let mut chain = self.logs.chain(&log);
-            let link = |Changed { change, before, .. }: &Changed<'_>| {
+            let link = |Changed { change, before, content }: &Changed<'_>| {
                 let entry = Entry {
                     seq: chain.head().seq.next(),
                     hlc,
@@ -108,7 +108,9 @@ impl Planner<'_> {
                     key: change.doc.1.clone(),
                     payload: change.content.clone().unwrap_or_default(),
                 };
-                chain.link(entry).expect("an own entry continues its own log and is younger than all it saw")
+                let payload_hash = content.unwrap_or(Hash(sha256(&[])));
+                let linked = chain.link_hashed(entry, payload_hash);
+                linked.expect("an own entry continues its own log and is younger than all it saw")
             };
             let entries = changes.into_iter().map(link).collect();
             let signed = SignedHead::sign(self.key, &log, chain.head(), hlc);

@@ -179,6 +179,12 @@ impl Chain {
     /// # Errors
     /// When the entry does not come next or contradicts itself. The chain is then as it was.
     pub fn link(&mut self, entry: Entry) -> Result<Linked, ChainError> {
+        let payload_hash = Hash(sha256(&entry.payload));
+        self.link_hashed(entry, payload_hash)
+    }
+
+    /// The same for a caller that has just computed the payload's hash itself.
+    pub(crate) fn link_hashed(&mut self, entry: Entry, payload_hash: Hash) -> Result<Linked, ChainError> {
         let (expected, seq) = (self.head.seq.next(), entry.seq);
         if seq > expected {
             return Err(ChainError::Gap { expected, found: seq });
@@ -195,7 +201,6 @@ impl Chain {
         if entry.replaces.is_some_and(|replaced| replaced >= entry.stamp(self.log.author)) {
             return Err(ChainError::ReplacesYounger { seq });
         }
-        let payload_hash = Hash(sha256(&entry.payload));
         let hash = self.hash_entry(&entry, &payload_hash);
         self.head = Head { seq, hash };
         self.hlc = entry.hlc;
