@@ -35,18 +35,20 @@ async fn dial(shared: &Shared, target: &str) -> Result<Connection, DialError> {
     let _dial = Arc::clone(&shared.dials).try_acquire_owned().map_err(|_| DialError::TooManyDials)?;
     let session =
         Arc::clone(&shared.sessions).try_acquire_owned().map_err(|_| HandshakeError::SessionsFull)?;
+    let addresses = resolve(shared, target).await?;
+    let (stream, address, established) = dial_in_turn(shared, &addresses).await?;
+    Ok(Connection { stream, address, established, target: Some(target.to_owned()), session })
+}
+
+/// Tries the addresses until one leads to a link, or to a node that would give the same answer at any other.
+async fn dial_in_turn(
+    shared: &Shared,
+    addresses: &[SocketAddr],
+) -> Result<(TcpStream, SocketAddr, Established), DialError> {
     let mut failed = DialError::Resolve(io::ErrorKind::NotFound);
-    for address in resolve(shared, target).await? {
+    for &address in addresses {
         match dial_address(shared, address).await {
-            Ok((stream, established)) => {
-                return Ok(Connection {
-                    stream,
-                    address,
-                    established,
-                    target: Some(target.to_owned()),
-                    session,
-                });
-            }
+            Ok((stream, established)) => return Ok((stream, address, established)),
             Err(error) if is_answer(&error) => return Err(error),
             Err(error) => failed = error,
         }
@@ -85,4 +87,61 @@ async fn dial_address(shared: &Shared, address: SocketAddr) -> Result<(TcpStream
         .await
         .map_err(|_| HandshakeError::Timeout)??;
     Ok((stream, established))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::config::NetConfig;
+    use crate::handshake::LocalEnd;
+    use crate::identity::Identity;
+    use crate::secret::ClusterSecret;
+    use crate::transport::Transport;
+
+    struct Reached {
+        net: Transport,
+        secret: ClusterSecret,
+        identity: Identity,
+        config: NetConfig,
+    }
+
+    /// A listening node.
+    fn node() -> Reached {
+        let (secret, identity) = (ClusterSecret::generate(), Identity::generate());
+        let mut config = NetConfig::new("till", 1);
+        config.listen = Some(([127, 0, 0, 1], 0).into());
+        let net =
+            Transport::start(&Handle::current(), &config, &secret, &identity, Arc::new(|_| {})).unwrap();
+        Reached { net, secret, identity, config }
+    }
+
+    fn dialler(node: &Reached, identity: &Identity) -> Shared {
+        let local = LocalEnd::new(&node.config, &node.secret, identity);
+        Shared::new(node.config.timing, local, Arc::new(|_| {}))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_next_address_of_a_name_is_tried_when_one_leads_nowhere() {
+        let node = node();
+        let shared = dialler(&node, &Identity::generate());
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let somebody = node.net.local_address().unwrap();
+        let (_, address, _) = dial_in_turn(&shared, &[nobody, somebody]).await.ok().unwrap();
+        assert_eq!(address, somebody);
+        let failed = dial_in_turn(&shared, &[nobody, nobody]).await.err();
+        assert_eq!(failed, Some(DialError::Connect(io::ErrorKind::ConnectionRefused)));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_that_reached_itself_does_not_try_its_other_addresses_too() {
+        let node = node();
+        let shared = dialler(&node, &node.identity);
+        let itself = node.net.local_address().unwrap();
+        let failed = dial_in_turn(&shared, &[itself, itself]).await.err();
+        assert_eq!(failed, Some(DialError::Handshake(HandshakeError::SelfConnection)));
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        assert_eq!(node.net.traffic().handshakes_refused, 1);
+    }
 }

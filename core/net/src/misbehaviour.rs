@@ -1,18 +1,20 @@
-//! Tests with peers that have the cluster secret, and break the rules all the same.
+//! Tests with peers that are played byte by byte: they have the cluster secret, and break the rules all the same, or keep
+//! them at the worst possible moment.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use entgldb_replica::limits::EXPANSION_BASE_BYTES;
+use bytes::Bytes;
+use entgldb_replica::limits::{EXPANSION_BASE_BYTES, IN_FLIGHT_BYTES_MAX};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::codec::compress;
 use crate::config::{Codec, NetConfig, Timing};
-use crate::event::{CloseReason, DialError, NetEvent};
+use crate::event::{CloseReason, DialError, Frame, NetEvent};
 use crate::frame::{ALIVE, CLOSE, FrameError, READY, put_header};
 use crate::handshake::{Established, HandshakeError, LocalEnd, accept};
 use crate::identity::Identity;
@@ -21,6 +23,8 @@ use crate::secret::ClusterSecret;
 use crate::transport::Transport;
 
 const SOON: Duration = Duration::from_secs(10);
+/// Largest frame that the victim takes.
+const FRAME_BYTES: usize = 100_000;
 
 struct Victim {
     net: Transport,
@@ -30,11 +34,15 @@ struct Victim {
 
 impl Victim {
     fn start() -> Self {
+        Self::start_with(Timing { handshake: Duration::from_millis(500), ..Timing::default() })
+    }
+
+    fn start_with(timing: Timing) -> Self {
         let secret = ClusterSecret::generate();
         let mut config = NetConfig::new("victim", 1);
         config.listen = Some(([127, 0, 0, 1], 0).into());
-        config.frame_bytes_max = 100_000;
-        config.timing = Timing { handshake: Duration::from_millis(500), ..Timing::default() };
+        config.frame_bytes_max = FRAME_BYTES;
+        config.timing = timing;
         let (sender, events) = mpsc::unbounded_channel();
         let sink = Arc::new(move |event| drop(sender.send(event)));
         let net =
@@ -120,7 +128,7 @@ async fn kinds_of_the_transport_that_do_not_belong_here_end_the_link() {
 async fn a_length_over_the_limit_ends_the_link_though_nothing_follows_it() {
     for length in [u32::MAX, 1 << 31, 101_000] {
         let reason = after_link_up(true, &length.to_be_bytes()).await;
-        let too_large = FrameError::TooLarge { bytes: length.into(), max: 100_000 };
+        let too_large = FrameError::TooLarge { bytes: length.into(), max: FRAME_BYTES };
         assert_eq!(reason, CloseReason::Protocol(too_large));
     }
 }
@@ -270,4 +278,78 @@ async fn a_good_peer_is_not_caught_by_any_of_this() {
         NetEvent::Frame { frame, .. } => assert_eq!(frame.body.len(), 50_000),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_that_an_owner_takes_does_not_count_against_the_frame_that_has_begun() {
+    let frame_time = Duration::from_millis(300);
+    let mut victim = Victim::start_with(Timing { frame: frame_time, ..Timing::default() });
+    let mut stream = victim.connect().await;
+    let Established { mut sealer, .. } = victim.attacker().initiate(&mut stream).await.unwrap();
+    assert!(matches!(victim.event().await, NetEvent::LinkUp { .. }));
+    // The owner looks at no event, and so holds all permits. One frame more than fits, and a part of the next.
+    let frames = IN_FLIGHT_BYTES_MAX / FRAME_BYTES + 1;
+    let body = frame(16, None, FRAME_BYTES, &[7; FRAME_BYTES]);
+    let mut wire = Vec::new();
+    for _ in 0..frames {
+        for piece in body.chunks(60_000) {
+            sealer.seal(piece, &mut wire);
+        }
+    }
+    sealer.seal(&body[..1000], &mut wire);
+    stream.write_all(&wire).await.unwrap();
+    tokio::time::sleep(frame_time * 3).await;
+    for _ in 0..frames {
+        assert!(matches!(victim.event().await, NetEvent::Frame { .. }));
+    }
+    tokio::time::sleep(frame_time / 3).await;
+    wire.clear();
+    for piece in body[1000..].chunks(60_000) {
+        sealer.seal(piece, &mut wire);
+    }
+    stream.write_all(&wire).await.unwrap();
+    let last = victim.event().await;
+    assert!(matches!(last, NetEvent::Frame { .. }), "{last:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_parting_word_outlives_what_the_peer_still_sends() {
+    const FRAMES: usize = 20;
+    let mut victim = Victim::start_with(Timing { close: SOON, ..Timing::default() });
+    // So small a window that most of the parting is still with the victim's system when its writer is done.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(victim.net.local_address().unwrap()).await.unwrap();
+    let Established { mut sealer, mut opener, .. } = victim.attacker().initiate(&mut stream).await.unwrap();
+    let NetEvent::LinkUp { link, .. } = victim.event().await else { panic!("expected a link") };
+    let body = Bytes::from(vec![7; FRAME_BYTES]);
+    for _ in 0..FRAMES {
+        victim.net.send(link, Frame { kind: 16, body: body.clone(), compress: false }).unwrap();
+    }
+    victim.net.close(link, "enough");
+    let (mut from_victim, mut to_victim) = stream.into_split();
+    let chatter = tokio::spawn(async move {
+        let mut wire = Vec::new();
+        loop {
+            wire.clear();
+            sealer.seal(&frame(16, None, 1000, &[7; 1000]), &mut wire);
+            if to_victim.write_all(&wire).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    let mut stream = Vec::new();
+    while let Ok(length) = from_victim.read_u16().await {
+        let mut sealed = vec![0; length.into()];
+        from_victim.read_exact(&mut sealed).await.expect("a whole record");
+        let start = stream.len();
+        stream.resize(start + sealed.len() - 16, 0);
+        opener.open(&sealed, &mut stream[start..]).unwrap();
+        // A slow reader, so that the end is not here before it is written.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    chatter.abort();
+    assert!(stream.ends_with(b"enough"), "the parting word was lost after {} bytes", stream.len());
+    assert!(stream.len() > FRAMES * FRAME_BYTES);
 }

@@ -7,23 +7,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Deed, Mischief, Node, Way, hasty, listening, noise, plain, rand64, relay};
-use entgldb_net::{CloseReason, ClusterSecret, NetConfig, NetEvent};
+use entgldb_net::{CloseReason, ClusterSecret, NetConfig, NetEvent, Timing};
 use entgldb_replica::id::LinkId;
 use entgldb_replica::limits::IN_FLIGHT_BYTES_MAX;
 
 /// Two hasty nodes, linked through the mischief: (responder, its link), (initiator, its link).
 async fn linked(mischief: Mischief) -> ((Node, LinkId), (Node, LinkId)) {
-    let mut listen = listening("till");
-    listen.timing = hasty();
-    linked_to(&listen, mischief).await
+    linked_with(hasty(), hasty(), mischief).await
 }
 
-async fn linked_to(listen: &NetConfig, mischief: Mischief) -> ((Node, LinkId), (Node, LinkId)) {
+async fn linked_with(till: Timing, office: Timing, mischief: Mischief) -> ((Node, LinkId), (Node, LinkId)) {
     let secret = ClusterSecret::generate();
-    let mut dial = NetConfig::new("office", rand64());
-    dial.timing = hasty();
-    let mut till = Node::start(listen, &secret);
-    let mut office = Node::start(&dial, &secret);
+    let mut till = Node::start(&NetConfig { timing: till, ..listening("till") }, &secret);
+    let mut office =
+        Node::start(&NetConfig { timing: office, ..NetConfig::new("office", rand64()) }, &secret);
     office.dial(relay(till.address(), mischief).await);
     let (from, _) = office.link_up().await;
     let (to, _) = till.link_up().await;
@@ -94,7 +91,7 @@ async fn a_peer_that_takes_nothing_any_more_is_dropped_though_it_still_talks() {
         _ => Deed::Pass(vec![message]),
     });
     // The one who hears nothing is patient: whoever cannot write must see it by itself.
-    let ((till, to), (mut office, from)) = linked_to(&listening("till"), mischief).await;
+    let ((till, to), (mut office, from)) = linked_with(Timing::default(), hasty(), mischief).await;
     let talk = tokio::spawn(async move {
         while till.net.send(to, plain(16, "I am well")).is_ok() {
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use entgldb_net::{
     CloseReason, ClusterSecret, Codec, DialError, Frame, HandshakeError, Identity, InFlight, NetConfig,
-    NetEvent, PeerInfo, Timing, Transport,
+    NetEvent, PeerInfo, SendError, Timing, Transport,
 };
 use entgldb_replica::id::LinkId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -139,12 +139,10 @@ impl Node {
 
     /// Sends, waiting while the queue is full.
     pub async fn send(&self, link: LinkId, frame: Frame) {
-        loop {
-            match self.net.send(link, frame.clone()) {
-                Ok(()) => return,
-                Err(entgldb_net::SendError::Full) => tokio::time::sleep(Duration::from_millis(1)).await,
-                Err(error) => panic!("{error}"),
-            }
+        let end = tokio::time::Instant::now() + SOON;
+        while let Err(error) = self.net.send(link, frame.clone()) {
+            assert!(error == SendError::Full && tokio::time::Instant::now() < end, "{error}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 }
