@@ -93,7 +93,7 @@ def main():
     results = []
     with tempfile.TemporaryDirectory(prefix="entgldb-bench-") as folder:
         folder = pathlib.Path(folder)
-        sales = documents.file_of(max(2 * size + 10 for _, size in plan), folder)
+        sales = documents.file_of(max(2 * size + 10 for _, size in plan), folder)  # W2 writes twice its size
         peers = commands(options, sales)
         for workload, size in plan:
             for run in range(options.runs):
