@@ -24,8 +24,12 @@ mod tend;
 mod triggers;
 mod unique;
 mod value;
+mod verify;
+mod watch;
 mod watched;
 
 pub use failed::SqliteFailed;
 pub use open::{Durability, OpenError, SqliteConfig};
 pub use store::SqliteStore;
+pub use verify::{Fault, Progress, Report, VerifyError, verify};
+pub use watch::Waker;

@@ -107,10 +107,23 @@ pub(crate) fn read(
     Ok(found)
 }
 
+/// Entries between two numbers, both left out; a page at a time.
+pub(crate) fn page(connection: &Connection, names: &Names, after: i64, before: i64) -> Outcome<Vec<Stored>> {
+    let mut statement = connection
+        .prepare_cached("SELECT id, hlc, replaces_hlc, replaces_author_no, op, key, payload, hash FROM _entgldb_oplog WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT 64")
+        .doing("reading a log")?;
+    let mut rows = statement.query((after, before)).doing("reading a log")?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().doing("reading a log")? {
+        found.push(stored(names, row)?);
+    }
+    Ok(found)
+}
+
 fn stored(names: &Names, row: &Row<'_>) -> Outcome<Stored> {
     let columns = || {
         let key = row.get_ref(5)?.as_str()?;
-        let payload = Bytes::copy_from_slice(row.get_ref(6)?.as_blob()?);
+        let payload = Bytes::copy_from_slice(row.get_ref(6)?.as_bytes()?);
         let numbers = (row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(4)?.cast_unsigned());
         let replaces = (row.get::<_, Option<i64>>(2)?, row.get::<_, Option<i64>>(3)?);
         Ok((numbers, replaces, Key::new(key), payload, Hash(row.get(7)?)))

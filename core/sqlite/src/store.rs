@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
 use entgldb_replica::entry::SignedHead;
 use entgldb_replica::id::{Collection, DocId, Incarnation, LogId, NodeId};
-use entgldb_replica::resolve::{Conflict, Row, Side, Version};
+use entgldb_replica::resolve::{Conflict, Row, Version};
 use entgldb_replica::store::{
     Commit, Committed, Drain, Durable, OutboxMark, Problem, ReadLimits, Store, Stored, UnitLimits,
 };
@@ -342,9 +342,4 @@ impl Store for SqliteStore {
     fn tend(&mut self, conflicts_before: WallMillis) -> Outcome<Vec<Problem>> {
         self.tend_all(conflicts_before)
     }
-}
-
-/// A version of a document as the conflict list has it.
-pub(crate) fn side(stamp: Stamp, content: Option<Vec<u8>>) -> Side {
-    Side { stamp, content: content.map(bytes::Bytes::from) }
 }

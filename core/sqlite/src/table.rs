@@ -55,8 +55,6 @@ pub(crate) struct Table {
     pub(crate) key_is_exact: bool,
     /// Unique indexes besides the key (and the key, if it is not exact).
     pub(crate) uniques: Vec<Unique>,
-    /// Whether there is a unique index that the store cannot look into.
-    pub(crate) has_opaque_unique: bool,
     pub(crate) references: Vec<Reference>,
     /// Whether the application has triggers on it.
     pub(crate) has_application_triggers: bool,
@@ -183,7 +181,6 @@ impl Table {
             fields: sorted_fields(&columns),
             references: references(connection, name, &child_key)?,
             has_application_triggers: has_application_triggers(connection, name)?,
-            has_opaque_unique: indexes.has_opaque,
             quoted,
             columns,
             key,
@@ -222,12 +219,11 @@ struct Indexes {
     key: Option<String>,
     key_is_binary: bool,
     uniques: Vec<Unique>,
-    has_opaque: bool,
 }
 
 impl Indexes {
     fn read(connection: &Connection, table: &str, key_columns: usize) -> rusqlite::Result<Self> {
-        let mut found = Self { key: None, key_is_binary: true, uniques: Vec::new(), has_opaque: false };
+        let mut found = Self { key: None, key_is_binary: true, uniques: Vec::new() };
         let mut statement = connection
             .prepare("SELECT name, origin FROM pragma_index_list(?1) WHERE \"unique\" ORDER BY seq")?;
         let mut rows = statement.query([table])?;
@@ -242,10 +238,7 @@ impl Indexes {
                 found.key_is_binary = binary == key_columns.cast_signed() as i64;
                 found.key = Some(name);
             } else {
-                match Unique::read(connection, &name)? {
-                    Some(unique) => found.uniques.push(unique),
-                    None => found.has_opaque = true,
-                }
+                found.uniques.extend(Unique::read(connection, &name)?);
             }
         }
         Ok(found)

@@ -33,7 +33,8 @@ pub(crate) fn schema_version(connection: &Connection) -> Outcome<i64> {
         .doing("reading the schema's version")
 }
 
-fn encoding(connection: &Connection) -> Outcome<Encoding> {
+/// How the database stores text.
+pub(crate) fn encoding(connection: &Connection) -> Outcome<Encoding> {
     let name: String =
         connection.query_row("PRAGMA encoding", [], |row| row.get(0)).doing("reading the encoding")?;
     Ok(match name.as_str() {
