@@ -17,7 +17,7 @@ use crate::contract::{Link, PeerStatus};
 use crate::event::Event;
 use crate::id::{Collection, Incarnation, LogId, NodeId};
 use crate::ledger::Taken;
-use crate::limits::{ACK_MS, DROP_AFTER_MS, PAGES_IN_FLIGHT_MAX, VECTOR_LOGS_MAX};
+use crate::limits::{ACK_MS, DROP_AFTER_MS, LOGS_MAX, PAGES_IN_FLIGHT_MAX, VECTOR_LOGS_MAX};
 use crate::oplog::Logs;
 use crate::outgoing::{AckError, Outgoing};
 use crate::version::{Head, Seq};
@@ -59,6 +59,8 @@ pub(crate) enum Violation {
         "the peer sent more pages than it may without acknowledgement (limit PAGES_IN_FLIGHT_MAX, {max})"
     )]
     PagesOverLimit { max: usize },
+    #[error("the peer names more than {max} logs (limit LOGS_MAX)")]
+    LogsOverLimit { max: usize },
     #[error("the peer sent entries of {0}, which was not asked for")]
     NotShared(Collection),
     #[error(transparent)]
@@ -137,7 +139,7 @@ impl Session {
         }
         match message {
             Message::Hello(hello) => self.handle_hello(now, local, logs, &hello),
-            Message::Vector(part) => Ok(self.handle_vector(local, logs, part)),
+            Message::Vector(part) => self.handle_vector(local, logs, part),
             Message::Digest(digest) => Ok(self.handle_digest(now, local, logs, &digest)),
             Message::Flow { open } => {
                 self.may_send = open;
@@ -205,10 +207,18 @@ impl Session {
         (0..parts).map(part).collect()
     }
 
-    fn handle_vector(&mut self, local: &Local, logs: &Logs, part: VectorPart) -> Vec<Effect> {
+    fn handle_vector(
+        &mut self,
+        local: &Local,
+        logs: &Logs,
+        part: VectorPart,
+    ) -> Result<Vec<Effect>, Violation> {
         self.arriving.extend(part.heads);
+        if self.arriving.len() > LOGS_MAX {
+            return Err(Violation::LogsOverLimit { max: LOGS_MAX });
+        }
         if !part.last {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let heads = std::mem::take(&mut self.arriving);
         let mut effects = Vec::new();
@@ -227,7 +237,7 @@ impl Session {
         self.outgoing.learn_all(heads.into_iter().filter(shared));
         self.vector_seen = true;
         effects.extend(self.note_progress(logs));
-        effects
+        Ok(effects)
     }
 
     fn handle_digest(&mut self, now: Now, local: &Local, logs: &Logs, digest: &Digest) -> Vec<Effect> {
@@ -387,5 +397,142 @@ impl Session {
             shared: self.hello_seen.then(|| self.shared.iter().cloned().collect()),
             held: self.outgoing.held(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::LinkId;
+    use crate::store::Durable;
+    use crate::version::Hash;
+
+    const NOW: Now = Now { mono: Mono(1_000), wall: WallMillis(1_000_000) };
+
+    struct Talk {
+        session: Session,
+        local: Local,
+        logs: Logs,
+    }
+
+    impl Talk {
+        fn new() -> Self {
+            let link = Link {
+                id: LinkId(1),
+                peer: NodeId([2; 32]),
+                name: "peer".into(),
+                instance: 1,
+                we_dialled: true,
+                target: None,
+                frame_bytes_max: 1 << 20,
+            };
+            let local = Local {
+                node: NodeId([1; 32]),
+                incarnation: Incarnation(1),
+                interests: [Collection::new("t").unwrap()].into(),
+                sync_interval_ms: 2_000,
+                max_skew_ms: 300_000,
+                frame_bytes_max: 1 << 20,
+            };
+            let (session, _) = Session::open(link, &local, NOW);
+            Self { session, local, logs: Logs::from_durable(&Durable::default()) }
+        }
+
+        fn greeted() -> Self {
+            let mut talk = Self::new();
+            talk.say(hello()).unwrap();
+            talk
+        }
+
+        fn say(&mut self, message: Message) -> Result<Vec<Effect>, Violation> {
+            self.session.handle_message(NOW, &self.local, &self.logs, message)
+        }
+
+        fn tick_at(&mut self, ms: u64) -> Result<Vec<Effect>, Violation> {
+            let now = Now { mono: NOW.mono.plus(ms), ..NOW };
+            self.session.tick(now, &self.local, &self.logs)
+        }
+    }
+
+    fn hello() -> Message {
+        Message::Hello(Hello {
+            version: VERSION,
+            incarnation: Incarnation(2),
+            interests: vec![Collection::new("t").unwrap(), Collection::new("other").unwrap()],
+            wall: NOW.wall,
+            frame_bytes_max: 1 << 20,
+        })
+    }
+
+    fn page(id: u64) -> Message {
+        Message::Page(Page { id, runs: Vec::new() })
+    }
+
+    #[test]
+    fn nothing_is_taken_before_hello_and_hello_is_said_once() {
+        let mut talk = Talk::new();
+        assert!(matches!(talk.say(page(1)), Err(Violation::NoHello)));
+        assert!(matches!(talk.say(Message::Flow { open: true }), Err(Violation::NoHello)));
+        talk.say(hello()).unwrap();
+        assert!(matches!(talk.say(hello()), Err(Violation::SecondHello)));
+        let shared = talk.session.status(&talk.logs).shared.unwrap();
+        assert_eq!(shared, [Collection::new("t").unwrap()]);
+    }
+
+    #[test]
+    fn pages_come_in_order_and_not_more_than_the_limit_at_once() {
+        let mut talk = Talk::greeted();
+        assert!(matches!(talk.say(page(2)), Err(Violation::PageOrder { expected: 1, found: 2 })));
+        let mut talk = Talk::greeted();
+        for id in 1..=PAGES_IN_FLIGHT_MAX as u64 {
+            talk.say(page(id)).unwrap();
+        }
+        let over = talk.say(page(PAGES_IN_FLIGHT_MAX as u64 + 1));
+        assert!(over.unwrap_err().to_string().contains("PAGES_IN_FLIGHT_MAX"));
+    }
+
+    #[test]
+    fn an_acknowledgement_of_nothing_is_a_violation() {
+        let ack = Message::Ack(Ack { page: 1, results: Vec::new() });
+        assert!(matches!(Talk::greeted().say(ack), Err(Violation::Ack(AckError::Order(1)))));
+    }
+
+    #[test]
+    fn a_vector_without_end_is_cut_off_at_the_limit() {
+        let mut talk = Talk::greeted();
+        let log = |n: u64| LogId {
+            author: NodeId([3; 32]),
+            incarnation: Incarnation(n),
+            collection: Collection::new("t").unwrap(),
+        };
+        let head = Head { seq: Seq(1), hash: Hash([1; 32]) };
+        let part = |from: u64| {
+            let heads = (from..from + VECTOR_LOGS_MAX as u64).map(|n| (log(n), head)).collect();
+            Message::Vector(VectorPart { heads, last: false })
+        };
+        let mut parts = 0;
+        let over = loop {
+            match talk.say(part(parts * VECTOR_LOGS_MAX as u64)) {
+                Ok(_) => parts += 1,
+                Err(over) => break over,
+            }
+            assert!(parts as usize <= LOGS_MAX / VECTOR_LOGS_MAX, "it goes on without end");
+        };
+        assert!(over.to_string().contains("LOGS_MAX"));
+    }
+
+    #[test]
+    fn a_peer_that_never_says_hello_is_given_up() {
+        let mut talk = Talk::new();
+        assert!(talk.tick_at(DROP_AFTER_MS - 1).is_ok());
+        assert!(matches!(talk.tick_at(DROP_AFTER_MS), Err(Violation::HelloOverdue(_))));
+    }
+
+    #[test]
+    fn a_page_that_is_never_acknowledged_ends_the_session() {
+        let mut talk = Talk::greeted();
+        talk.session.outgoing().page_out(Vec::new(), NOW.mono);
+        assert!(talk.tick_at(ACK_MS - 1).is_ok());
+        assert!(matches!(talk.tick_at(ACK_MS), Err(Violation::AckOverdue(_))));
     }
 }
