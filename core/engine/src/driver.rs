@@ -26,6 +26,8 @@ use crate::trust::Trust;
 
 /// The database is looked at this often even if no file notification comes.
 const POLL: Duration = Duration::from_millis(250);
+/// The same where the operating system can't notify.
+const POLL_DEAF: Duration = Duration::from_millis(25);
 /// After a notification the commit may not be visible yet: looked at again after so many microseconds each.
 const LOOK_AGAIN_US: [u64; 6] = [100, 300, 1_000, 3_000, 10_000, 30_000];
 /// The status is brought up to date and written at most this often.
@@ -124,7 +126,7 @@ pub(crate) struct Driver {
     reopen_at: Instant,
     reopen_wait: Duration,
     waiting: Vec<(Instant, Sender<Result<(), SyncError>>)>,
-    _waker: Waker,
+    waker: Waker,
 }
 
 /// Parts of a driver that [`crate::node`] has made.
@@ -161,8 +163,11 @@ impl Driver {
             reopen_at: now,
             reopen_wait: REOPEN.0,
             waiting: Vec::new(),
-            _waker: parts.waker,
+            waker: parts.waker,
         };
+        if let Some(reason) = driver.waker.is_deaf() {
+            warn!(reason, "no notifications of file changes here: looking every 25 ms instead");
+        }
         driver.adopt(parts.store)?;
         driver.publish(true);
         Ok(driver)
@@ -250,11 +255,16 @@ impl Driver {
 
     /// Looks whether the application has written something, and when to look again.
     fn look(&mut self) {
-        let wait = LOOK_AGAIN_US.get(self.looks).map_or(POLL, |us| Duration::from_micros(*us));
+        // Armed before looking: what is written while this looks wakes anew.
+        self.waker.rearm();
+        let poll = if self.waker.is_deaf().is_some() { POLL_DEAF } else { POLL };
+        let wait = LOOK_AGAIN_US.get(self.looks).map_or(poll, |us| Duration::from_micros(*us));
         self.looks += 1;
         self.look_at = Instant::now() + wait;
         let Some(replica) = &mut self.replica else { return };
-        match replica.store().has_changes() {
+        let store = replica.store();
+        let found = store.outbox_is_empty().and_then(|empty| Ok(!empty || store.is_scanning()?));
+        match found {
             Ok(true) => {
                 self.looks = 0;
                 self.look_at = Instant::now() + Duration::from_micros(LOOK_AGAIN_US[0]);
@@ -377,7 +387,8 @@ impl Driver {
             self.transport.close(peer, "the store failed");
         }
         drop(replica);
-        let (retry, message) = (!failed.is_final(), failed.to_string());
+        let retry = !failed.is_final();
+        let message = failed.to_string();
         error!(message, retry, "the store failed");
         self.set_state(if retry { State::Recovering } else { State::Failed });
         self.note_error(&message);

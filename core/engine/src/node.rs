@@ -139,7 +139,7 @@ impl Node {
         let recipe = recipe(&config, interests, &identity, &hub, &stop);
         let store = recipe.store.open()?;
         let (to_driver, inbox) = driver::channel();
-        let waker = Waker::watch(&config.database, wake(&to_driver));
+        let waker = Waker::start(&config.database, wake(&to_driver));
         let runtime = runtime()?;
         let net = net_config(&config, &name, listen);
         let sink = to_driver.clone();

@@ -25,6 +25,9 @@ use crate::watched::Watched;
 /// Longer notes are cut when read: no key that may travel is as long, and memory must stay bounded.
 const NOTE_CHARACTERS_MAX: usize = 8 << 10;
 
+/// What an entry has beside its key and payload when it travels, at most: a unit must fit a frame.
+const ENTRY_BYTES: usize = 64;
+
 /// A note of the outbox: this row was touched then.
 #[derive(Debug)]
 struct Note {
@@ -160,7 +163,7 @@ impl Look<'_> {
                 Found::Nothing => {}
                 Found::Refused(problem) => drain.refused.push(problem),
                 Found::Document(key, content) => {
-                    bytes += content.as_ref().map_or(0, Bytes::len);
+                    bytes += content.as_ref().map_or(0, Bytes::len) + key.as_str().len() + ENTRY_BYTES;
                     if bytes > self.limits.bytes && !drain.changes.is_empty() {
                         drain.mark = Some(OutboxMark((note.id - 1).cast_unsigned()));
                         drain.more = true;

@@ -26,6 +26,26 @@ pub enum SqliteFailed {
 }
 
 impl SqliteFailed {
+    /// Whether opening the store again cannot help: the disk, the file or its permissions must be mended first. A failed
+    /// write or sync is never tried again, because the operating system may have dropped what it could not write.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Sqlite { source, .. } => matches!(
+                code(source),
+                Some(
+                    ErrorCode::SystemIoFailure
+                        | ErrorCode::DatabaseCorrupt
+                        | ErrorCode::NotADatabase
+                        | ErrorCode::ReadOnly
+                        | ErrorCode::PermissionDenied
+                )
+            ),
+            Self::Stopped => false,
+            Self::Damaged { .. } => true,
+        }
+    }
+
     pub(crate) fn damaged(what: impl Into<String>) -> Self {
         Self::Damaged { what: what.into() }
     }

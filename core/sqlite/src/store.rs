@@ -254,15 +254,16 @@ impl Store for SqliteStore {
     }
 
     fn rows(&mut self, docs: &[DocId]) -> Outcome<Vec<Option<Row>>> {
-        let mut statement = self
-            .connection
-            .prepare_cached(
-                "SELECT hlc, author_no, hash FROM _entgldb_rows WHERE collection_no = ?1 AND key = ?2",
-            )
-            .doing("reading rows")?;
-        docs.iter()
-            .map(|(collection, key)| {
-                let Some(no) = self.names.known_collection(collection) else { return Ok(None) };
+        // One transaction: otherwise every row takes and gives back the file's locks.
+        self.read(|store| {
+            let mut statement = store
+                .connection
+                .prepare_cached(
+                    "SELECT hlc, author_no, hash FROM _entgldb_rows WHERE collection_no = ?1 AND key = ?2",
+                )
+                .doing("reading rows")?;
+            let mut row_of = |(collection, key): &DocId| {
+                let Some(no) = store.names.known_collection(collection) else { return Ok(None) };
                 let found = statement
                     .query_row((no, key.as_str()), |row| {
                         Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<[u8; 32]>>(2)?))
@@ -270,9 +271,10 @@ impl Store for SqliteStore {
                     .optional()
                     .doing("reading rows")?;
                 let Some((hlc, author, hash)) = found else { return Ok(None) };
-                Ok(Some(Row { stamp: self.names.stamp(hlc, author)?, content: hash.map(Hash) }))
-            })
-            .collect()
+                Ok(Some(Row { stamp: store.names.stamp(hlc, author)?, content: hash.map(Hash) }))
+            };
+            docs.iter().map(&mut row_of).collect()
+        })
     }
 
     fn version(&mut self, doc: &DocId, stamp: &Stamp) -> Outcome<Option<Version>> {
