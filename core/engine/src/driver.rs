@@ -175,6 +175,8 @@ impl Driver {
 
     /// Runs until it is told to stop.
     pub(crate) fn run(mut self) {
+        let name = self.status().name.clone();
+        let _span = tracing::info_span!("node", name).entered();
         loop {
             match self.inbox.recv_timeout(self.wait()) {
                 Ok(Message::Stop) => break,

@@ -71,9 +71,9 @@ pub const SEND_QUEUE_FRAMES_MAX: usize = 64;
 
 /// The whole handshake.
 pub const HANDSHAKE_MS: u64 = 5_000;
-/// Silence after which a link is pinged.
+/// Silence of our own after which we tell a peer that we are alive.
 pub const PING_AFTER_MS: u64 = 30_000;
-/// Silence after which a link is dropped.
+/// Silence of a peer after which its link is dropped.
 pub const DROP_AFTER_MS: u64 = 90_000;
 /// A frame that has begun must be complete within this time.
 pub const FRAME_MS: u64 = 30_000;
