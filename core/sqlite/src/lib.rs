@@ -5,6 +5,7 @@ mod aside;
 mod capture;
 mod collide;
 mod commit;
+mod compare;
 mod document;
 mod failed;
 pub mod inspect;

@@ -142,6 +142,9 @@ pub enum OpenError {
 
 /// Page cache, in KiB: enough for the hot pages of a few large tables, little enough for a small machine.
 const CACHE_KIB: i64 = 8 << 10;
+/// Pages in the WAL after which a commit of ours moves them into the database: more than SQLite's own choice, because a
+/// catch-up writes the same pages again and again.
+const CHECKPOINT_PAGES: u32 = 4000;
 /// Longest value or row, in bytes: the largest document, and room for what SQL adds.
 const LENGTH_MAX: i32 = (PAYLOAD_BYTES_HARD + (1 << 20)) as i32;
 /// Prepared statements kept: a few for the engine and half a dozen for each watched table.
@@ -185,7 +188,7 @@ pub(crate) fn connection(config: &mut SqliteConfig) -> Result<Connection, OpenEr
     connection
         .execute_batch(&format!(
             "PRAGMA synchronous = {synchronous}; PRAGMA foreign_keys = OFF; PRAGMA recursive_triggers = OFF;
-             PRAGMA cache_size = -{CACHE_KIB}; PRAGMA mmap_size = 0;"
+             PRAGMA cache_size = -{CACHE_KIB}; PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};"
         ))
         .doing("setting up the connection")?;
     match schema::format(&connection)? {

@@ -83,8 +83,15 @@ pub(crate) fn upsert_sql(table: &Table, columns: &[usize]) -> String {
         sql.push(')');
         return sql;
     }
-    let set =
-        assignments(table, |position, name| columns.contains(&position).then(|| format!("excluded.{name}")));
+    let mut set = assignments(table, |position, name| {
+        let given = columns.contains(&position);
+        Some(if given { format!("excluded.{name}") } else { default_of(table, position) })
+    });
+    if set.is_empty() {
+        // Nothing but the key: an assignment that changes nothing tells a row that is there from one that collides.
+        let key = &table.key_columns()[0];
+        set = format!("{key} = excluded.{key}");
+    }
     let _ = write!(sql, ") ON CONFLICT({}) DO UPDATE SET {set}", joined(table.key_columns(), ", "));
     if !table.key_is_exact {
         let same = table.key_columns().into_iter().map(|column| {
@@ -103,33 +110,49 @@ fn policy(table: &Table) -> &'static str {
     if table.has_application_triggers && !table.names_conflict_policy { "" } else { " OR ABORT" }
 }
 
+/// Changes the row with the document's key, if there is one: only the columns that differ, so that a trigger on some of
+/// them (`UPDATE OF`) fires only for these, as it did where the change was made.
 fn update(connection: &Connection, table: &Table, document: &Parsed<'_>) -> rusqlite::Result<usize> {
-    let first = table.key.len() + 1;
+    let key: Vec<Sql<'_>> =
+        table.key.iter().map(|position| document.values[*position].clone().unwrap_or(Sql::Null)).collect();
+    let Some(now) = read(connection, table, &key)? else { return Ok(0) };
+    let first = key.len() + 1;
+    let differs = |position: &usize| document.values[*position].as_ref() != Some(&now[*position]);
+    let changed: Vec<usize> = (0..now.len()).filter(differs).collect();
     let set = assignments(table, |position, _| {
-        document.values[position].is_some().then(|| format!("?{}", first + position))
+        let number = changed.iter().position(|at| *at == position)?;
+        Some(match document.values[position] {
+            Some(_) => format!("?{}", first + number),
+            None => default_of(table, position),
+        })
     });
+    if set.is_empty() {
+        return Ok(1);
+    }
     let sql = format!("UPDATE{} main.{} SET {set} WHERE {}", policy(table), table.quoted, table.key_matches);
     let mut statement = connection.prepare_cached(&sql)?;
-    bind(&mut statement, 1, table.key.iter().filter_map(|position| document.values[*position].as_ref()))?;
-    for (position, value) in document.values.iter().enumerate() {
-        if let Some(value) = value
-            && (!table.key.contains(&position) || table.key.len() == table.columns.len())
+    bind(&mut statement, 1, key.iter())?;
+    for (number, position) in changed.iter().enumerate() {
+        if let Some(value) = &document.values[*position]
+            && first + number <= statement.parameter_count()
         {
-            statement.raw_bind_parameter(first + position, value)?;
+            statement.raw_bind_parameter(first + number, value)?;
         }
     }
     statement.raw_execute()
 }
 
-/// The `SET` list for all columns but the key. A column that the document lacks gets its default: what a row holds must
-/// follow from the document alone.
+/// The `SET` list for those columns besides the key that `value` gives something for.
 fn assignments(table: &Table, value: impl Fn(usize, &str) -> Option<String>) -> String {
-    let only_keys = table.key.len() == table.columns.len();
     let assign = |(position, column): (usize, &crate::table::Column)| {
         let name = identifier(&column.name);
-        let default = || format!("({})", column.default.as_deref().unwrap_or("NULL"));
-        let value = value(position, &name).unwrap_or_else(default);
-        (only_keys || !table.key.contains(&position)).then(|| format!("{name} = {value}"))
+        let value = value(position, &name)?;
+        (!table.key.contains(&position)).then(|| format!("{name} = {value}"))
     };
     joined(table.columns.iter().enumerate().filter_map(assign), ", ")
+}
+
+/// A column that a document lacks gets its default: what a row holds must follow from the document alone.
+fn default_of(table: &Table, position: usize) -> String {
+    format!("({})", table.columns[position].default.as_deref().unwrap_or("NULL"))
 }

@@ -197,6 +197,24 @@ impl SqliteStore {
         ended.map(|()| done)
     }
 
+    fn row(&self, (collection, key): &DocId) -> Outcome<Option<Row>> {
+        let Some(no) = self.names.known_collection(collection) else { return Ok(None) };
+        let found = self
+            .connection
+            .prepare_cached(
+                "SELECT hlc, author_no, hash FROM _entgldb_rows WHERE collection_no = ?1 AND key = ?2",
+            )
+            .and_then(|mut statement| {
+                let read = |row: &rusqlite::Row<'_>| {
+                    Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<[u8; 32]>>(2)?))
+                };
+                statement.query_row((no, key.as_str()), read).optional()
+            })
+            .doing("reading a row")?;
+        let Some((hlc, author, hash)) = found else { return Ok(None) };
+        Ok(Some(Row { stamp: self.names.stamp(hlc, author)?, content: hash.map(Hash) }))
+    }
+
     fn open_conflicts(&self) -> Outcome<Vec<Conflict>> {
         let mut statement = self
             .connection
@@ -254,27 +272,11 @@ impl Store for SqliteStore {
     }
 
     fn rows(&mut self, docs: &[DocId]) -> Outcome<Vec<Option<Row>>> {
-        // One transaction: otherwise every row takes and gives back the file's locks.
-        self.read(|store| {
-            let mut statement = store
-                .connection
-                .prepare_cached(
-                    "SELECT hlc, author_no, hash FROM _entgldb_rows WHERE collection_no = ?1 AND key = ?2",
-                )
-                .doing("reading rows")?;
-            let mut row_of = |(collection, key): &DocId| {
-                let Some(no) = store.names.known_collection(collection) else { return Ok(None) };
-                let found = statement
-                    .query_row((no, key.as_str()), |row| {
-                        Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<[u8; 32]>>(2)?))
-                    })
-                    .optional()
-                    .doing("reading rows")?;
-                let Some((hlc, author, hash)) = found else { return Ok(None) };
-                Ok(Some(Row { stamp: store.names.stamp(hlc, author)?, content: hash.map(Hash) }))
-            };
-            docs.iter().map(&mut row_of).collect()
-        })
+        if docs.len() > 1 {
+            // Without a transaction around them, every single read takes and gives up its locks.
+            return self.read(|store| docs.iter().map(|doc| store.row(doc)).collect());
+        }
+        docs.iter().map(|doc| self.row(doc)).collect()
     }
 
     fn version(&mut self, doc: &DocId, stamp: &Stamp) -> Outcome<Option<Version>> {

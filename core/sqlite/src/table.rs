@@ -325,6 +325,9 @@ fn has_application_triggers(connection: &Connection, table: &str) -> rusqlite::R
     )
 }
 
+/// The child's columns, and the parent's where they are named.
+type ColumnPairs = Vec<(String, Option<String>)>;
+
 fn references(
     connection: &Connection,
     table: &str,
@@ -334,7 +337,7 @@ fn references(
         "SELECT id, \"table\", \"from\", \"to\" FROM pragma_foreign_key_list(?1) ORDER BY id, seq",
     )?;
     let mut rows = statement.query([table])?;
-    let mut found: Vec<(i64, String, Vec<(String, Option<String>)>)> = Vec::new();
+    let mut found: Vec<(i64, String, ColumnPairs)> = Vec::new();
     while let Some(row) = rows.next()? {
         let (id, pair) = (row.get(0)?, (row.get(2)?, row.get(3)?));
         match found.last_mut() {

@@ -3,30 +3,23 @@
 //! Read-only, as of one moment, also beside a running engine. Everything is recomputed from the stored bytes. Memory does
 //! not grow with the store.
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use entgldb_replica::clock::Hlc;
-use entgldb_replica::entry::{Chain, Op, SignedHead};
-use entgldb_replica::fingerprint::Fingerprint;
-use entgldb_replica::id::{Collection, Key, LogId, NodeId, sha256};
+use entgldb_replica::entry::{Chain, SignedHead};
+use entgldb_replica::id::{Key, LogId, NodeId};
 use entgldb_replica::version::{Hash, Head, Seq};
 use rusqlite::Row;
 use serde::Serialize;
 
-use crate::document::{self, Extra};
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::inspect::Inspector;
 use crate::names::{LogEnd, Names, entry_id, log_of, seq_of};
 use crate::open::OpenError;
-use crate::table::Table;
-use crate::value::Sql;
-use crate::{aside, oplog, rows, watched};
+use crate::oplog;
 
 /// Faults and notes that are listed; all of them are counted.
 const LISTED_MAX: usize = 100;
-/// Local changes that wait to be captured; with more, the tables are not compared.
-const OUTBOX_COMPARED_MAX: i64 = 100_000;
 /// Steps between two reports of progress.
 const PROGRESS_EVERY: u64 = 4096;
 
@@ -103,14 +96,14 @@ impl Report {
         self.faults_total == 0
     }
 
-    fn fault(&mut self, fault: Fault) {
+    pub(crate) fn fault(&mut self, fault: Fault) {
         self.faults_total += 1;
         if self.faults.len() < LISTED_MAX {
             self.faults.push(fault);
         }
     }
 
-    fn note(&mut self, note: String) {
+    pub(crate) fn note(&mut self, note: String) {
         self.notes_total += 1;
         if self.notes.len() < LISTED_MAX {
             self.notes.push(note);
@@ -142,29 +135,21 @@ pub fn verify(path: &Path, on_progress: &mut dyn FnMut(Progress)) -> Result<Repo
     Ok(check.report)
 }
 
-struct Check<'a> {
-    inspector: Inspector,
-    names: Names,
-    report: Report,
+/// A verification on its way.
+pub(crate) struct Check<'a> {
+    pub(crate) inspector: Inspector,
+    pub(crate) names: Names,
+    pub(crate) report: Report,
     progress: Progress,
     on_progress: &'a mut dyn FnMut(Progress),
 }
 
-/// What the application's table is compared with, besides the rows.
-struct Compared {
-    table: Table,
-    /// Keys with changes that wait to be captured.
-    noted: HashSet<Key>,
-    /// Whether rows without documents may still be found.
-    is_scanning: bool,
-}
-
 impl Check<'_> {
-    fn connection(&self) -> &rusqlite::Connection {
+    pub(crate) fn connection(&self) -> &rusqlite::Connection {
         &self.inspector.connection
     }
 
-    fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         self.progress.done += 1;
         if self.progress.done.is_multiple_of(PROGRESS_EVERY) {
             self.progress.total = self.progress.total.max(self.progress.done);
@@ -333,235 +318,6 @@ impl Check<'_> {
         }
         Ok(())
     }
-
-    fn collections(&mut self) -> Outcome<()> {
-        let mut names: Vec<Collection> = self.names.fingerprints.keys().cloned().collect();
-        names.sort();
-        for collection in names {
-            let Some(no) = self.names.known_collection(&collection) else { continue };
-            let compared = self.compared(no, &collection)?;
-            self.rows(no, &collection, compared.as_ref())?;
-            if let Some(compared) = &compared {
-                self.strangers(compared)?;
-                self.dangling(&compared.table)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The table behind a collection, if it is watched and can be compared.
-    fn compared(&mut self, no: i64, collection: &Collection) -> Outcome<Option<Compared>> {
-        let watched: bool = self
-            .connection()
-            .query_row(
-                "SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger' AND name = '_entgldb_insert_' || ?1)",
-                [no],
-                |row| row.get(0),
-            )
-            .doing("looking for triggers")?;
-        let encoding = watched::encoding(self.connection())?;
-        let table = Table::read(self.connection(), no, collection, encoding)?;
-        let (true, Ok(table)) = (watched, table) else {
-            self.report.note(format!("the table {collection:?} is not watched now: it was not compared"));
-            return Ok(None);
-        };
-        let (waiting, scan): (i64, i64) = self
-            .connection()
-            .query_row(
-                "SELECT (SELECT count(*) FROM _entgldb_outbox WHERE tbl = ?1), (SELECT scan FROM _entgldb_collections WHERE no = ?1)",
-                [no],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .doing("reading the outbox")?;
-        if waiting > 0 {
-            self.report.note(format!("{waiting} changes of {collection:?} wait to be captured"));
-        }
-        if waiting > OUTBOX_COMPARED_MAX {
-            return Ok(None);
-        }
-        let noted = crate::capture::noted_keys(self.connection(), &table)?;
-        Ok(Some(Compared { table, noted, is_scanning: scan != 0 }))
-    }
-
-    /// Every row is its entry, the fingerprint is that of the rows, and the table has what the rows say.
-    fn rows(&mut self, no: i64, collection: &Collection, compared: Option<&Compared>) -> Outcome<()> {
-        let mut print = Fingerprint::default();
-        let mut after: Option<String> = None;
-        loop {
-            let page = row_page(self.connection(), no, after.as_deref())?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.key.clone());
-            for row in page {
-                self.report.rows += 1;
-                self.step();
-                let what = self.row(no, &row, &mut print, compared)?;
-                if let Some(what) = what {
-                    self.report.fault(Fault {
-                        collection: Some(collection.as_str().to_owned()),
-                        key: Some(row.key.clone()),
-                        what,
-                        ..Fault::default()
-                    });
-                }
-            }
-        }
-        if self.names.fingerprints.get(collection) != Some(&print) {
-            let what = "the collection's fingerprint is not that of its rows".into();
-            self.report.fault(Fault {
-                collection: Some(collection.as_str().to_owned()),
-                what,
-                ..Fault::default()
-            });
-        }
-        Ok(())
-    }
-
-    fn row(
-        &mut self,
-        no: i64,
-        row: &RowRecord,
-        print: &mut Fingerprint,
-        compared: Option<&Compared>,
-    ) -> Outcome<Option<String>> {
-        let Ok(key) = Key::new(&row.key) else { return Ok(Some("the row's key is not valid".into())) };
-        let stamp = self.names.stamp(row.hlc, row.author_no)?;
-        print.add(Fingerprint::of_row(&key, &stamp));
-        let Some(entry) = row.entry else { return Ok(Some("the row has no entry".into())) };
-        let of_log = |(log, end): (&LogId, &LogEnd)| end.no == log_of(entry) && log.author == stamp.node;
-        let belongs = self.names.logs.iter().any(of_log);
-        let stored = oplog::page(self.connection(), &self.names, entry - 1, entry + 1)?.pop();
-        let Some(stored) =
-            stored.filter(|stored| belongs && stored.entry.key == key && stored.entry.hlc == stamp.hlc)
-        else {
-            return Ok(Some("the row's entry is another document's, or missing".into()));
-        };
-        let hash = (stored.entry.op == Op::Put).then(|| sha256(&stored.entry.payload));
-        if hash != row.hash {
-            return Ok(Some("the row's content hash is not that of its entry".into()));
-        }
-        let Some(compared) = compared else { return Ok(None) };
-        self.table_row(no, &key, row, stored.entry.content().map(|content| &**content), compared)
-    }
-
-    fn table_row(
-        &mut self,
-        no: i64,
-        key: &Key,
-        row: &RowRecord,
-        content: Option<&[u8]>,
-        compared: &Compared,
-    ) -> Outcome<Option<String>> {
-        if compared.noted.contains(key) {
-            return Ok(None);
-        }
-        if let Some(aside) = aside::get(self.connection(), &self.names, no, key)? {
-            self.report.note(format!(
-                "{key:?} of {:?} is set aside: {}",
-                compared.table.collection,
-                aside.reason.message()
-            ));
-            return Ok(None);
-        }
-        let Ok(columns) = compared.table.form.decode(key.as_str()) else {
-            return Ok(
-                content.map(|_| "no row of the table can have this key, and it is not set aside".into())
-            );
-        };
-        let now = rows::read(self.connection(), &compared.table, &columns).doing("reading a row")?;
-        self.report.table_rows += 1;
-        let extra = row.extra.as_deref().and_then(Extra::from_text);
-        Ok(match (now, content) {
-            (None, None) => None,
-            (Some(_), None) => Some("the document is deleted, but the table has a row for it".into()),
-            (None, Some(_)) if compared.is_scanning => None,
-            (None, Some(_)) => Some("the table has no row for the document".into()),
-            (Some(now), Some(content)) => {
-                let same = document::row_matches(&compared.table, key, content, &now, extra.as_ref());
-                (!same).then(|| "the table's row is not what the document says".into())
-            }
-        })
-    }
-
-    /// Rows of the table that no document stands for.
-    fn strangers(&mut self, compared: &Compared) -> Outcome<()> {
-        let table = &compared.table;
-        if compared.is_scanning {
-            self.report.note(format!("{:?} is still being looked through", table.collection));
-            return Ok(());
-        }
-        let sql = format!("SELECT {} FROM main.{}", table.key_columns().join(", "), table.quoted);
-        let mut statement = self.inspector.connection.prepare(&sql).doing("reading a table")?;
-        let mut known = self
-            .inspector
-            .connection
-            .prepare("SELECT EXISTS(SELECT 1 FROM _entgldb_rows WHERE collection_no = ?1 AND key = ?2)")
-            .doing("reading a table")?;
-        let mut found = statement.query([]).doing("reading a table")?;
-        while let Some(row) = found.next().doing("reading a table")? {
-            let columns: Vec<Sql<'_>> = (0..table.key.len())
-                .map(|column| Ok(Sql::from(row.get_ref(column)?)))
-                .collect::<rusqlite::Result<_>>()
-                .doing("reading a table")?;
-            let key = match table.form.encode(&columns.iter().map(Sql::as_ref).collect::<Vec<_>>()) {
-                Ok(key) => key,
-                Err(why) => {
-                    self.report.note(format!("a row of {:?} cannot travel: {why}", table.collection));
-                    continue;
-                }
-            };
-            if compared.noted.contains(&key)
-                || known.query_row((table.no, key.as_str()), |row| row.get(0)).doing("reading a table")?
-            {
-                continue;
-            }
-            if self.is_problem(table.no, &key)? {
-                continue;
-            }
-            self.report.fault(Fault {
-                collection: Some(table.collection.as_str().to_owned()),
-                key: Some(key.as_str().to_owned()),
-                what: "the table's row was never captured".into(),
-                ..Fault::default()
-            });
-        }
-        Ok(())
-    }
-
-    /// Whether a row is known not to travel.
-    fn is_problem(&self, no: i64, key: &Key) -> Outcome<bool> {
-        self.connection()
-            .query_row(
-                "SELECT EXISTS(SELECT 1 FROM _entgldb_problems WHERE collection_no = ?1 AND key = ?2)",
-                (no, key.as_str()),
-                |row| row.get(0),
-            )
-            .doing("reading problems")
-    }
-
-    fn dangling(&mut self, table: &Table) -> Outcome<()> {
-        for reference in &table.references {
-            let mut statement = self
-                .inspector
-                .connection
-                .prepare(&reference.dangling)
-                .doing("looking for dangling references")?;
-            let mut found = statement.query([]).doing("looking for dangling references")?;
-            while let Some(row) = found.next().doing("looking for dangling references")? {
-                let columns: Vec<Sql<'_>> = (0..table.key.len())
-                    .map(|column| Ok(Sql::from(row.get_ref(column)?)))
-                    .collect::<rusqlite::Result<_>>()
-                    .doing("looking for dangling references")?;
-                let refs: Vec<_> = columns.iter().map(Sql::as_ref).collect();
-                let key =
-                    table.form.encode(&refs).map_or_else(|_| "a row".to_owned(), |key| format!("{key:?}"));
-                self.report.note(format!(
-                    "{key} of {:?} refers to a row of {:?} that is not there",
-                    table.collection, reference.parent
-                ));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A signed head as stored, with hash and time of the entry at its position.
@@ -571,33 +327,4 @@ fn signed_head(row: &Row<'_>) -> rusqlite::Result<(SignedHead, Option<(Hash, Hlc
     let hash: Option<[u8; 32]> = row.get(4)?;
     let hlc: Option<i64> = row.get(5)?;
     Ok((signed, hash.zip(hlc).map(|(hash, hlc)| (Hash(hash), Hlc(hlc.cast_unsigned())))))
-}
-
-/// A row of the table of rows.
-struct RowRecord {
-    key: String,
-    hlc: i64,
-    author_no: i64,
-    hash: Option<[u8; 32]>,
-    entry: Option<i64>,
-    extra: Option<String>,
-}
-
-fn row_page(connection: &rusqlite::Connection, no: i64, after: Option<&str>) -> Outcome<Vec<RowRecord>> {
-    let mut statement = connection
-        .prepare_cached(
-            "SELECT key, hlc, author_no, hash, entry, extra FROM _entgldb_rows WHERE collection_no = ?1 AND key > ?2 ORDER BY key LIMIT 1000",
-        )
-        .doing("reading rows")?;
-    let rows = statement.query_map((no, after.unwrap_or_default()), |row| {
-        Ok(RowRecord {
-            key: row.get(0)?,
-            hlc: row.get(1)?,
-            author_no: row.get(2)?,
-            hash: row.get(3)?,
-            entry: row.get(4)?,
-            extra: row.get(5)?,
-        })
-    });
-    rows.and_then(Iterator::collect).doing("reading rows")
 }

@@ -102,7 +102,9 @@ mod tests {
         let app = rusqlite::Connection::open(&path).unwrap();
         app.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t(a); INSERT INTO t VALUES(1)").unwrap();
         let (sender, woken) = mpsc::channel();
-        let waker = Waker::start(&path, move || drop(sender.send(())));
+        let waker = Waker::start(&path, move || {
+            let _ = sender.send(());
+        });
         assert_eq!(waker.is_deaf(), None);
         let quiet = Duration::from_millis(100);
         let other = rusqlite::Connection::open(&path).unwrap();

@@ -248,3 +248,36 @@ fn remote_changes_wait_for_local_ones() {
     assert_eq!(a.query("SELECT v FROM t WHERE k = 'x'"), ["remote"]);
     assert!(!a.store.outbox_is_empty().unwrap(), "the other change still waits");
 }
+
+#[test]
+fn a_trigger_on_one_column_fires_only_when_that_column_changes() {
+    let schema = "CREATE TABLE t(k TEXT PRIMARY KEY, a INTEGER, b INTEGER); CREATE TABLE seen(what TEXT);
+        CREATE TRIGGER on_a AFTER UPDATE OF a ON t BEGIN INSERT INTO seen VALUES('a of ' || NEW.k); END;
+        CREATE TRIGGER on_insert AFTER INSERT ON t BEGIN INSERT INTO seen VALUES('insert ' || NEW.k); END;";
+    let (mut a, mut b) = (Node::new(1, schema, &["t"]), Node::new(2, schema, &["t"]));
+    a.sql("INSERT INTO t VALUES('x', 1, 1)");
+    b.pull(&mut a, 100);
+    a.sql("UPDATE t SET b = 2");
+    b.pull(&mut a, 100);
+    a.sql("UPDATE t SET a = 2");
+    b.pull(&mut a, 100);
+    assert_eq!(b.query("SELECT what FROM seen"), a.query("SELECT what FROM seen"));
+    assert_eq!(b.query("SELECT * FROM t"), ["x|2|2"]);
+}
+
+#[test]
+fn a_database_in_utf16_syncs_with_one_in_utf8() {
+    let schema =
+        "CREATE TABLE p(a TEXT, b BLOB, v TEXT, PRIMARY KEY(a, b)); CREATE TABLE t(k TEXT PRIMARY KEY)";
+    let wide = format!("PRAGMA encoding = 'UTF-16be'; {schema}");
+    let (mut a, mut b) = (Node::new(1, &wide, &["p", "t"]), Node::new(2, schema, &["p", "t"]));
+    a.sql(
+        "INSERT INTO p VALUES('zoë 😀', x'00ff', 'wert'), ('', 1.5, ''); INSERT INTO t VALUES('schlüssel')",
+    );
+    b.pull(&mut a, 100);
+    b.sql("UPDATE p SET v = 'zurück', b = 'ß' WHERE v = 'wert'; DELETE FROM t");
+    a.pull(&mut b, 100);
+    assert_eq!(a.query("SELECT * FROM p ORDER BY a"), ["|1.5|", "zoë 😀|ß|zurück"]);
+    assert_eq!(a.query("SELECT * FROM t"), Vec::<String>::new());
+    assert_eq!((a.echo_of("p"), b.echo_of("p"), a.problems.len(), b.problems.len()), (0, 0, 0, 0));
+}
