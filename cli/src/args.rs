@@ -1,0 +1,203 @@
+//! What can be asked on the command line. The texts here are the manual that `--help` prints.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  it was done, and what was checked is in order
+    1  a check failed: `verify` found faults, `demo` could not show what it claims,
+       `status` found no node running or a failed one
+    2  the command line is wrong
+    3  it could not start: a file, the secret, the configuration or the database cannot be used
+    4  it failed while it ran: the database or the disk gave an error
+  130  it was interrupted (Ctrl-C) before it was done; `sync` stops cleanly with 0";
+
+/// Keep the SQLite databases of existing programs the same on several machines, peer to peer, encrypted, offline first.
+#[derive(Debug, Parser)]
+#[command(name = "entgldb", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a cluster secret. All nodes that shall sync with each other need the same one.
+    Keygen(KeygenArguments),
+    /// Sync tables of a SQLite database with other nodes, until stopped. The programs that use it go on as before.
+    Sync(Box<SyncArguments>),
+    /// Show how a node is doing: peers, how far behind, conflicts, errors.
+    Status(StatusArguments),
+    /// Show the peers a node knows.
+    Peers(PeersArguments),
+    /// List the versions that lost against others made at the same time. They are kept for 24 hours.
+    Conflicts(ListArguments),
+    /// List rows that a table does not take and changes that can't be synced, and why.
+    Problems(ListArguments),
+    /// Check everything that can be checked: chains, hashes, signatures, rows, fingerprints, tables. Changes nothing.
+    Verify(VerifyArguments),
+    /// See it work: two databases, two processes, offline edits and a conflict, all checked and measured.
+    Demo(DemoArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeygenArguments {
+    /// File to write, readable by its owner only; an existing one is never overwritten. `-` prints the secret instead.
+    #[arg(value_name = "FILE", default_value = "entgldb.secret")]
+    pub(crate) file: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example, on two machines that each run a program with its own shop.db:
+    entgldb keygen shop.secret                       # once; copy the file to the other machine
+    entgldb sync shop.db --watch products --watch orders --secret-file shop.secret --listen 0.0.0.0:7700
+    entgldb sync shop.db --watch products --watch orders --secret-file shop.secret --peer first-machine:7700")]
+pub(crate) struct SyncArguments {
+    /// The SQLite database file. It must exist.
+    #[arg(value_name = "DB", required_unless_present = "config")]
+    pub(crate) database: Option<PathBuf>,
+    /// A table to sync; give it once for each. It needs a declared primary key.
+    #[arg(long, value_name = "TABLE", required_unless_present = "config")]
+    pub(crate) watch: Vec<String>,
+    /// File with the cluster secret, from `entgldb keygen`. Only its owner may be able to read it.
+    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Address to listen on. With port 0 the system chooses a free one, which is printed. Without this option the node
+    /// only dials.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<String>,
+    /// A node to dial, and to dial again whenever the link is lost; give it once for each.
+    #[arg(long = "peer", value_name = "HOST:PORT")]
+    pub(crate) peers: Vec<String>,
+    /// Folder for the node's identity, trust and status [default: DB-entgldb]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The label that other nodes show for this one [default: node- and the begin of its id]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// `full` makes a change durable against power cuts before it is acknowledged; `normal` is faster, and what a power
+    /// cut takes is fetched again from the peers [default: full]
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) durability: Option<DurabilityLevel>,
+    /// Read the configuration from a JSON file; options given beside it take precedence.
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) config: Option<PathBuf>,
+    /// Log to standard error: off, error, warn, info, debug, trace, or filters such as `entgldb_net=debug`.
+    #[arg(long, value_name = "LEVEL", env = "ENTGLDB_LOG", default_value = "off")]
+    pub(crate) log: String,
+    /// Print each event as a JSON object on a line of its own, instead of text for people.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Stop when standard input ends: for a program that starts this one and wants it gone when it is gone itself.
+    #[arg(long)]
+    pub(crate) stop_with_stdin: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DurabilityLevel {
+    Full,
+    Normal,
+}
+
+/// Where a node keeps what it reports: named by its database, or directly.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct NodePlace {
+    /// The database that the node syncs.
+    #[arg(value_name = "DB")]
+    pub(crate) database: Option<PathBuf>,
+    /// The node's data folder, if it is not DB-entgldb.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArguments {
+    #[command(flatten)]
+    pub(crate) place: NodePlace,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeersArguments {
+    #[command(flatten)]
+    pub(crate) place: NodePlace,
+    /// Forget the key that belongs to this name, so that the next node that comes by the name is taken for it. For a
+    /// peer that was set up anew. The node must not be running.
+    #[arg(long, value_name = "NAME", conflicts_with = "json")]
+    pub(crate) forget: Option<String>,
+    /// Print one JSON object for each peer.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArguments {
+    /// The database that a node syncs or has synced. The node may be running.
+    #[arg(value_name = "DB")]
+    pub(crate) database: PathBuf,
+    /// Show so many at most, the newest first.
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    pub(crate) limit: u32,
+    /// Print a JSON object for each.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
+    /// The database that a node syncs or has synced. The node may be running.
+    #[arg(value_name = "DB")]
+    pub(crate) database: PathBuf,
+    /// Print JSON objects, one a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArguments {
+    /// Keep the databases and logs of the demo, and say where they are.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Print each checked claim and measurement as a JSON object on a line of its own.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn sync_needs_a_database_a_table_and_a_secret_unless_a_configuration_file_has_them() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        assert!(parse("entgldb sync a.db --watch t --secret-file s").is_ok());
+        assert!(parse("entgldb sync --config c.json").is_ok());
+        assert!(parse("entgldb sync a.db --watch t").is_err());
+        assert!(parse("entgldb sync a.db --secret-file s").is_err());
+        assert!(parse("entgldb sync --watch t --secret-file s").is_err());
+    }
+
+    #[test]
+    fn status_takes_a_database_or_a_folder_and_not_both() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        assert!(parse("entgldb status a.db").is_ok());
+        assert!(parse("entgldb status --data-dir d").is_ok());
+        assert!(parse("entgldb status").is_err());
+        assert!(parse("entgldb status a.db --data-dir d").is_err());
+    }
+}

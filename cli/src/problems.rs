@@ -1,0 +1,73 @@
+//! `entgldb problems`: rows that the application's table does not take, and local changes that can't be synced. The rows
+//! are set aside and tried again; nothing else waits for them.
+
+use console::style;
+use entgldb::inspect::ListedProblem;
+use entgldb::problem_kind;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::args::ListArguments;
+use crate::calendar::Calendar;
+use crate::failure::Failure;
+use crate::inspection;
+use crate::output::{self, plain};
+
+/// A problem as `--json` prints it.
+#[derive(Serialize)]
+struct Line {
+    collection: String,
+    key: String,
+    kind: &'static str,
+    message: String,
+    noted_ms: u64,
+    /// The row that is set aside; `null` for a change that can't be synced.
+    content: Option<Value>,
+}
+
+pub(crate) fn run(arguments: &ListArguments) -> Result<(), Failure> {
+    let database = &arguments.database;
+    let found = inspection::open(database)?.problems(arguments.limit as usize);
+    let found = found.map_err(|error| inspection::unreadable(database, error))?;
+    let lines: Vec<Line> = found.iter().map(Line::of).collect();
+    if arguments.json {
+        return lines.iter().try_for_each(|line| Ok(output::json_line(line)?));
+    }
+    let calendar = Calendar::new();
+    for line in &lines {
+        let document = format!("{}/{}", line.collection, line.key);
+        output::line(format_args!("{}  {}", style(plain(&document)).bold(), in_words(line.kind)))?;
+        output::line(format_args!("  {}  {}", calendar.local(line.noted_ms), plain(&line.message)))?;
+        if let Some(content) = &line.content {
+            output::line(format_args!("  {}", plain(&content.to_string())))?;
+        }
+    }
+    output::note(output::listed(lines.len(), "problem", arguments.limit));
+    Ok(())
+}
+
+impl Line {
+    fn of(problem: &ListedProblem) -> Self {
+        let content = problem.version.as_ref().and_then(|(_, content)| content.as_deref());
+        Self {
+            collection: problem.collection.to_string(),
+            key: problem.key.clone(),
+            kind: problem_kind(problem.kind),
+            message: problem.message.clone(),
+            noted_ms: problem.noted.0,
+            content: content.map(output::document),
+        }
+    }
+}
+
+/// A kind of problem as people would say it.
+pub(crate) fn in_words(kind: &str) -> &str {
+    match kind {
+        "not_captured" => "a change can't be synced",
+        "set_aside" => "this database does not take the row; it is set aside and tried again",
+        "collided" => "the row collides with a younger one and is set aside",
+        "came_back" => "a row that was set aside is back",
+        "dangling" => "a row refers to one that is gone",
+        other => other,
+    }
+}

@@ -1,0 +1,36 @@
+//! What to do when a node can't start, beside what is wrong, which the engine's errors say.
+
+use std::path::Path;
+
+use entgldb::{DataDirError, OpenError};
+
+use crate::failure::Failure;
+
+/// The engine would not open a node on this database.
+pub(crate) fn of_open(error: &OpenError, database: &Path) -> Failure {
+    let database = database.display();
+    let advice = match error {
+        OpenError::Config(_) => "`entgldb sync --help` and docs/cli.md say what each option takes".to_owned(),
+        OpenError::Collection { .. } => "give the table another name, or leave it out".to_owned(),
+        OpenError::DataDir(DataDirError::InUse { .. }) => {
+            format!("`entgldb status {database}` shows the node that runs; there is one for each database")
+        }
+        OpenError::DataDir(_) => "give --data-dir a folder that this user may write to, on a local disk".to_owned(),
+        OpenError::Secret(_) => "make a secret with `entgldb keygen FILE`, or copy the cluster's; mode 600".to_owned(),
+        OpenError::Identity(_) => {
+            "the identity is for this user alone; if it may have leaked, remove it and the node becomes a new one"
+                .to_owned()
+        }
+        OpenError::Trust(_) => "mend known_peers.json in the data folder".to_owned(),
+        OpenError::Store(_) => {
+            format!("check the path {database} and the names after --watch, and that this user may write the file")
+        }
+        OpenError::StoreFailed(_) => {
+            format!("check the disk and run `entgldb verify {database}`; then start again")
+        }
+        OpenError::Network(_) => "give --listen an address of this machine and a free port, or port 0".to_owned(),
+        OpenError::Threads(_) => "raise the limits of this user (ulimit -u), or stop other programs".to_owned(),
+        _ => "start it with --log debug to see more".to_owned(),
+    };
+    Failure::start(error, advice)
+}

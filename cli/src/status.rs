@@ -1,0 +1,140 @@
+//! `entgldb status`: how a node is doing, from the file that it keeps up to date.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use console::style;
+use entgldb::{PeerHealth, State, Status, StatusError, TargetHealth, default_data_dir, read_status};
+
+use crate::args::{NodePlace, StatusArguments};
+use crate::failure::{Exit, Failure};
+use crate::output::{self, count, size_of_bytes, span_of_ms, thousands};
+
+const SHORT_ID: usize = 8;
+
+pub(crate) fn run(arguments: &StatusArguments) -> Result<(), Failure> {
+    let status = read(&data_dir(&arguments.place))?;
+    if arguments.json {
+        output::json_line(&status)?;
+    } else {
+        print(&status)?;
+    }
+    match status.state {
+        State::Running | State::Recovering => Ok(()),
+        State::Failed | State::Stopped => Err(Failure::shown(Exit::CheckFailed)),
+    }
+}
+
+/// The node's data folder.
+pub(crate) fn data_dir(place: &NodePlace) -> PathBuf {
+    match (&place.data_dir, &place.database) {
+        (Some(data_dir), _) => data_dir.clone(),
+        (None, database) => default_data_dir(database.as_deref().unwrap_or("".as_ref())),
+    }
+}
+
+/// What the node reported last.
+pub(crate) fn read(data_dir: &std::path::Path) -> Result<Status, Failure> {
+    read_status(data_dir).map_err(|error| match error {
+        StatusError::NeverRan { .. } => Failure::start(
+            format_args!("no node has run with the data folder {}", data_dir.display()),
+            "start one with `entgldb sync`, or name the right database or --data-dir",
+        ),
+        error => {
+            Failure::start(error, "it is written anew as soon as the node runs: start it with `entgldb sync`")
+        }
+    })
+}
+
+fn print(status: &Status) -> Result<(), Failure> {
+    let row = |label: &str, value: &str| {
+        output::line(format_args!("{} {value}", style(format!("{label:10}")).dim()))
+    };
+    row("node", &format!("{}  {}", style(&status.name).bold(), status.node))?;
+    row("state", &state_in_words(status))?;
+    row("database", &format!("{} ({})", status.database.display(), size_of_bytes(status.database_bytes)))?;
+    row("tables", &status.collections.join(", "))?;
+    row("listens", status.listen.as_deref().unwrap_or("no"))?;
+    row("history", &format!("{} in {}", count(status.entries, "entry"), count(status.logs, "log")))?;
+    row("this run", &this_run(status))?;
+    if let Some(error) = &status.last_error {
+        row("last error", &style(error).yellow().to_string())?;
+    }
+    for peer in &status.peers {
+        row("peer", &peer_in_words(peer))?;
+    }
+    for target in status.targets.iter().filter(|target| !target.linked) {
+        row("peer", &target_in_words(target))?;
+    }
+    Ok(())
+}
+
+fn state_in_words(status: &Status) -> String {
+    match status.state {
+        State::Running if status.backlog => {
+            format!("{}, capturing (process {})", style("running").green(), status.pid)
+        }
+        State::Running => format!("{} (process {})", style("running").green(), status.pid),
+        State::Recovering => {
+            format!("{} (process {})", style("opening the database again").yellow(), status.pid)
+        }
+        State::Failed => style("failed").red().to_string(),
+        State::Stopped => format!("{} since about {}", style("stopped").red(), age(status.at_ms)),
+    }
+}
+
+fn this_run(status: &Status) -> String {
+    let traffic = &status.traffic;
+    let mut text = format!("{} captured, {} applied", thousands(status.captured), thousands(status.applied));
+    for (number, noun) in [(status.conflicts, "conflict"), (status.problems, "problem")] {
+        if number > 0 {
+            text = format!("{text}, {}", style(count(number, noun)).yellow());
+        }
+    }
+    format!(
+        "{text}, {} in, {} out",
+        size_of_bytes(traffic.wire_bytes_in),
+        size_of_bytes(traffic.wire_bytes_out)
+    )
+}
+
+/// A linked peer in a few words.
+pub(crate) fn peer_in_words(peer: &PeerHealth) -> String {
+    let state = match (peer.behind, peer.ahead) {
+        _ if peer.collections.as_ref().is_some_and(Vec::is_empty) => {
+            style("shares no table").yellow().to_string()
+        }
+        (0, 0) => style("in sync").green().to_string(),
+        (0, ahead) => format!("{} to send", count(ahead, "entry")),
+        (behind, 0) => format!("{} to receive", count(behind, "entry")),
+        (behind, ahead) => format!("{} to receive, {} to send", count(behind, "entry"), thousands(ahead)),
+    };
+    let mut text = format!("{} ({})  linked, {state}", style(&peer.name).bold(), short(&peer.node));
+    if let Some(at_ms) = peer.in_sync_ms.filter(|_| peer.behind + peer.ahead > 0) {
+        text = format!("{text}, in sync {} ago", age(at_ms));
+    }
+    if peer.skew_ms.unsigned_abs() >= 1_000 {
+        text = format!("{text}, its clock is {} off", span_of_ms(peer.skew_ms.unsigned_abs()));
+    }
+    if peer.waiting_logs > 0 {
+        let refused = format!("it refuses {}", count(peer.waiting_logs, "log"));
+        text = format!("{text}, {}", style(refused).red());
+    }
+    text
+}
+
+/// An address that leads to no link now, in a few words.
+pub(crate) fn target_in_words(target: &TargetHealth) -> String {
+    let reason = target.error.as_deref().unwrap_or("not linked yet");
+    format!("{}  {}", style(&target.target).bold(), style(reason).yellow())
+}
+
+/// The begin of an identity, enough for people.
+pub(crate) fn short(node: &str) -> &str {
+    node.get(..SHORT_ID).unwrap_or(node)
+}
+
+fn age(at_ms: u64) -> String {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    span_of_ms(u64::try_from(now_ms).unwrap_or(u64::MAX).saturating_sub(at_ms))
+}

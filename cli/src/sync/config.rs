@@ -1,0 +1,119 @@
+//! The configuration of a node from the command line and, if there is one, its file.
+
+use std::fs;
+use std::path::Path;
+
+use entgldb::{Config, Durability};
+
+use crate::args::{DurabilityLevel, SyncArguments};
+use crate::failure::Failure;
+
+/// Options on the command line take precedence over the file.
+pub(super) fn gather(arguments: &SyncArguments) -> Result<Config, Failure> {
+    let mut config = match (&arguments.config, &arguments.database, &arguments.secret_file) {
+        (Some(file), ..) => read(file)?,
+        (None, Some(database), Some(secret_file)) => Config::new(database, secret_file),
+        // The parser of the command line has seen to it.
+        (None, ..) => {
+            return Err(Failure::start("a database and a secret file are needed", "see entgldb sync --help"));
+        }
+    };
+    if let Some(database) = &arguments.database {
+        config.database.clone_from(database);
+    }
+    if let Some(secret_file) = &arguments.secret_file {
+        config.secret_file.clone_from(secret_file);
+    }
+    if !arguments.watch.is_empty() {
+        config.watch.clone_from(&arguments.watch);
+    }
+    if !arguments.peers.is_empty() {
+        config.peers.clone_from(&arguments.peers);
+    }
+    replace(&mut config.listen, &arguments.listen);
+    replace(&mut config.data_dir, &arguments.data_dir);
+    replace(&mut config.name, &arguments.name);
+    if let Some(level) = arguments.durability {
+        config.durability = match level {
+            DurabilityLevel::Full => Durability::Full,
+            DurabilityLevel::Normal => Durability::Normal,
+        };
+    }
+    Ok(config)
+}
+
+fn replace<T: Clone>(place: &mut Option<T>, value: &Option<T>) {
+    if value.is_some() {
+        place.clone_from(value);
+    }
+}
+
+fn read(file: &Path) -> Result<Config, Failure> {
+    let text = fs::read_to_string(file).map_err(|error| {
+        Failure::start(
+            format_args!("cannot read the configuration {}: {error}", file.display()),
+            "give --config the path of a JSON file, or use options instead",
+        )
+    })?;
+    Config::from_json(&text).map_err(|error| {
+        Failure::start(
+            format_args!("the configuration {}: {error}", file.display()),
+            "see docs/cli.md for the fields that a configuration has",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Arguments, Command};
+    use clap::Parser;
+
+    fn arguments(line: &str) -> SyncArguments {
+        match Arguments::parse_from(line.split(' ')).command {
+            Command::Sync(arguments) => *arguments,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_alone_make_a_configuration() {
+        let config = gather(&arguments(
+            "entgldb sync a.db --watch t --watch u --secret-file s --peer h:1 --peer i:2 --durability normal --name till",
+        ))
+        .unwrap();
+        let mut expected = Config::new("a.db", "s");
+        expected.watch = vec!["t".to_owned(), "u".to_owned()];
+        expected.peers = vec!["h:1".to_owned(), "i:2".to_owned()];
+        expected.durability = Durability::Normal;
+        expected.name = Some("till".to_owned());
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn an_option_takes_precedence_over_the_file_and_the_rest_of_the_file_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("node.json");
+        let text =
+            r#"{"database":"a.db","secret_file":"s","watch":["t"],"name":"till","durability":"normal"}"#;
+        fs::write(&file, text).unwrap();
+        let config =
+            gather(&arguments(&format!("entgldb sync --config {} --name office", file.display()))).unwrap();
+        assert_eq!(config.name.as_deref(), Some("office"));
+        assert_eq!(config.watch, ["t"]);
+        assert_eq!(config.durability, Durability::Normal);
+    }
+
+    #[test]
+    fn a_file_with_an_unknown_field_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("node.json");
+        fs::write(&file, r#"{"database":"a.db","secret_file":"s","wacht":["t"]}"#).unwrap();
+        let failure = gather(&arguments(&format!("entgldb sync --config {}", file.display()))).unwrap_err();
+        assert!(
+            failure.what().contains("wacht") && failure.what().contains("node.json"),
+            "{}",
+            failure.what()
+        );
+    }
+}
