@@ -28,12 +28,6 @@ pub(crate) enum Fate {
 impl Step<'_> {
     /// Applies the remote ones of these changes, oldest first, so that parents come before children.
     pub(crate) fn apply(&mut self, writes: &[RowWrite]) -> Result<(), Stopped> {
-        if self.watched.has_application_triggers {
-            self.connection
-                .prepare_cached("INSERT OR IGNORE INTO _entgldb_applying(id) VALUES(1)")
-                .and_then(|mut statement| statement.execute([]))
-                .doing("beginning the application of changes")?;
-        }
         if self.anything_aside {
             self.take_back(writes)?;
         }
@@ -96,6 +90,19 @@ impl Step<'_> {
         Ok(())
     }
 
+    /// Makes our triggers silent until the end of the step. Without triggers of the application none fire on this
+    /// connection at all.
+    fn begin_applying(&mut self) -> Outcome<()> {
+        if self.watched.has_application_triggers && !self.is_applying {
+            self.connection
+                .prepare_cached("INSERT OR IGNORE INTO _entgldb_applying(id) VALUES(1)")
+                .and_then(|mut statement| statement.execute([]))
+                .doing("beginning the application of changes")?;
+            self.is_applying = true;
+        }
+        Ok(())
+    }
+
     /// Tries to bring a document into its table. If it is not placed, the table is as it was.
     pub(crate) fn place(
         &mut self,
@@ -103,6 +110,7 @@ impl Step<'_> {
         key: &Key,
         content: Option<&Bytes>,
     ) -> Result<Fate, Stopped> {
+        self.begin_applying()?;
         if !self.banned.is_empty()
             && let Some(message) = self.banned.get(&(table.collection.clone(), key.clone()))
         {

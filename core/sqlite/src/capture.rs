@@ -157,7 +157,10 @@ impl Look<'_> {
             if later && self.is_noted_after(note, notes[window - 1].id)? {
                 continue;
             }
-            let Some(table) = self.watched.numbered(note.table) else { continue };
+            let Some(table) = self.watched.numbered(note.table) else {
+                self.report_homeless(note, &mut drain.refused)?;
+                continue;
+            };
             let has_extras = with_extras.contains(&note.table);
             match self.look(table, note, has_extras, anything_aside)? {
                 Found::Nothing => {}
@@ -175,6 +178,20 @@ impl Look<'_> {
             }
         }
         Ok(drain)
+    }
+
+    /// A table that is gone, or watched no more: one report is enough.
+    fn report_homeless(&self, note: &Note, refused: &mut Vec<Problem>) -> Outcome<()> {
+        let collection = self.names.collection(note.table)?.clone();
+        if refused.iter().all(|problem| problem.collection != collection) {
+            refused.push(Problem {
+                collection,
+                key: String::new(),
+                kind: ProblemKind::NotCaptured,
+                message: "the table is gone, so its last changes are not captured".into(),
+            });
+        }
+        Ok(())
     }
 
     /// The oldest notes: one more than a unit may have.

@@ -51,6 +51,8 @@ pub(crate) struct Step<'a> {
     /// Documents that collided, until it is settled which of the rows stay. By table and place in the order of stamps.
     pub(crate) colliding: BTreeMap<i64, BTreeMap<(entgldb_replica::clock::Stamp, Key), Aside>>,
     pub(crate) anything_aside: bool,
+    /// Whether the triggers have been told to be silent.
+    pub(crate) is_applying: bool,
 }
 
 impl<'a> Step<'a> {
@@ -72,6 +74,7 @@ impl<'a> Step<'a> {
             placed: Placed::new(),
             inexact: Vec::new(),
             colliding: BTreeMap::new(),
+            is_applying: false,
         })
     }
 
@@ -156,7 +159,7 @@ impl<'a> Step<'a> {
 
     /// What is left to do once the documents are in their places.
     pub(crate) fn finish(&mut self) -> Outcome<()> {
-        if self.watched.has_application_triggers {
+        if self.is_applying {
             for (no, key, content) in putback::put_back(self.connection, self.watched.tables(), &self.placed)?
             {
                 self.set_homeless_aside(no, key, content)?;
@@ -165,7 +168,7 @@ impl<'a> Step<'a> {
         for (table, key, content) in std::mem::take(&mut self.inexact) {
             self.keep_extra(&table, &key, &content)?;
         }
-        if self.watched.has_application_triggers {
+        if self.is_applying {
             self.connection
                 .prepare_cached("DELETE FROM _entgldb_applying")
                 .and_then(|mut statement| statement.execute([]))

@@ -82,6 +82,14 @@ pub enum OpenError {
         /// The mode it is in.
         mode: String,
     },
+    /// Another program keeps the database locked, so that it cannot be put into WAL mode.
+    #[error(
+        "{path} is kept locked by another program: end it once, so that the database can be put into WAL mode"
+    )]
+    Locked {
+        /// The path as given.
+        path: PathBuf,
+    },
     /// No table was named.
     #[error("no table to watch was named; the database has: {}", available.join(", "))]
     NothingToWatch {
@@ -151,6 +159,8 @@ const LENGTH_MAX: i32 = (PAYLOAD_BYTES_HARD + (1 << 20)) as i32;
 const STATEMENTS_KEPT: usize = 512;
 /// First and longest wait before a locked database is tried again.
 const BUSY_WAIT: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(5));
+/// How long the switch to WAL mode is tried.
+const WAL_SWITCH_WAIT: Duration = Duration::from_secs(10);
 /// How often a wait is reported.
 const BUSY_REPORT: Duration = Duration::from_secs(1);
 
@@ -168,19 +178,7 @@ pub(crate) fn connection(config: &mut SqliteConfig) -> Result<Connection, OpenEr
     if connection.is_readonly(c"main").doing("looking at the file")? {
         return Err(OpenError::ReadOnly { path });
     }
-    let mode: String =
-        connection.query_row("PRAGMA main.journal_mode = WAL", [], |row| row.get(0)).map_err(|source| {
-            match code(&source) {
-                Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
-                    OpenError::ReadOnly { path: path.clone() }
-                }
-                Some(ErrorCode::DatabaseBusy) => OpenError::Failed(SqliteFailed::Stopped),
-                _ => SqliteFailed::Sqlite { doing: "switching to WAL mode", source }.into(),
-            }
-        })?;
-    if !mode.eq_ignore_ascii_case("wal") {
-        return Err(OpenError::NotWal { path, mode });
-    }
+    switch_to_wal(&connection, &path, &config.stop)?;
     let synchronous = match config.durability {
         Durability::Full => "FULL",
         Durability::Normal => "NORMAL",
@@ -197,6 +195,31 @@ pub(crate) fn connection(config: &mut SqliteConfig) -> Result<Connection, OpenEr
         None => in_transaction(&connection, create_tables)?,
     }
     Ok(connection)
+}
+
+/// SQLite does not wait by itself here.
+fn switch_to_wal(connection: &Connection, path: &Path, stop: &AtomicBool) -> Result<(), OpenError> {
+    let path = path.to_owned();
+    let since = Instant::now();
+    loop {
+        let mode = connection.query_row("PRAGMA main.journal_mode = WAL", [], |row| row.get::<_, String>(0));
+        return match mode {
+            Ok(mode) if mode.eq_ignore_ascii_case("wal") => Ok(()),
+            Ok(mode) => Err(OpenError::NotWal { path, mode }),
+            Err(source) => match code(&source) {
+                Some(ErrorCode::DatabaseBusy) if stop.load(Ordering::Relaxed) => {
+                    Err(SqliteFailed::Stopped.into())
+                }
+                Some(ErrorCode::DatabaseBusy) if since.elapsed() < WAL_SWITCH_WAIT => {
+                    std::thread::sleep(BUSY_WAIT.1);
+                    continue;
+                }
+                Some(ErrorCode::DatabaseBusy) => Err(OpenError::Locked { path }),
+                Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => Err(OpenError::ReadOnly { path }),
+                _ => Err(SqliteFailed::Sqlite { doing: "switching to WAL mode", source }.into()),
+            },
+        };
+    }
 }
 
 /// Another process may have been faster.

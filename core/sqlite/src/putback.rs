@@ -78,7 +78,12 @@ pub(crate) fn watch(connection: &Connection, table: &Table) -> Outcome<()> {
         joined(table.key_columns().into_iter().map(|column| format!("{column} = NEW.{column}")), " AND ");
     // A row that `REPLACE` removes fires no delete trigger: it is remembered before the write that evicts it.
     let evicted = std::iter::once(same_key)
-        .chain(table.uniques.iter().map(|unique| unique.collides_with(&table.as_row(true), Some("NEW."))))
+        .chain(
+            table
+                .uniques
+                .iter()
+                .map(|unique| unique.collides_with(&table.as_row(unique, true), Some("NEW."))),
+        )
         .map(|condition| {
             format!(
                 "INSERT INTO {memory}(was, {columns}) SELECT 1, {} FROM {} WHERE {condition};",

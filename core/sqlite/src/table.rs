@@ -205,11 +205,14 @@ impl Table {
         note_sql(row, &self.key_columns())
     }
 
-    /// One row with the table's columns, whose values are those of `NEW` (or NULL, to try the SQL).
-    pub(crate) fn as_row(&self, new: bool) -> String {
+    /// One row with those of the table's columns that an index has to do with, whose values are those of `NEW` (or NULL,
+    /// to try the SQL). Not with all columns: a trigger that names a column keeps the application from dropping it.
+    pub(crate) fn as_row(&self, unique: &Unique, new: bool) -> String {
         let value = |column: &String| if new { format!("NEW.{column}") } else { "NULL".to_owned() };
-        let columns = self.all_columns.iter().map(|column| format!("{} AS {column}", value(column)));
-        format!("(SELECT {})", joined(columns, ", "))
+        let bare = |column: &String| column[1..column.len() - 1].replace("\"\"", "\"");
+        let mentioned = self.all_columns.iter().filter(|column| unique.mentions(&bare(column)));
+        let columns = mentioned.map(|column| format!("{} AS {column}", value(column)));
+        format!("(SELECT {})", joined(std::iter::once("1".to_owned()).chain(columns), ", "))
     }
 }
 

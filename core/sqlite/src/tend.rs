@@ -83,7 +83,6 @@ impl SqliteStore {
             return Ok(Vec::new());
         }
         let problems = self.transact(wall, |step| {
-            step.apply(&[])?;
             for aside in &waiting {
                 step.retry(table.no, aside)?;
             }
@@ -117,7 +116,6 @@ impl SqliteStore {
             return Ok(Vec::new());
         }
         let problems = self.transact(wall, |step| {
-            step.apply(&[])?;
             for key in &known {
                 step.fill(table.no, key)?;
             }

@@ -83,8 +83,8 @@ fn note_evicted(connection: &Connection, table: &Table) -> String {
             )
         };
         // An expression that does not work outside its index must not make the application's own writes fail.
-        connection.prepare(&note(&unique.collides_with(&table.as_row(false), None))).ok()?;
-        let condition = unique.collides_with(&table.as_row(true), Some("NEW."));
+        connection.prepare(&note(&unique.collides_with(&table.as_row(unique, false), None))).ok()?;
+        let condition = unique.collides_with(&table.as_row(unique, true), Some("NEW."));
         let select = note(&condition).replacen("FROM main.", "FROM ", 1);
         Some(format!("INSERT INTO _entgldb_outbox(tbl, key, at) {select};"))
     });
@@ -108,16 +108,19 @@ pub(crate) fn check(connection: &Connection, table: &Table) -> Outcome<Installed
     let mut statement = connection
         .prepare_cached("SELECT sql FROM main.sqlite_schema WHERE type = 'trigger' AND name = ?1 AND tbl_name = ?2 COLLATE NOCASE")
         .doing("reading triggers")?;
-    for (name, sql) in wanted(connection, table) {
+    let wanted = wanted(connection, table);
+    for event in EVENTS {
+        let name = format!("_entgldb_{event}_{}", table.no);
         let mut rows = statement.query([&name, table.collection.as_str()]).doing("reading triggers")?;
         let found: Option<String> = match rows.next().doing("reading triggers")? {
             Some(row) => Some(row.get(0).doing("reading triggers")?),
             None => None,
         };
+        let wanted = wanted.iter().find(|(wanted, _)| *wanted == name).map(|(_, sql)| sql);
         match found {
             // Those before a write depend on the unique indexes; the ones after it note every change by themselves.
-            None if !name.starts_with("_entgldb_before") => return Ok(Installed::Anew),
-            Some(found) if found == sql => {}
+            None if wanted.is_some() && !event.starts_with("before") => return Ok(Installed::Anew),
+            found if found.as_ref() == wanted => {}
             _ => state = Installed::Renewed,
         }
     }

@@ -58,6 +58,13 @@ impl Unique {
         Ok((partial == predicate.is_some()).then_some(Self { terms, predicate }))
     }
 
+    /// Whether the index's terms may have to do with a column.
+    pub(crate) fn mentions(&self, column: &str) -> bool {
+        let column = column.to_lowercase();
+        let mut texts = self.terms.iter().map(|term| &term.sql).chain(&self.predicate);
+        texts.any(|text| text.to_lowercase().contains(&column))
+    }
+
     /// An SQL condition on a row of the table: it collides with the row that `other` selects (what may stand in a `FROM`
     /// clause, with exactly one row and all columns of the table). `column` gives the value of one column of that row
     /// without a query, where there is such a way.

@@ -30,7 +30,7 @@ impl Waker {
     /// Watches the database at `path`, which must exist. `wake` is called on a thread of its own when the database has
     /// been written to, and not again before [`Waker::rearm`]: however busy the writers are, at most one call is owed.
     ///
-    /// If the operating system cannot notify, `wake` is never called and [`Waker::is_deaf`] says why: the caller then
+    /// If the operating system cannot notify, `wake` is never called and [`Waker::why_deaf`] says why: the caller then
     /// has to look more often by itself.
     pub fn start(path: &Path, wake: impl Fn() + Send + Sync + 'static) -> Self {
         let pending = Arc::new(AtomicBool::new(false));
@@ -48,7 +48,7 @@ impl Waker {
 
     /// Why nobody will ever be woken; `None` if notifications work.
     #[must_use]
-    pub fn is_deaf(&self) -> Option<&str> {
+    pub fn why_deaf(&self) -> Option<&str> {
         self.reason.as_deref()
     }
 }
@@ -105,7 +105,7 @@ mod tests {
         let waker = Waker::start(&path, move || {
             let _ = sender.send(());
         });
-        assert_eq!(waker.is_deaf(), None);
+        assert_eq!(waker.why_deaf(), None);
         let quiet = Duration::from_millis(100);
         let other = rusqlite::Connection::open(&path).unwrap();
         other.query_row("SELECT count(*) FROM t", [], |_| Ok(())).unwrap();
@@ -123,6 +123,6 @@ mod tests {
     #[test]
     fn where_nothing_can_be_watched_it_says_so() {
         let waker = Waker::start(Path::new("/nowhere/at/all.db"), || {});
-        assert!(waker.is_deaf().is_some());
+        assert!(waker.why_deaf().is_some());
     }
 }

@@ -280,3 +280,22 @@ fn a_table_dropped_while_it_is_watched_holds_nothing_up() {
     a.store.tend(entgldb_replica::clock::WallMillis(0)).unwrap();
     assert_eq!(a.query("SELECT k FROM t"), ["from b"]);
 }
+
+#[test]
+fn the_application_may_still_change_its_schema_as_it_likes() {
+    let schema = "CREATE TABLE t(k TEXT PRIMARY KEY, a TEXT, b TEXT, c TEXT); CREATE UNIQUE INDEX u ON t(lower(a)) WHERE a <> ''";
+    let (mut a, mut b) = (Node::new(1, schema, &["t"]), Node::new(2, schema, &["t"]));
+    a.sql("INSERT INTO t VALUES('x', 'a', 'b', 'c')");
+    b.pull(&mut a, 100);
+    a.sql("ALTER TABLE t DROP COLUMN b; ALTER TABLE t RENAME COLUMN a TO z; CREATE UNIQUE INDEX c ON t(c); ALTER TABLE t ADD COLUMN d");
+    a.sql("INSERT INTO t VALUES('y', 'z', 'c2', 'd')");
+    a.capture();
+    a.sql("INSERT OR REPLACE INTO t VALUES('w', 'q', 'c2', 'd')");
+    a.capture();
+    assert_eq!(a.content("t", "y"), None, "the new index is known: y was evicted");
+    a.sql("DROP INDEX u; DROP INDEX c");
+    a.capture();
+    a.sql("ALTER TABLE t DROP COLUMN z; ALTER TABLE t DROP COLUMN c; INSERT INTO t VALUES('last', 1)");
+    a.capture();
+    assert_eq!(a.content("t", "last").unwrap(), r#"{"d":1,"k":"last"}"#);
+}

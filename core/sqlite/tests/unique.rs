@@ -85,8 +85,11 @@ fn partial_and_expression_indexes_and_generated_columns_are_settled_the_same_way
     assert_eq!(node.query("SELECT key FROM _entgldb_set_aside ORDER BY key"), ["1", "5"]);
 }
 
+/// Documents by key: their time, and email and phone unless deleted.
+type Rows = BTreeMap<u8, (u64, Option<(u8, u8)>)>;
+
 /// What the table must hold: all live rows from the youngest to the oldest, without those that collide.
-fn oracle(rows: &BTreeMap<u8, (u64, Option<(u8, u8)>)>) -> Vec<String> {
+fn oracle(rows: &Rows) -> Vec<String> {
     let mut order: Vec<_> =
         rows.iter().filter_map(|(key, (time, row))| row.map(|row| (*time, *key, row))).collect();
     order.sort_by(|a, b| b.cmp(a));
@@ -109,7 +112,7 @@ proptest! {
     ) {
         let mut node = Node::new(1, USERS, &["users"]);
         let mut remote = Remote::new(9);
-        let mut latest: BTreeMap<u8, (u64, Option<(u8, u8)>)> = BTreeMap::new();
+        let mut latest: Rows = BTreeMap::new();
         let mut docs: Vec<(String, Option<String>, u64)> = Vec::new();
         for (number, (key, row, _)) in writes.iter().enumerate() {
             // Some share a stamp, as the documents of one unit do; a document is in a unit once.

@@ -167,7 +167,7 @@ fn conflicts_are_listed_reopened_while_uncertain_and_dropped_when_they_are_old()
     };
     let done = a.store.commit(&commit(vec![ConflictWrite::Put(conflict.clone())])).unwrap();
     assert_eq!(done, Committed::Done(vec![]));
-    assert_eq!(a.store.load().unwrap().open_conflicts, [conflict.clone()]);
+    assert_eq!(a.store.load().unwrap().open_conflicts, std::slice::from_ref(&conflict));
     let certain = Conflict { missing: None, ..conflict.clone() };
     let _ = a.store.commit(&commit(vec![ConflictWrite::Put(certain.clone())])).unwrap();
     assert_eq!(a.store.load().unwrap().open_conflicts, []);
