@@ -165,7 +165,7 @@ impl Driver {
             waiting: Vec::new(),
             waker: parts.waker,
         };
-        if let Some(reason) = driver.waker.is_deaf() {
+        if let Some(reason) = driver.waker.why_deaf() {
             warn!(reason, "no notifications of file changes here: looking every 25 ms instead");
         }
         driver.adopt(parts.store)?;
@@ -259,7 +259,7 @@ impl Driver {
     fn look(&mut self) {
         // Armed before looking: what is written while this looks wakes anew.
         self.waker.rearm();
-        let poll = if self.waker.is_deaf().is_some() { POLL_DEAF } else { POLL };
+        let poll = if self.waker.why_deaf().is_some() { POLL_DEAF } else { POLL };
         let wait = LOOK_AGAIN_US.get(self.looks).map_or(poll, |us| Duration::from_micros(*us));
         self.looks += 1;
         self.look_at = Instant::now() + wait;
