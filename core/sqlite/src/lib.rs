@@ -1,4 +1,61 @@
-//! EntglDb's built-in store: a replica's oplog, rows and outbox in the application's own SQLite database.
+//! EntglDb's built-in store: a replica's oplog, rows and outbox in the application's own SQLite database, which other
+//! programs read and write at the same time.
+//!
+//! # The model
+//!
+//! A watched table is a collection, its rows are documents (`docs/protocol/mapping.md`). Triggers note in the application's
+//! own transaction which rows it changes. [`SqliteStore`] reads those rows back, and makes durable in one transaction what
+//! the replica makes of them: entries, rows, and the notes that are done with. Changes of other nodes go the other way,
+//! into the tables, in one transaction with their entries. `docs/protocol/sqlite.md` describes the tables and the rules.
+//!
+//! # The loop
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use entgldb_replica::limits;
+//! use entgldb_replica::store::{Store, UnitLimits};
+//! use entgldb_sqlite::{Durability, SqliteConfig, SqliteStore, Waker};
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("shop.db");
+//! # let application = rusqlite::Connection::open(&path)?;
+//! # application.execute_batch("CREATE TABLE products(id INTEGER PRIMARY KEY, name TEXT)")?;
+//! let mut store = SqliteStore::open(SqliteConfig {
+//!     path: path.clone(),
+//!     watch: vec!["products".into()],
+//!     durability: Durability::Full,
+//!     payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
+//!     stop: Arc::default(),
+//!     on_busy: None,
+//! })?;
+//! let (sender, woken) = std::sync::mpsc::channel();
+//! let waker = Waker::start(&path, move || {
+//!     let _ = sender.send(());
+//! });
+//!
+//! application.execute("INSERT INTO products VALUES(1, 'pear')", [])?;
+//!
+//! woken.recv()?;
+//! waker.rearm();
+//! let unit = store.captured(&UnitLimits {
+//!     changes: limits::UNIT_CHANGES_MAX,
+//!     bytes: limits::UNIT_BYTES_MAX,
+//!     gap_ms: limits::UNIT_GAP_MS,
+//!     payload_bytes: limits::PAYLOAD_BYTES_DEFAULT,
+//! })?;
+//! assert_eq!(unit.changes[0].content.as_deref(), Some(br#"{"id":1,"name":"pear"}"#.as_slice()));
+//! // ... the replica links entries for the changes, and `store.commit` makes them durable.
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The contract
+//!
+//! - One thread uses a store; every call may wait for another program's lock.
+//! - An error is final: drop the store and open it again. Nothing of the step that failed is in the file.
+//! - The process MUST NOT have a second copy of SQLite that opens the same file: POSIX locks belong to the process, and
+//!   one copy's close drops the other's. Programs that share this `rusqlite` share one copy.
+//! - [`inspect`] and [`verify()`] only read and may run beside an engine in another process.
 
 mod apply;
 mod aside;

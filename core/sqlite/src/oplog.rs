@@ -4,6 +4,7 @@ use bytes::Bytes;
 use entgldb_replica::clock::{Hlc, Stamp};
 use entgldb_replica::entry::{Entry, Op, SignedHead};
 use entgldb_replica::id::{DocId, Key, LogId};
+use entgldb_replica::limits::{PAGE_BYTES_TARGET, PAGE_ENTRIES_TARGET};
 use entgldb_replica::resolve::Version;
 use entgldb_replica::store::{Appended, ReadLimits, Stored};
 use entgldb_replica::version::{Hash, Head, Seq};
@@ -110,12 +111,20 @@ pub(crate) fn read(
 /// Entries between two numbers, both left out; a page at a time.
 pub(crate) fn page(connection: &Connection, names: &Names, after: i64, before: i64) -> Outcome<Vec<Stored>> {
     let mut statement = connection
-        .prepare_cached("SELECT id, hlc, replaces_hlc, replaces_author_no, op, key, payload, hash FROM _entgldb_oplog WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT 64")
+        .prepare_cached(
+            "SELECT id, hlc, replaces_hlc, replaces_author_no, op, key, payload, hash FROM _entgldb_oplog
+             WHERE id > ?1 AND id < ?2 ORDER BY id",
+        )
         .doing("reading a log")?;
     let mut rows = statement.query((after, before)).doing("reading a log")?;
-    let mut found = Vec::new();
+    let (mut found, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next().doing("reading a log")? {
-        found.push(stored(names, row)?);
+        let stored = stored(names, row)?;
+        bytes += stored.entry.payload.len();
+        found.push(stored);
+        if bytes >= PAGE_BYTES_TARGET || found.len() >= PAGE_ENTRIES_TARGET {
+            break;
+        }
     }
     Ok(found)
 }

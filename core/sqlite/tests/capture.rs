@@ -299,3 +299,19 @@ fn the_application_may_still_change_its_schema_as_it_likes() {
     a.capture();
     assert_eq!(a.content("t", "last").unwrap(), r#"{"d":1,"k":"last"}"#);
 }
+
+#[test]
+fn a_unit_ends_before_it_has_too_many_bytes_and_a_large_document_is_taken_alone() {
+    let mut a = Node::new(1, NOTES, &["notes"]);
+    a.capture();
+    a.sql("BEGIN; INSERT INTO notes VALUES('a', printf('%.*c', 600, 'x'), 1), ('b', printf('%.*c', 600, 'x'), 1), ('c', 'x', 1), ('d', printf('%.*c', 5000, 'x'), 1); COMMIT");
+    let limits = entgldb_replica::store::UnitLimits { bytes: 1000, ..common::limits() };
+    let mut units = Vec::new();
+    loop {
+        let drain = a.store.captured(&limits).unwrap();
+        let Some(mark) = drain.mark else { break };
+        units.push(drain.changes.iter().map(|change| change.doc.1.as_str().to_owned()).collect::<String>());
+        a.sql(&format!("DELETE FROM _entgldb_outbox WHERE id <= {}", mark.0));
+    }
+    assert_eq!(units, ["a", "bc", "d"]);
+}

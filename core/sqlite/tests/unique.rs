@@ -147,3 +147,36 @@ proptest! {
         prop_assert_eq!(node.echo_of("users"), 0);
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn nodes_that_write_colliding_rows_apart_end_with_the_same_table(
+        steps in prop::collection::vec((0usize..3, 0u8..6, 0u8..5, 0u8..4, 0u8..4, prop::option::weighted(0.3, 0usize..3)), 1..30)
+    ) {
+        let mut nodes = [1, 2, 3].map(|seed| Node::new(seed, USERS, &["users"]));
+        for (at, what, id, email, phone, pulled) in steps {
+            let row = format!("'k{id}', '{email}', '{phone}'");
+            nodes[at].sql(&match what {
+                0 | 1 => format!("INSERT OR REPLACE INTO users VALUES({row})"),
+                2 => format!("INSERT OR IGNORE INTO users VALUES({row})"),
+                3 => format!("DELETE FROM users WHERE id = 'k{id}'"),
+                4 => format!("UPDATE OR IGNORE users SET email = '{email}' WHERE id = 'k{id}'"),
+                _ => format!("UPDATE OR REPLACE users SET id = 'k{id}', phone = NULL WHERE phone = '{phone}'"),
+            });
+            if let Some(from) = pulled && from != at {
+                let (left, right) = nodes.split_at_mut(from.max(at));
+                if at < from { left[at].pull(&mut right[0], 3) } else { right[0].pull(&mut left[from], 3) }
+            }
+        }
+        converge(&mut nodes);
+        let first = nodes[0].query("SELECT * FROM users ORDER BY id");
+        let aside = nodes[0].query("SELECT key FROM _entgldb_set_aside ORDER BY key");
+        for node in &mut nodes {
+            prop_assert_eq!(node.query("SELECT * FROM users ORDER BY id"), first.clone());
+            prop_assert_eq!(node.query("SELECT key FROM _entgldb_set_aside ORDER BY key"), aside.clone());
+            prop_assert_eq!(entgldb_sqlite::verify(&node.path, &mut |_| {}).unwrap().faults, vec![]);
+            prop_assert_eq!(node.echo_of("users"), 0);
+        }
+    }
+}

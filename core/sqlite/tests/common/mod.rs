@@ -261,7 +261,7 @@ impl Node {
             }
             let rows = newest.into_values().collect();
             let mut commit = self.commit_of(hlc, appended, rows, Guard::OutboxEmpty, None);
-            commit.authors.push(from.author.public_key());
+            commit.authors.extend(from.store.load().unwrap().authors);
             match self.store.commit(&commit).unwrap() {
                 Committed::Done(problems) => {
                     self.problems.extend(problems);
