@@ -196,6 +196,8 @@ class Scenario(unittest.TestCase):
 
     def settle(self, engines, seconds=SETTLE_SECONDS):
         """Waits until all hold the same entries with nothing left to capture; then their tables must be equal."""
+        for engine in engines:
+            engine.wait_for("started")  # before that, a database may lack the engine's tables
 
         def state():
             vectors = [shop.vector(engine.database) for engine in engines]

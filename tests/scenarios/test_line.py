@@ -60,7 +60,8 @@ class ThreeNodesInALine(Scenario):
 
     def test_sides_that_were_apart_agree_and_keep_what_lost(self):
         self.start(self.engines)
-        self.settle(self.engines)
+        for end in (self.a, self.c):
+            end.wait_for("peer_up", name="B")
         self.b.stop()
         self.start(self.writers)
         time.sleep(APART_SECONDS)
