@@ -27,6 +27,10 @@ impl Demo {
     /// Measures on this machine, with durability `normal`.
     pub(super) fn speed(&mut self) -> Result<(), Failure> {
         self.report.stage("Speed: on this machine, durability `normal`, loopback")?;
+        if cfg!(debug_assertions) {
+            self.report
+                .story("note", "this program is not optimised; the figures of a release build are better")?;
+        }
         self.commit_to_visible()?;
         self.catch_up()
     }

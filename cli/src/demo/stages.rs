@@ -12,6 +12,7 @@ use super::patience::Patience;
 use super::report::Report;
 use super::schema::TABLES;
 use super::shop::{Image, Shop};
+use crate::calendar::Calendar;
 use crate::conflicts;
 use crate::failure::Failure;
 use crate::output::count;
@@ -181,18 +182,31 @@ impl Demo {
             conflicts::list(&self.till.path, CONFLICTS_MAX)?,
             conflicts::list(&self.office.path, CONFLICTS_MAX)?,
         ];
-        let kept = |list: &Vec<conflicts::Line>| {
-            let price =
-                |side: &conflicts::Side| side.content.as_ref().and_then(|row| row["price_cents"].as_i64());
-            matches!(list.as_slice(), [only] if only.collection == "products"
-                && only.key == "espresso"
-                && price(&only.winner) == Some(OFFICE_PRICE)
-                && price(&only.loser) == Some(TILL_PRICE))
-        };
+        for line in &lists[0] {
+            self.show_version("stands", &line.winner)?;
+            self.show_version("lost", &line.loser)?;
+        }
         self.report.check(
             format_args!("the other one, {} (till), is kept in the conflict list of both", money(TILL_PRICE)),
-            lists.iter().all(kept),
+            lists.iter().all(|list| self.is_the_conflict(list)),
         )
+    }
+
+    fn show_version(&self, what: &str, side: &conflicts::Side) -> Result<(), Failure> {
+        let price = price_in(side).map_or_else(String::new, money);
+        let at = Calendar::new().local(side.at_ms);
+        self.report.story(what, format_args!("{price}   written {at} by node {}", short(&side.node)))
+    }
+
+    /// Exactly that one, with who wrote which version.
+    fn is_the_conflict(&self, list: &[conflicts::Line]) -> bool {
+        let office = self.office_node.as_ref().map(|node| node.id.as_str());
+        matches!(list, [only] if only.collection == "products"
+            && only.key == "espresso"
+            && price_in(&only.winner) == Some(OFFICE_PRICE)
+            && price_in(&only.loser) == Some(TILL_PRICE)
+            && Some(only.winner.node.as_str()) == office
+            && only.loser.node == self.till_node.id)
     }
 
     /// `entgldb verify` on both databases, while the nodes run.
@@ -240,6 +254,10 @@ fn order(shop: &Transaction, id: &str, customer: &str, skus: &[&str]) -> rusqlit
         shop.execute("INSERT INTO order_lines VALUES (?1, ?2, ?3, 1)", (id, line, sku))?;
     }
     Ok(())
+}
+
+fn price_in(side: &conflicts::Side) -> Option<i64> {
+    side.content.as_ref()?["price_cents"].as_i64()
 }
 
 fn money(cents: i64) -> String {

@@ -94,6 +94,37 @@ fn conflicts_lists_the_version_that_stands_and_the_one_that_lost_on_both_sides()
 }
 
 #[test]
+fn a_limit_shows_the_newest_and_says_that_there_may_be_more() {
+    let place = Place::new();
+    let _databases = conflicting(&place);
+    let output = entgldb(&["conflicts", &place.text("one.db"), "--limit", "1"]);
+    assert_eq!(code(&output), 0);
+    assert!(stderr(&output).contains("--limit"), "{}", stderr(&output));
+    let all = entgldb(&["conflicts", &place.text("one.db")]);
+    assert!(!stderr(&all).contains("--limit"), "{}", stderr(&all));
+}
+
+#[test]
+fn problems_shows_a_row_that_one_database_does_not_take_and_the_others_go_on() {
+    let place = Place::new();
+    let (one, two) = (place.database("one.db"), place.open("two.db"));
+    let strict = "CREATE TABLE items (id TEXT PRIMARY KEY, text TEXT, number INTEGER CHECK (number < 100))";
+    two.execute_batch(strict).unwrap();
+    let one_node = place.node("one.db", &["--name", "one"]);
+    let mut two_node = place.node("two.db", &["--name", "two", "--peer", &one_node.address]);
+    one.execute_batch("INSERT INTO items VALUES ('big', 'x', 1000), ('small', 'y', 1)").unwrap();
+    let told = two_node.wait_for("problem");
+    assert_eq!((&told["kind"], &told["key"]), (&"set_aside".into(), &"big".into()));
+    until("the other row", || items(&two).len() == 1);
+    let lines = json_lines(&entgldb(&["problems", "--json", &place.text("two.db")]));
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!((&lines[0]["kind"], &lines[0]["content"]["number"]), (&"set_aside".into(), &1000.into()));
+    let people = entgldb(&["problems", &place.text("two.db")]);
+    assert!(String::from_utf8_lossy(&people.stdout).contains("items/big"));
+    assert!(json_lines(&entgldb(&["problems", "--json", &place.text("one.db")])).is_empty());
+}
+
+#[test]
 fn verify_finds_nothing_wrong_in_databases_that_have_synced_running_or_not() {
     let place = Place::new();
     let (one, _two) = conflicting(&place);

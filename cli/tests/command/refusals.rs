@@ -148,7 +148,7 @@ fn a_mistyped_log_level_is_refused() {
 fn reading_commands_say_when_no_node_has_run_on_a_database() {
     let place = Place::new();
     place.database("shop.db");
-    for command in ["status", "peers", "conflicts", "verify"] {
+    for command in ["status", "peers", "conflicts", "problems", "verify"] {
         for database in ["shop.db", "other.db"] {
             let output = entgldb(&[command, &place.text(database)]);
             let text = assert_cannot_start(&output);

@@ -2,7 +2,12 @@
 
 use std::process::{Command, Stdio};
 
+use rusqlite::Row;
+
 use crate::common::{Node, Place, code, entgldb, items, json_lines, program, set_mode, stderr, until};
+
+/// Bytes of a page of a new SQLite database.
+const PAGE: usize = 4096;
 
 /// Two databases that sync, the second node dials the first.
 fn pair(place: &Place) -> (Node, Node) {
@@ -204,4 +209,40 @@ fn a_database_that_cannot_be_written_is_refused() {
     let output = place.sync("shop.db", &[]).stdin(Stdio::null()).output().unwrap();
     assert_eq!(code(&output), 3);
     assert!(stderr(&output).contains("permission"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_database_that_is_damaged_while_it_runs_ends_the_command_with_4_and_says_so() {
+    let place = Place::new();
+    let shop = place.database("shop.db");
+    let mut command = place.sync("shop.db", &["--json", "--stop-with-stdin"]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let stdin = child.stdin.take();
+    shop.execute("INSERT INTO items VALUES ('a', 'x', 1)", []).unwrap();
+    let entries = || json_lines(&entgldb(&["status", "--json", &place.text("shop.db")]));
+    until("an entry", || entries().iter().any(|status| status["entries"] == 1));
+    // Everything but the first page becomes garbage; then a commit that touches only that page makes the engine read.
+    until("all of it in the file", || {
+        // Reading first: this connection may not know yet that there is a WAL.
+        assert_eq!(items(&shop).len(), 1);
+        let state = |row: &Row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+        shop.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], state).unwrap() == (0, 0)
+    });
+    let file = std::fs::File::options().write(true).open(place.path("shop.db")).unwrap();
+    let garbage = vec![0xee; usize::try_from(file.metadata().unwrap().len()).unwrap() - PAGE];
+    std::os::unix::fs::FileExt::write_all_at(&file, &garbage, PAGE as u64).unwrap();
+    shop.execute_batch("PRAGMA user_version = 7").unwrap();
+    let mut ended = None;
+    until("the end of the command", || {
+        ended = child.try_wait().unwrap();
+        ended.is_some()
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    let text = stderr(&output);
+    assert_eq!(code(&output), 4, "{text}");
+    assert!(text.contains("shop.db") && text.lines().count() == 2, "{text}");
+    assert!(json_lines(&output).iter().any(|line| line["event"] == "store_error" && line["retry"] == false));
+    assert_eq!(code(&entgldb(&["status", &place.text("shop.db")])), 1);
 }
