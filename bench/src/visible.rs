@@ -6,10 +6,10 @@
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use entgldb::{Events, NoEvent};
+use entgldb::{Event, Events, NoEvent};
 use rusqlite::Connection;
 
 use crate::clock::monotonic_ns;
@@ -40,12 +40,10 @@ impl Visible {
         let connection = Connection::open(database)?;
         let visible = self.clone();
         Ok(std::thread::spawn(move || {
-            loop {
+            while wait_for_news(&events) {
                 visible.look(&connection)?;
-                if events.next(LOOK_EVERY) == Err(NoEvent::Stopped) {
-                    return visible.look(&connection);
-                }
             }
+            visible.look(&connection)
         }))
     }
 
@@ -81,5 +79,18 @@ impl Visible {
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until something came in, or it is time to look anyway. False when the engine has stopped.
+fn wait_for_news(events: &Events) -> bool {
+    let deadline = Instant::now() + LOOK_EVERY;
+    loop {
+        match events.next(deadline.saturating_duration_since(Instant::now())) {
+            Ok(Event::Applied { .. } | Event::Lost { .. }) | Err(NoEvent::Timeout) => return true,
+            Err(NoEvent::Stopped) => return false,
+            // What the application itself writes is no news to it.
+            Ok(_) => {}
+        }
     }
 }

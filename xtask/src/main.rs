@@ -15,6 +15,8 @@ mod test;
 mod tidy;
 mod workspace;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -37,9 +39,19 @@ enum Chore {
     Soak(scenarios::Soak),
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run(Arguments::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<()> {
     let workspace = workspace::Workspace::open()?;
-    match Arguments::parse().chore {
+    match chore {
         Chore::Check => check::run(&workspace),
         Chore::Test => test::run(&workspace),
         Chore::Bench(options) => bench::run(&workspace, &options),
