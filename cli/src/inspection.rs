@@ -26,9 +26,10 @@ pub(crate) fn never_synced(database: &Path) -> Failure {
 
 /// The database can't be opened.
 pub(crate) fn unusable(database: &Path, error: impl Display) -> Failure {
+    let place = database.display();
     Failure::start(
         error,
-        format_args!("check the path {}, and that this user may read the file", database.display()),
+        format_args!("give the database that a node syncs in place of {place}; it must be readable"),
     )
 }
 

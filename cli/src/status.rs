@@ -20,8 +20,8 @@ pub(crate) fn run(arguments: &StatusArguments) -> Result<(), Failure> {
         print(&status)?;
     }
     match status.state {
-        State::Running | State::Recovering => Ok(()),
-        State::Failed | State::Stopped => Err(Failure::shown(Exit::CheckFailed)),
+        State::Running => Ok(()),
+        State::Recovering | State::Failed | State::Stopped => Err(Failure::shown(Exit::CheckFailed)),
     }
 }
 
@@ -54,19 +54,25 @@ fn print(status: &Status) -> Result<(), Failure> {
     row("state", &state_in_words(status))?;
     row("database", &format!("{} ({})", status.database.display(), size_of_bytes(status.database_bytes)))?;
     row("tables", &status.collections.join(", "))?;
-    row("listens", status.listen.as_deref().unwrap_or("no"))?;
+    if !is_over(status) {
+        row("listens", status.listen.as_deref().unwrap_or("no"))?;
+    }
     row("history", &format!("{} in {}", count(status.entries, "entry"), count(status.logs, "log")))?;
-    row("this run", &this_run(status))?;
+    row(if is_over(status) { "last run" } else { "this run" }, &run_in_words(status))?;
     if let Some(error) = &status.last_error {
         row("last error", &style(error).yellow().to_string())?;
     }
     for peer in &status.peers {
         row("peer", &peer_in_words(peer))?;
     }
-    for target in status.targets.iter().filter(|target| !target.linked) {
+    for target in status.targets.iter().filter(|target| !target.linked && !is_over(status)) {
         row("peer", &target_in_words(target))?;
     }
     Ok(())
+}
+
+fn is_over(status: &Status) -> bool {
+    status.state == State::Stopped
 }
 
 fn state_in_words(status: &Status) -> String {
@@ -79,11 +85,11 @@ fn state_in_words(status: &Status) -> String {
             format!("{} (process {})", style("opening the database again").yellow(), status.pid)
         }
         State::Failed => style("failed").red().to_string(),
-        State::Stopped => format!("{} since about {}", style("stopped").red(), age(status.at_ms)),
+        State::Stopped => format!("{} for about {}", style("stopped").red(), age(status.at_ms)),
     }
 }
 
-fn this_run(status: &Status) -> String {
+fn run_in_words(status: &Status) -> String {
     let traffic = &status.traffic;
     let mut text = format!("{} captured, {} applied", thousands(status.captured), thousands(status.applied));
     for (number, noun) in [(status.conflicts, "conflict"), (status.problems, "problem")] {

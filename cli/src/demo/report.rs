@@ -71,12 +71,12 @@ impl Report {
     }
 
     /// Shows a measurement, with its fields for programs.
-    pub(super) fn figure(&self, text: impl fmt::Display, mut fields: Value) -> Result<(), Failure> {
+    pub(super) fn figure(&self, what: &str, figure: &str, mut fields: Value) -> Result<(), Failure> {
         if self.json {
             fields["stage"] = self.stage.into();
             return Ok(output::json_line(&fields)?);
         }
-        output::line(format_args!("    {text}"))?;
+        output::line(format_args!("    {what:20} {}", style(figure).bold()))?;
         Ok(())
     }
 

@@ -58,7 +58,8 @@ impl Demo {
             times.len() == WRITES,
         )?;
         self.report.figure(
-            format_args!("commit to visible   p50 {}   p99 {}", milliseconds(p50), milliseconds(p99)),
+            "commit to visible",
+            &format!("p50 {}   p99 {}", milliseconds(p50), milliseconds(p99)),
             json!({ "figure": "commit_to_visible", "writes": WRITES, "durability": "normal",
                 "p50_ms": p50.as_secs_f64() * 1e3, "p99_ms": p99.as_secs_f64() * 1e3 }),
         )
@@ -85,7 +86,8 @@ impl Demo {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
         let rounded = thousands(rate.round() as u64);
         self.report.figure(
-            format_args!("catch-up            {rounded} rows/s, start of its process included"),
+            "catch-up",
+            &format!("{rounded} rows/s, the start of its process included"),
             json!({ "figure": "catch_up", "rows": total, "durability": "normal",
                 "seconds": took.as_secs_f64(), "rows_per_second": rate }),
         )?;

@@ -29,6 +29,9 @@ fn status_is_right_while_the_node_runs_after_it_stopped_and_after_it_was_killed(
     assert_eq!(node.end().code(), Some(0));
     let (exit, stopped) = status(&place, "shop.db");
     assert_eq!((exit, &stopped["state"]), (1, &"stopped".into()));
+    let people = entgldb(&["status", &place.text("shop.db")]);
+    let text = String::from_utf8_lossy(&people.stdout).into_owned();
+    assert!(text.contains("stopped") && !text.contains(&node.address), "{text}");
 
     let node = place.node("shop.db", &["--name", "till"]);
     until("running again", || status(&place, "shop.db").0 == 0);
