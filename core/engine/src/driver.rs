@@ -30,6 +30,13 @@ const POLL: Duration = Duration::from_millis(250);
 const POLL_DEAF: Duration = Duration::from_millis(25);
 /// After a notification the commit may not be visible yet: looked at again after so many microseconds each.
 const LOOK_AGAIN_US: [u64; 6] = [100, 300, 1_000, 3_000, 10_000, 30_000];
+/// After a capture the next one waits a little, so that an application that writes without pause is not stopped at every
+/// commit by ours: a short while after a few changes, longer after many (from so many on).
+const CAPTURE_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(20));
+/// See [`CAPTURE_AGAIN`].
+const MANY_CHANGES: usize = 16;
+/// So many times in a row there was something: the application writes all the while.
+const STREAK_TO_REST: u32 = 2;
 /// The status is brought up to date and written at most this often.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// First and longest wait before a failed store is opened again.
@@ -121,8 +128,15 @@ pub(crate) struct Driver {
     status: Arc<Mutex<Status>>,
     status_path: PathBuf,
     status_due: Instant,
+    /// How often it was looked in vain since the last sign of a write.
     looks: usize,
     look_at: Instant,
+    /// How often in a row something was found.
+    streak: u32,
+    /// Whether the next write wakes.
+    armed: bool,
+    /// No capture before this.
+    capture_at: Instant,
     reopen_at: Instant,
     reopen_wait: Duration,
     waiting: Vec<(Instant, Sender<Result<(), SyncError>>)>,
@@ -159,7 +173,10 @@ impl Driver {
             status_path: parts.status_path,
             status_due: now,
             looks: LOOK_AGAIN_US.len(),
-            look_at: now + POLL,
+            look_at: now,
+            streak: 0,
+            armed: true,
+            capture_at: now,
             reopen_at: now,
             reopen_wait: REOPEN.0,
             waiting: Vec::new(),
@@ -218,8 +235,12 @@ impl Driver {
         match message {
             Message::Net(event) => self.take_net(event),
             Message::Wake => {
+                self.armed = false;
                 self.looks = 0;
-                self.look();
+                self.look_at = self.capture_at;
+                if Instant::now() >= self.look_at {
+                    self.look();
+                }
             }
             Message::AddPeer(target) => {
                 let now = self.clocks.now();
@@ -255,24 +276,37 @@ impl Driver {
         }
     }
 
-    /// Looks whether the application has written something, and when to look again.
+    /// Looks whether the application has written something, and decides when to look again.
+    ///
+    /// While there is always something, the clock alone says when: the waker rests. Once there is nothing it is armed, and
+    /// then looked again at once and a few times more, because what is written meanwhile may not be visible yet.
     fn look(&mut self) {
-        // Armed before looking: what is written while this looks wakes anew.
-        self.waker.rearm();
-        let poll = if self.waker.why_deaf().is_some() { POLL_DEAF } else { POLL };
-        let wait = LOOK_AGAIN_US.get(self.looks).map_or(poll, |us| Duration::from_micros(*us));
-        self.looks += 1;
-        self.look_at = Instant::now() + wait;
         let Some(replica) = &mut self.replica else { return };
         let store = replica.store();
         let found = store.outbox_is_empty().and_then(|empty| Ok(!empty || store.is_scanning()?));
         match found {
             Ok(true) => {
-                self.looks = 0;
-                self.look_at = Instant::now() + Duration::from_micros(LOOK_AGAIN_US[0]);
+                self.streak += 1;
+                if self.streak >= STREAK_TO_REST {
+                    self.armed = false;
+                    self.waker.rest();
+                }
                 self.input(Input::LocalChange);
+                self.looks = 0;
+                self.look_at = self.capture_at.max(Instant::now() + Duration::from_micros(LOOK_AGAIN_US[0]));
             }
-            Ok(false) => {}
+            Ok(false) => {
+                self.streak = 0;
+                if !std::mem::replace(&mut self.armed, true) {
+                    self.waker.rearm();
+                    self.look_at = Instant::now();
+                    return;
+                }
+                let poll = if self.waker.why_deaf().is_some() { POLL_DEAF } else { POLL };
+                let wait = LOOK_AGAIN_US.get(self.looks).map_or(poll, |us| Duration::from_micros(*us));
+                self.looks += 1;
+                self.look_at = Instant::now() + wait;
+            }
             Err(failed) => self.store_failed(&failed),
         }
     }
@@ -451,6 +485,10 @@ impl Driver {
     }
 
     fn tell(&mut self, event: &Event) {
+        if let Event::Captured { changes } = event {
+            let pause = if *changes < MANY_CHANGES { CAPTURE_AGAIN.0 } else { CAPTURE_AGAIN.1 };
+            self.capture_at = Instant::now() + pause;
+        }
         let mut status = self.status();
         match event {
             Event::Captured { changes } => status.captured += *changes as u64,

@@ -16,6 +16,8 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 pub struct Waker {
     /// `None` if the operating system cannot notify.
     watcher: Option<RecommendedWatcher>,
+    folder: PathBuf,
+    is_resting: bool,
     reason: Option<String>,
     pending: Arc<AtomicBool>,
 }
@@ -34,16 +36,34 @@ impl Waker {
     /// has to look more often by itself.
     pub fn start(path: &Path, wake: impl Fn() + Send + Sync + 'static) -> Self {
         let pending = Arc::new(AtomicBool::new(false));
-        match watch(path, pending.clone(), wake) {
-            Ok(watcher) => Self { watcher: Some(watcher), reason: None, pending },
-            Err(error) => Self { watcher: None, reason: Some(error.to_string()), pending },
-        }
+        let (watcher, folder, reason) = match watch(path, pending.clone(), wake) {
+            Ok((watcher, folder)) => (Some(watcher), folder, None),
+            Err(error) => (None, PathBuf::new(), Some(error.to_string())),
+        };
+        Self { watcher, folder, is_resting: false, reason, pending }
     }
 
     /// Lets the next write wake again. To be called *before* looking into the outbox: what is written while one looks
     /// then wakes anew.
-    pub fn rearm(&self) {
+    pub fn rearm(&mut self) {
         self.pending.store(false, Ordering::SeqCst);
+        if std::mem::take(&mut self.is_resting)
+            && let Some(watcher) = &mut self.watcher
+            && let Err(error) = watcher.watch(&self.folder, RecursiveMode::NonRecursive)
+        {
+            self.reason = Some(error.to_string());
+        }
+    }
+
+    /// Stops listening until [`Waker::rearm`]. Being listened to costs a writer a few microseconds for every page; a
+    /// caller that looks by the clock anyway, because there is always something, spares it that.
+    pub fn rest(&mut self) {
+        if !self.is_resting
+            && let Some(watcher) = &mut self.watcher
+            && watcher.unwatch(&self.folder).is_ok()
+        {
+            self.is_resting = true;
+        }
     }
 
     /// Why nobody will ever be woken; `None` if notifications work.
@@ -57,7 +77,7 @@ fn watch(
     path: &Path,
     pending: Arc<AtomicBool>,
     wake: impl Fn() + Send + Sync + 'static,
-) -> notify::Result<RecommendedWatcher> {
+) -> notify::Result<(RecommendedWatcher, PathBuf)> {
     // SQLite follows links before it names the WAL.
     let database = path.canonicalize().map_err(notify::Error::io)?;
     let mut wal = database.clone().into_os_string();
@@ -85,7 +105,7 @@ fn watch(
     })?;
     // The folder, not the file: the WAL is removed and made anew as programs come and go.
     watcher.watch(&folder, RecursiveMode::NonRecursive)?;
-    Ok(watcher)
+    Ok((watcher, folder))
 }
 
 #[cfg(test)]
@@ -102,7 +122,7 @@ mod tests {
         let app = rusqlite::Connection::open(&path).unwrap();
         app.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t(a); INSERT INTO t VALUES(1)").unwrap();
         let (sender, woken) = mpsc::channel();
-        let waker = Waker::start(&path, move || {
+        let mut waker = Waker::start(&path, move || {
             let _ = sender.send(());
         });
         assert_eq!(waker.why_deaf(), None);
@@ -122,7 +142,7 @@ mod tests {
 
     #[test]
     fn where_nothing_can_be_watched_it_says_so() {
-        let waker = Waker::start(Path::new("/nowhere/at/all.db"), || {});
+        let mut waker = Waker::start(Path::new("/nowhere/at/all.db"), || {});
         assert!(waker.why_deaf().is_some());
     }
 }
