@@ -4,15 +4,18 @@ mod config;
 mod people;
 mod quota;
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use entgldb::{Event, Events, NoEvent, Node};
+use entgldb::{Config, Event, Events, NoEvent, Node};
 use serde::Serialize;
 
 use crate::args::SyncArguments;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::refusal;
 use crate::signals;
@@ -23,6 +26,8 @@ use people::People;
 const INPUTS_WAITING_MAX: usize = 64;
 /// How often a view for people is brought up to date.
 const REFRESH: Duration = Duration::from_secs(1);
+/// Opening a node takes milliseconds, unless the database is locked.
+const LONG_OPEN: Duration = Duration::from_secs(2);
 /// How often the thread that waits for events looks whether anybody still listens.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -42,22 +47,56 @@ pub(crate) fn run(arguments: &SyncArguments) -> Result<(), Failure> {
     crate::logging::start(&arguments.log, &terminal)?;
     let config = config::gather(arguments)?;
     let (sender, inputs) = sync_channel(INPUTS_WAITING_MAX);
-    stop_when_asked(arguments, &sender)?;
-    let database = config.database.clone();
-    let node = Node::open(config.clone()).map_err(|error| refusal::of_open(&error, &database))?;
+    let runs = Arc::new(AtomicBool::new(false));
+    stop_when_asked(arguments, &sender, &runs)?;
+    let node = open(&config, &terminal)?;
+    runs.store(true, Ordering::Relaxed);
     forward(node.events(), sender)?;
     let view =
         if arguments.json { View::Json } else { View::People(Box::new(People::new(terminal, &config))) };
     show_until_stopped(node, view, &inputs)
 }
 
-fn stop_when_asked(arguments: &SyncArguments, sender: &SyncSender<Input>) -> Result<(), Failure> {
-    let stop = |sender: SyncSender<Input>| move || drop(sender.send(Input::Stop));
-    signals::on_stop(stop(sender.clone()))?;
+fn stop_when_asked(
+    arguments: &SyncArguments,
+    sender: &SyncSender<Input>,
+    runs: &Arc<AtomicBool>,
+) -> Result<(), Failure> {
+    let stop = || {
+        let (sender, runs) = (sender.clone(), Arc::clone(runs));
+        move || {
+            if !runs.load(Ordering::Relaxed) {
+                // The main thread may be waiting for a locked database, and nothing is lost by leaving it there.
+                process::exit(Exit::Interrupted as i32);
+            }
+            let _ = sender.send(Input::Stop);
+        }
+    };
+    signals::on_stop(stop())?;
     if arguments.stop_with_stdin {
-        signals::on_stdin_end(stop(sender.clone()))?;
+        signals::on_stdin_end(stop())?;
     }
     Ok(())
+}
+
+/// Opens the node. While that takes long, somebody should know why.
+fn open(config: &Config, terminal: &Terminal) -> Result<Node, Failure> {
+    let database = config.database.clone();
+    let (opened, wait) = channel::<()>();
+    let (waiting, for_what) = (terminal.clone(), database.clone());
+    let tell = move || {
+        if wait.recv_timeout(LONG_OPEN) == Err(RecvTimeoutError::Timeout) {
+            let database = for_what.display();
+            waiting.say(format_args!(
+                "waiting for {database}: another program may keep it locked (Ctrl-C gives up)"
+            ));
+        }
+    };
+    // Without a thread for it nobody is told, and it opens all the same.
+    let _ = thread::Builder::new().name("waiting".to_owned()).spawn(tell);
+    let node = Node::open(config.clone()).map_err(|error| refusal::of_open(&error, &database));
+    drop(opened);
+    node
 }
 
 /// Events and the wish to stop come through one channel, so that the loop that prints sleeps until there is something.

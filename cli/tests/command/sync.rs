@@ -1,6 +1,8 @@
 //! `entgldb sync` as real processes beside databases that other programs write.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rusqlite::Row;
 
@@ -77,6 +79,31 @@ fn each_of_the_ways_to_stop_is_clean() {
     node.close_stdin();
     node.wait_for("stopped");
     assert_eq!(node.end().code(), Some(0));
+}
+
+#[test]
+fn a_locked_database_is_waited_for_and_the_wait_can_be_given_up() {
+    let place = Place::new();
+    let shop = place.database("shop.db");
+    shop.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let mut command = place.sync("shop.db", &["--json"]);
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = String::new();
+    BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut told).unwrap();
+    assert!(told.contains("shop.db") && told.contains("locked"), "{told}");
+    assert!(Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(code(&output), 130, "{}", stderr(&output));
+
+    let mut waiting = place.sync("shop.db", &["--json"]);
+    let unlock = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        shop.execute_batch("COMMIT").unwrap();
+    });
+    let node = Node::start(&mut waiting);
+    unlock.join().unwrap();
+    node.stop();
 }
 
 #[test]
