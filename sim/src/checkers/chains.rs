@@ -1,0 +1,43 @@
+//! 5. Chains have no gap; equal log and position mean equal hash everywhere, and that is the author's; no self-fork.
+
+use entgldb_replica::entry::Chain;
+use entgldb_replica::store::Guard;
+
+use super::{Checker, Verdict, ensure};
+use crate::oracle::Oracle;
+use crate::seen::{Committed, Setting};
+
+pub(crate) struct Chains;
+
+impl Checker for Chains {
+    fn name(&self) -> &'static str {
+        "5 chains"
+    }
+
+    fn committed(&mut self, setting: &Setting, oracle: &Oracle, node: usize, seen: &Committed) -> Verdict {
+        for (run, (head, hlc)) in seen.commit.appended.iter().zip(&seen.heads_before) {
+            let log = &run.log;
+            let mut chain = Chain::resume(log.clone(), *head, *hlc);
+            for linked in &run.entries {
+                let seq = linked.entry().seq;
+                let again = chain.link(linked.entry().clone()).map(|linked| linked.hash());
+                ensure(again == Ok(linked.hash()), || {
+                    format!("node {node} appends {log} {seq:?} after {head:?}: {again:?}")
+                })?;
+                let authored = oracle.authored(log, seq);
+                if seen.commit.guard == Guard::None {
+                    ensure(log.author == setting.members[node].id, || {
+                        format!("node {node} writes {log}, which is not its own")
+                    })?;
+                    ensure(authored.is_none(), || format!("node {node} writes {log} {seq:?} twice"))?;
+                } else {
+                    ensure(authored.is_some_and(|authored| authored.hash == linked.hash()), || {
+                        format!("node {node} takes {log} {seq:?}, which its author did not write")
+                    })?;
+                }
+            }
+            ensure(chain.head() == run.signed.head, || format!("node {node}: {log} has another signed head"))?;
+        }
+        Ok(())
+    }
+}

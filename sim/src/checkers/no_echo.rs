@@ -1,0 +1,31 @@
+//! 8. No echo: every entry stands for something that the application wrote.
+
+use entgldb_replica::store::Guard;
+
+use super::{Checker, Verdict, ensure};
+use crate::oracle::Oracle;
+use crate::seen::{Committed, Setting};
+
+pub(crate) struct NoEcho;
+
+impl Checker for NoEcho {
+    fn name(&self) -> &'static str {
+        "8 no echo"
+    }
+
+    fn committed(&mut self, _: &Setting, _: &Oracle, node: usize, seen: &Committed) -> Verdict {
+        if seen.commit.guard != Guard::None {
+            return Ok(());
+        }
+        for run in &seen.commit.appended {
+            for linked in &run.entries {
+                let doc = (&run.log.collection, &linked.entry().key);
+                let mut written = seen.drained.iter().filter(|item| !item.echo);
+                ensure(written.any(|item| (&item.doc.0, &item.doc.1) == doc), || {
+                    format!("node {node} makes an entry of {doc:?}, which its application did not write")
+                })?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,39 @@
+//! A unit stays whole: a node takes all of its entries in one commit or none, if all nodes want the same collections.
+
+use std::collections::BTreeMap;
+
+use entgldb_replica::store::Guard;
+
+use super::{Checker, Verdict, ensure};
+use crate::options::Fault;
+use crate::oracle::{Oracle, UnitId};
+use crate::seen::{Committed, Setting};
+
+pub(crate) struct Units;
+
+impl Checker for Units {
+    fn name(&self) -> &'static str {
+        "units stay whole"
+    }
+
+    fn committed(&mut self, setting: &Setting, oracle: &Oracle, node: usize, seen: &Committed) -> Verdict {
+        let lies = setting.options.faults.contains_key(&Fault::Tamper);
+        if seen.commit.guard == Guard::None || lies || !setting.is_uniform() {
+            return Ok(());
+        }
+        let mut found: BTreeMap<UnitId, usize> = BTreeMap::new();
+        for run in &seen.commit.appended {
+            for linked in &run.entries {
+                let unit = (run.log.author, run.log.incarnation, linked.entry().hlc);
+                *found.entry(unit).or_default() += 1;
+            }
+        }
+        for (unit, count) in found {
+            let whole = oracle.unit(&unit);
+            ensure(whole == Some(count), || {
+                format!("node {node} takes {count} entries of the unit {unit:?}, which has {whole:?}")
+            })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,36 @@
+//! How often each fault and each noteworthy outcome really happened: a fault that never strikes tests nothing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Counts by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage(BTreeMap<String, u64>);
+
+impl Coverage {
+    pub(crate) fn add(&mut self, name: impl Into<String>, count: u64) {
+        *self.0.entry(name.into()).or_default() += count;
+    }
+
+    /// Adds another run's counts.
+    pub fn merge(&mut self, other: &Self) {
+        for (name, count) in &other.0 {
+            self.add(name.clone(), *count);
+        }
+    }
+
+    /// How often something happened.
+    #[must_use]
+    pub fn count(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, count) in &self.0 {
+            writeln!(f, "{count:>12}  {name}")?;
+        }
+        Ok(())
+    }
+}

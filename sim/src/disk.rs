@@ -1,0 +1,194 @@
+//! What is durable on one simulated machine: oplog, rows and outbox of the engine, and the application's documents.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use bytes::Bytes;
+use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
+use entgldb_replica::entry::SignedHead;
+use entgldb_replica::fingerprint::Fingerprint;
+use entgldb_replica::id::{Collection, DocId, Incarnation, LogId, NodeId, PublicKey};
+use entgldb_replica::resolve::{Conflict, Row};
+use entgldb_replica::store::{Commit, ConflictWrite, Problem, ProblemKind, RowWrite, Stored};
+use entgldb_replica::version::{Head, Seq};
+
+/// A note of a change that the application made.
+#[derive(Clone, Debug)]
+pub(crate) struct Outboxed {
+    pub(crate) id: u64,
+    /// Of the application; what it wrote at once stays in one unit.
+    pub(crate) transaction: u64,
+    pub(crate) doc: DocId,
+    pub(crate) written: WallMillis,
+    /// Whether it is none of the application's changes but an applied one that came back.
+    pub(crate) echo: bool,
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disk {
+    pub(crate) owner: Option<(NodeId, Incarnation)>,
+    pub(crate) clock: Hlc,
+    pub(crate) log: BTreeMap<LogId, Vec<Stored>>,
+    pub(crate) signed: BTreeMap<LogId, BTreeMap<Seq, SignedHead>>,
+    pub(crate) rows: BTreeMap<DocId, Row>,
+    pub(crate) authors: Vec<PublicKey>,
+    pub(crate) fingerprints: BTreeMap<Collection, Fingerprint>,
+    pub(crate) conflicts: BTreeMap<(DocId, Stamp, Stamp), Conflict>,
+    /// Where the version of a document with a stamp is.
+    pub(crate) versions: BTreeMap<(DocId, Stamp), (LogId, Seq)>,
+    /// The application's documents.
+    pub(crate) docs: BTreeMap<DocId, Bytes>,
+    /// Documents that the application's schema would not take; `None` for a delete.
+    pub(crate) aside: BTreeMap<DocId, Option<Bytes>>,
+    pub(crate) outbox: VecDeque<Outboxed>,
+    next_outbox: u64,
+    /// Greatest time of an entry held.
+    pub(crate) latest: Hlc,
+    /// Sum over the hashes of (log, head); kept apart from the engine's own fingerprints on purpose.
+    pub(crate) vector_sum: u64,
+    /// Sum over the hashes of (document, row).
+    pub(crate) rows_sum: u64,
+}
+
+fn hash_of(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn hash_row(doc: &DocId, row: &Row) -> u64 {
+    hash_of(&(doc, row.stamp, row.content))
+}
+
+/// Whether strict schemas refuse a document.
+pub(crate) fn is_poison(content: &Bytes) -> bool {
+    content.first() == Some(&b'!')
+}
+
+impl Disk {
+    pub(crate) fn head(&self, log: &LogId) -> (Head, Hlc) {
+        let last = self.log.get(log).and_then(|entries| entries.last());
+        last.map_or_else(Default::default, |last| {
+            (Head { seq: last.entry.seq, hash: last.hash }, last.entry.hlc)
+        })
+    }
+
+    /// The application changes a document, in a transaction of its own.
+    pub(crate) fn write(
+        &mut self,
+        transaction: u64,
+        doc: DocId,
+        content: Option<Bytes>,
+        written: WallMillis,
+    ) {
+        match content {
+            Some(content) => drop(self.docs.insert(doc.clone(), content)),
+            None => drop(self.docs.remove(&doc)),
+        }
+        self.note(transaction, doc, written, false);
+    }
+
+    /// Puts a change into the outbox.
+    pub(crate) fn note(&mut self, transaction: u64, doc: DocId, written: WallMillis, echo: bool) {
+        self.next_outbox += 1;
+        self.outbox.push_back(Outboxed { id: self.next_outbox, transaction, doc, written, echo });
+    }
+
+    /// Carries out a commit whose guard holds.
+    pub(crate) fn commit(&mut self, commit: &Commit, strict: bool) -> Vec<Problem> {
+        self.owner = Some(commit.owner);
+        self.clock = commit.clock;
+        self.authors.extend(&commit.authors);
+        for run in &commit.appended {
+            let before = self.head(&run.log).0;
+            self.vector_sum = self.vector_sum.wrapping_sub(hash_of(&(&run.log, before)));
+            let entries = self.log.entry(run.log.clone()).or_default();
+            for linked in &run.entries {
+                let entry = linked.entry();
+                let doc = (run.log.collection.clone(), entry.key.clone());
+                self.versions
+                    .insert((doc, entry.stamp(run.log.author)), (run.log.clone(), entry.seq));
+                self.latest = self.latest.max(entry.hlc);
+                entries.push(Stored { entry: entry.clone(), hash: linked.hash() });
+            }
+            self.signed.entry(run.log.clone()).or_default().insert(run.signed.head.seq, run.signed.clone());
+            let after = self.head(&run.log).0;
+            self.vector_sum = self.vector_sum.wrapping_add(hash_of(&(&run.log, after)));
+        }
+        let problems = commit.rows.iter().filter_map(|write| self.write_row(write, strict)).collect();
+        self.fingerprints.extend(commit.fingerprints.iter().cloned());
+        for write in &commit.conflicts {
+            match write {
+                ConflictWrite::Put(conflict) => {
+                    let key = (conflict.doc.clone(), conflict.winner.stamp, conflict.loser.stamp);
+                    self.conflicts.insert(key, conflict.clone());
+                }
+                ConflictWrite::Remove { doc, winner, loser } => {
+                    self.conflicts.remove(&(doc.clone(), *winner, *loser));
+                }
+            }
+        }
+        if let Some(mark) = commit.drained {
+            self.outbox.retain(|item| item.id > mark.0);
+        }
+        problems
+    }
+
+    fn write_row(&mut self, write: &RowWrite, strict: bool) -> Option<Problem> {
+        if let Some(before) = self.rows.insert(write.doc.clone(), write.row) {
+            self.rows_sum = self.rows_sum.wrapping_sub(hash_row(&write.doc, &before));
+        }
+        self.rows_sum = self.rows_sum.wrapping_add(hash_row(&write.doc, &write.row));
+        self.aside.remove(&write.doc);
+        match &write.apply {
+            Some(Some(content)) if strict && is_poison(content) => {
+                self.aside.insert(write.doc.clone(), Some(content.clone()));
+                return Some(problem(&write.doc, ProblemKind::SetAside));
+            }
+            Some(Some(content)) => drop(self.docs.insert(write.doc.clone(), content.clone())),
+            Some(None) => drop(self.docs.remove(&write.doc)),
+            None => {}
+        }
+        None
+    }
+
+    /// Tries again what was set aside, except where the application has changed something since.
+    pub(crate) fn retry_aside(&mut self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (doc, content) in std::mem::take(&mut self.aside) {
+            if self.outbox.iter().any(|item| item.doc == doc) {
+                self.aside.insert(doc, content);
+                continue;
+            }
+            problems.push(problem(&doc, ProblemKind::CameBack));
+            match content {
+                Some(content) => drop(self.docs.insert(doc, content)),
+                None => drop(self.docs.remove(&doc)),
+            }
+        }
+        problems
+    }
+
+    /// Puts another row in the place of one, as a fault would.
+    pub(crate) fn corrupt_row(&mut self, doc: &DocId, row: Row) {
+        if let Some(before) = self.rows.insert(doc.clone(), row) {
+            self.rows_sum = self.rows_sum.wrapping_sub(hash_row(doc, &before));
+        }
+        self.rows_sum = self.rows_sum.wrapping_add(hash_row(doc, &row));
+    }
+
+    /// The entries that it holds.
+    pub(crate) fn entries(&self) -> usize {
+        self.log.values().map(Vec::len).sum()
+    }
+}
+
+fn problem(doc: &DocId, kind: ProblemKind) -> Problem {
+    Problem {
+        collection: doc.0.clone(),
+        key: doc.1.as_str().to_owned(),
+        kind,
+        message: "the simulated schema".to_owned(),
+    }
+}

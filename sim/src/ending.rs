@@ -1,0 +1,128 @@
+//! The end of a run: all faults end, everybody comes back, and within a bound of simulated time all is equal and quiet.
+
+use entgldb_replica::Input;
+use entgldb_replica::clock::{Hlc, WallMillis};
+use entgldb_replica::limits::{ACK_MS, BAD_LOG_RETRY_MS, DIAL_BACKOFF_MAX_MS, DROP_AFTER_MS};
+
+use crate::options::Mutation;
+use crate::seen::Ending;
+use crate::world::{Event, Stop, World};
+
+/// How often it is looked whether all is equal.
+const LOOK_MS: u64 = 1_000;
+/// Time for dials and flows to come to rest.
+const SETTLE_MS: u64 = 2 * DIAL_BACKOFF_MAX_MS;
+/// How long it must be quiet.
+const QUIET_MS: u64 = 30_000;
+
+impl World {
+    /// The whole run.
+    pub(crate) fn run(&mut self) -> Result<(), Stop> {
+        let end = self.now.plus(self.options.safety_ms);
+        self.run_until(end)?;
+        self.heal()?;
+        let begun = self.now;
+        let bound = begun.plus(self.bound_ms());
+        while !self.is_level() {
+            if self.now >= bound {
+                self.finish()?;
+                let detail = self.describe_difference();
+                return self.found(Err(("13 converges", detail)));
+            }
+            self.run_until(self.now.plus(LOOK_MS))?;
+        }
+        self.coverage.add("simulated milliseconds from healing to convergence", self.now.0 - begun.0);
+        self.run_until(self.now.plus(SETTLE_MS))?;
+        self.rest.counting = true;
+        self.run_until(self.now.plus(QUIET_MS))?;
+        self.rest.counting = false;
+        self.redeliver()?;
+        self.finish()
+    }
+
+    /// The longest that healing may take: every wait that a fault may have left behind, one after the other.
+    fn bound_ms(&self) -> u64 {
+        let options = &self.options;
+        let waits = ACK_MS + BAD_LOG_RETRY_MS + 2 * DIAL_BACKOFF_MAX_MS + DROP_AFTER_MS + options.silence_ms;
+        let hops = options.nodes as u64;
+        waits + options.restart_ms + hops * (8 * options.sync_interval_ms + 20 * options.latency_ms)
+    }
+
+    fn heal(&mut self) -> Result<(), Stop> {
+        self.trace.tell(self.now, || "all faults end".to_owned());
+        self.stormy = false;
+        self.network.heal(self.now);
+        self.schedule_pumps();
+        let latest = self.nodes.iter().map(|node| node.store.disk().latest).max().unwrap_or_default();
+        for node in 0..self.nodes.len() {
+            self.nodes[node].liar = None;
+            let mut inner = self.nodes[node].store.inner();
+            inner.armed = false;
+            inner.paused = true;
+            drop(inner);
+            self.heal_clock(node, latest);
+            if self.nodes[node].replica.is_none() {
+                self.schedule(0, Event::Start { node });
+            }
+            self.input(node, Input::LocalChange)?;
+        }
+        Ok(())
+    }
+
+    /// Clocks are right, or as late as the latest stamp: the time that wrong clocks claimed has come.
+    fn heal_clock(&mut self, node: usize, latest: Hlc) {
+        let broken = self.options.mutation == Mutation::ClockNotHealed;
+        let least = if broken { WallMillis(0) } else { latest.wall() };
+        if !(broken && node == 0) {
+            self.nodes[node].clock.heal(self.now, least);
+        }
+    }
+
+    /// Whether all that must become equal is equal, and nothing waits.
+    fn is_level(&self) -> bool {
+        let up = self.nodes.iter().all(|node| node.replica.is_some());
+        let disks: Vec<_> = self.nodes.iter().map(|node| node.store.disk()).collect();
+        let captured = disks.iter().all(|disk| disk.outbox.is_empty() && disk.aside.is_empty());
+        up && captured && self.difference(&disks).is_none()
+    }
+
+    /// Two nodes that hold different entries of a collection which should be equal by the end.
+    fn difference(&self, disks: &[std::cell::Ref<'_, crate::disk::Disk>]) -> Option<String> {
+        for collection in self.setting.collections() {
+            for component in self.setting.components(&collection) {
+                let first = component[0];
+                for node in &component[1..] {
+                    let (ours, theirs) = (&disks[first].log, &disks[*node].log);
+                    let mut logs = ours.keys().chain(theirs.keys()).filter(|log| log.collection == collection);
+                    let differs = logs.find(|log| disks[first].head(log) != disks[*node].head(log));
+                    if let Some(log) = differs {
+                        let (ours, theirs) = (disks[first].head(log).0, disks[*node].head(log).0);
+                        return Some(format!("{log}: node {first} has {ours:?}, node {node} has {theirs:?}"));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn describe_difference(&self) -> String {
+        let disks: Vec<_> = self.nodes.iter().map(|node| node.store.disk()).collect();
+        let waiting: Vec<usize> = disks.iter().map(|disk| disk.outbox.len()).collect();
+        let difference = self.difference(&disks).unwrap_or_else(|| "nothing differs".to_owned());
+        let up: Vec<bool> = self.nodes.iter().map(|node| node.replica.is_some()).collect();
+        let bound = self.bound_ms();
+        format!("not equal {bound} ms after healing: {difference}; outboxes {waiting:?}, running {up:?}")
+    }
+
+    /// The checks of the end.
+    fn finish(&mut self) -> Result<(), Stop> {
+        let links = self.network.links(self.nodes.len());
+        let disks = self.nodes.iter().map(|node| node.store.disk()).collect();
+        let frames = std::mem::take(&mut self.rest.frames);
+        let quiet_dials = self.rest.dials;
+        let ending = Ending { disks, quiet_frames: &frames, quiet_ms: QUIET_MS, links, quiet_dials };
+        let found = self.checks.ended(&self.setting, &ending);
+        drop(ending);
+        self.found(found)
+    }
+}

@@ -1,0 +1,360 @@
+//! What a run is made of, all of it drawn from its seed.
+//!
+//! Swarm testing (Groce et al., 2012): each run has some kinds of fault at some rates and not the others. A run with all
+//! of them at once never gets deep into anything.
+
+use std::collections::BTreeMap;
+
+use entgldb_replica::limits::{FRAME_BYTES_DEFAULT, FRAME_BYTES_HARD, PAYLOAD_BYTES_DEFAULT};
+
+use crate::rng::{PerMillion, Rng};
+
+/// A kind of fault. The name is what coverage and stories print.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A process ends between two steps.
+    Crash,
+    /// A process ends after a step, with only a part of its outputs carried out.
+    CrashAfterStep,
+    /// A process ends and takes with it what it had not synced (durability `normal`).
+    PowerCut,
+    /// A node comes back with its key and an empty store.
+    Wipe,
+    /// A commit fails and changed nothing.
+    CommitFails,
+    /// A commit fails and changed everything.
+    OutcomeUnknown,
+    /// A read fails.
+    ReadFails,
+    /// The application writes between the engine's look and its commit.
+    Ambush,
+    /// The application's store reports an applied document as if the application had written it.
+    Echo,
+    /// The application's schema refuses documents.
+    Poison,
+    /// A burst of transactions at once.
+    Burst,
+    /// The engine is not told of a write.
+    NoticeLost,
+    /// A link breaks, with a part of what is on its way.
+    Cut,
+    /// A link stands still in one direction.
+    Stall,
+    /// Nothing gets from some nodes to the others.
+    PartitionOneWay,
+    /// Two groups of nodes are parted.
+    PartitionTwoWay,
+    /// One node is parted from all others.
+    Isolation,
+    /// A second link between two nodes that have one.
+    DuplicateLink,
+    /// A wall clock steps by up to an hour.
+    ClockStep,
+    /// A wall clock runs fast or slow.
+    ClockDrift,
+    /// A wall clock is a month ahead for a while.
+    ClockMonth,
+    /// Everybody is asked to sync at once.
+    SyncNow,
+    /// A member alters, forges, invents or garbles what it sends.
+    Tamper,
+}
+
+/// All kinds.
+pub const FAULTS: [Fault; 23] = [
+    Fault::Crash,
+    Fault::CrashAfterStep,
+    Fault::PowerCut,
+    Fault::Wipe,
+    Fault::CommitFails,
+    Fault::OutcomeUnknown,
+    Fault::ReadFails,
+    Fault::Ambush,
+    Fault::Echo,
+    Fault::Poison,
+    Fault::Burst,
+    Fault::NoticeLost,
+    Fault::Cut,
+    Fault::Stall,
+    Fault::PartitionOneWay,
+    Fault::PartitionTwoWay,
+    Fault::Isolation,
+    Fault::DuplicateLink,
+    Fault::ClockStep,
+    Fault::ClockDrift,
+    Fault::ClockMonth,
+    Fault::SyncNow,
+    Fault::Tamper,
+];
+
+/// How often a fault happens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rate {
+    /// Scheduled, with this mean time between two, in milliseconds.
+    EveryMs(u64),
+    /// Drawn at each occasion.
+    Chance(PerMillion),
+}
+
+impl Fault {
+    /// A rate at which it does harm and leaves time to do something else.
+    fn draw(self, rng: &mut Rng) -> Rate {
+        let every = |rng: &mut Rng, low, high| Rate::EveryMs(rng.between(low, high));
+        let chance = |rng: &mut Rng, high: u64| {
+            // Small chances are as interesting as large ones: draw the magnitude first.
+            let high = high >> rng.below(6);
+            Rate::Chance(PerMillion(u32::try_from(rng.between(high / 2 + 1, high + 1)).unwrap_or(u32::MAX)))
+        };
+        match self {
+            Self::Crash | Self::Cut | Self::Stall | Self::DuplicateLink => every(rng, 1_000, 40_000),
+            Self::PartitionOneWay | Self::PartitionTwoWay | Self::Isolation => every(rng, 5_000, 60_000),
+            Self::Wipe | Self::PowerCut => every(rng, 20_000, 120_000),
+            Self::ClockStep | Self::ClockDrift | Self::Burst | Self::SyncNow => every(rng, 3_000, 60_000),
+            Self::ClockMonth => every(rng, 30_000, 120_000),
+            Self::CrashAfterStep | Self::ReadFails => chance(rng, 8_000),
+            Self::CommitFails | Self::OutcomeUnknown => chance(rng, 60_000),
+            Self::Ambush | Self::Echo => chance(rng, 400_000),
+            Self::Poison | Self::NoticeLost => chance(rng, 500_000),
+            Self::Tamper => chance(rng, 300_000),
+        }
+    }
+}
+
+/// Who may dial whom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Topology {
+    /// Everybody with everybody.
+    Mesh,
+    /// Each with the next, and the last with the first.
+    Ring,
+    /// Each with the next.
+    Line,
+    /// All with the first.
+    Star,
+}
+
+/// Who of two neighbours has the other as a target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dialling {
+    /// The one with the smaller number.
+    OneSide,
+    /// Both.
+    BothSides,
+    /// The one with the smaller number, under two names for the same node.
+    TwoNames,
+}
+
+/// What the applications do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Load {
+    /// Mean time between two transactions on one node, in milliseconds.
+    pub write_every_ms: u64,
+    /// Most documents in a transaction.
+    pub transaction_documents: u64,
+    /// Keys in each collection: few make conflicts.
+    pub keys: u64,
+    /// Largest document, in bytes.
+    pub document_bytes: u64,
+    /// Chance that a change is a delete.
+    pub delete: PerMillion,
+    /// Chance that a write has the same content as others everywhere.
+    pub same: PerMillion,
+    /// Longest time until the engine learns of a write, in milliseconds.
+    pub notice_ms: u64,
+    /// Most changes that the store puts into one unit.
+    pub unit_changes: usize,
+    /// Whether applications write while their engine is off.
+    pub offline: bool,
+    /// Stop after so many transactions on each node.
+    pub transactions_max: u64,
+}
+
+/// A way to break the world on purpose, to see that a checker sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Mutation {
+    /// Nothing is broken.
+    #[default]
+    None,
+    /// One store keeps another content hash in a row than the one it was given.
+    RowAltered,
+    /// The store drops a captured change without an entry.
+    OutboxDropped,
+    /// The store forgets the clock when it is opened.
+    ClockForgotten,
+    /// The store forgets the last entry of the node's own logs when it is opened.
+    HeadForgotten,
+    /// The store says that a commit is done and has changed nothing.
+    CommitLost,
+    /// What is delivered again at the end has one entry that is new.
+    RedeliveryIsNew,
+    /// The store alters what it applied and captures that.
+    EchoAltered,
+    /// The store does not look at the guard.
+    GuardIgnored,
+    /// The store says that it knows no row.
+    RowsForgotten,
+    /// The store says that it knows no tombstone.
+    TombstonesForgotten,
+    /// A node takes whatever time comes.
+    SkewAccepted,
+    /// One clock stays a month ahead after healing.
+    ClockNotHealed,
+    /// A node asks for a collection that it was not meant to have.
+    InterestWidened,
+    /// A node believes that its peers take larger frames than they do.
+    FrameLimitIgnored,
+    /// The applications go on writing when all should be quiet.
+    NeverQuiet,
+    /// Something is not drawn from the seed.
+    NotFromSeed,
+}
+
+/// Everything that a run is made of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// The seed of all streams.
+    pub seed: u64,
+    /// Nodes.
+    pub nodes: usize,
+    /// Collections.
+    pub collections: usize,
+    /// Whether all nodes are interested in all collections.
+    pub uniform: bool,
+    /// Who may dial whom.
+    pub topology: Topology,
+    /// Who has whom as a target.
+    pub dialling: Dialling,
+    /// Time with faults, in milliseconds.
+    pub safety_ms: u64,
+    /// What the applications do.
+    pub load: Load,
+    /// See [`entgldb_replica::Config::max_skew_ms`].
+    pub max_skew_ms: u64,
+    /// See [`entgldb_replica::Config::sync_interval_ms`].
+    pub sync_interval_ms: u64,
+    /// See [`entgldb_replica::Config::payload_bytes_max`].
+    pub payload_bytes_max: usize,
+    /// See [`entgldb_replica::Config::frame_bytes_max`].
+    pub frame_bytes_max: usize,
+    /// Longest latency of a link, in milliseconds.
+    pub latency_ms: u64,
+    /// Longest time that a step takes, in milliseconds.
+    pub step_ms: u64,
+    /// Longest time until a process that ended is started again, in milliseconds.
+    pub restart_ms: u64,
+    /// Longest silence until a broken link is noticed, in milliseconds.
+    pub silence_ms: u64,
+    /// Resolution of the wall clocks, in milliseconds.
+    pub clock_grain_ms: u64,
+    /// Which faults happen and how often.
+    pub faults: BTreeMap<Fault, Rate>,
+    /// What is broken on purpose.
+    pub mutation: Mutation,
+}
+
+impl Options {
+    /// Draws a run from its seed.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Self {
+        let rng = &mut Rng::of(seed, "options", 0);
+        let nodes = rng.between(2, 7);
+        let load = Load {
+            write_every_ms: *rng.pick(&[300, 1_000, 2_000, 4_000, 8_000, 20_000]),
+            transaction_documents: *rng.pick(&[1, 2, 4, 20]),
+            keys: *rng.pick(&[1, 3, 12, 100, 1_000]),
+            document_bytes: *rng.pick(&[16, 200, 200, 4_000, 60_000]),
+            delete: PerMillion(*rng.pick(&[0, 100_000, 500_000])),
+            same: PerMillion(*rng.pick(&[0, 50_000, 600_000])),
+            notice_ms: *rng.pick(&[0, 5, 250, 3_000]),
+            unit_changes: *rng.pick(&[1, 5, 100, 4_096]),
+            offline: rng.coin(),
+            transactions_max: u64::MAX,
+        };
+        Self {
+            seed,
+            nodes: usize::try_from(nodes).expect("a few"),
+            collections: rng.index(4) + 1,
+            uniform: rng.below(3) > 0,
+            topology: *rng.pick(&[Topology::Mesh, Topology::Ring, Topology::Line, Topology::Star]),
+            dialling: *rng.pick(&[Dialling::OneSide, Dialling::BothSides, Dialling::BothSides]),
+            safety_ms: rng.between(20_000, 150_000),
+            load,
+            max_skew_ms: *rng.pick(&[0, 500, 20_000, 300_000, 300_000]),
+            sync_interval_ms: *rng.pick(&[100, 500, 2_000, 2_000, 10_000]),
+            payload_bytes_max: *rng.pick(&[PAYLOAD_BYTES_DEFAULT, 64 << 10]),
+            frame_bytes_max: *rng.pick(&[FRAME_BYTES_DEFAULT, FRAME_BYTES_HARD]),
+            latency_ms: *rng.pick(&[0, 2, 50, 400, 3_000]),
+            step_ms: *rng.pick(&[0, 0, 1, 20]),
+            restart_ms: *rng.pick(&[0, 500, 5_000, 30_000]),
+            silence_ms: *rng.pick(&[1_000, 10_000, 90_000]),
+            clock_grain_ms: *rng.pick(&[1, 1, 16, 1_000]),
+            faults: draw_faults(rng, seed),
+            mutation: Mutation::None,
+        }
+    }
+
+    /// A run of this seed in which nothing goes wrong by itself.
+    #[must_use]
+    pub fn calm(seed: u64) -> Self {
+        Self { faults: BTreeMap::new(), ..Self::from_seed(seed) }
+    }
+
+    /// The same with one more fault.
+    #[must_use]
+    pub fn with(mut self, fault: Fault, rate: Rate) -> Self {
+        self.faults.insert(fault, rate);
+        self
+    }
+
+    /// The same with something broken on purpose.
+    #[must_use]
+    pub fn broken(mut self, mutation: Mutation) -> Self {
+        self.mutation = mutation;
+        self
+    }
+
+    /// The chance of a fault at one occasion.
+    pub(crate) fn chance(&self, fault: Fault) -> PerMillion {
+        match self.faults.get(&fault) {
+            Some(Rate::Chance(chance)) => *chance,
+            _ => PerMillion(0),
+        }
+    }
+}
+
+fn draw_faults(rng: &mut Rng, seed: u64) -> BTreeMap<Fault, Rate> {
+    // One run in sixteen has no fault at all: what fails there is easy to understand.
+    let none = rng.below(16) == 0;
+    let mut faults = BTreeMap::new();
+    for fault in FAULTS {
+        // A stream of its own for each, so that a new kind of fault leaves the old seeds as they were.
+        let own = &mut Rng::of(seed, "fault", fault as u64);
+        if own.below(3) == 0 && !none {
+            faults.insert(fault, fault.draw(own));
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_drawn_by_some_seed_and_none_by_all() {
+        let runs: Vec<Options> = (0..200).map(Options::from_seed).collect();
+        for fault in FAULTS {
+            let with = runs.iter().filter(|run| run.faults.contains_key(&fault)).count();
+            assert!((20..150).contains(&with), "{fault:?} in {with} of 200");
+        }
+        assert!(runs.iter().any(|run| run.faults.is_empty()));
+    }
+
+    #[test]
+    fn the_same_seed_draws_the_same_run() {
+        assert_eq!(Options::from_seed(7), Options::from_seed(7));
+        assert_ne!(Options::from_seed(7), Options::from_seed(8));
+    }
+}

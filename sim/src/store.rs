@@ -1,0 +1,409 @@
+//! A simulated store: a durable disk, and every way in which a store can fail while it keeps its contract.
+//!
+//! One transaction holds oplog, rows, documents and outbox, as the built-in SQLite store does. A store in two parts, with
+//! redo from a mark, becomes a second implementation of the trait beside this one; disk, faults and checkers are shared.
+
+use std::cell::{RefCell, Ref, RefMut};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
+use entgldb_replica::entry::SignedHead;
+use entgldb_replica::id::{DocId, LogId};
+use entgldb_replica::resolve::{Row, Version};
+use entgldb_replica::store::{
+    Change, Commit, Committed, Drain, Durable, Guard, OutboxMark, Problem, ReadLimits, Store, Stored,
+    UnitLimits,
+};
+use entgldb_replica::version::{Hash, Head, Seq};
+
+use crate::application::Application;
+use crate::disk::Disk;
+use crate::options::{Fault, Mutation, Options};
+use crate::rng::Rng;
+use crate::seen::{self, Seen};
+
+/// The simulated machine's disk did not do what it was asked for, or did not say that it did.
+#[derive(Debug, thiserror::Error)]
+#[error("the simulated disk failed: {0}")]
+pub(crate) struct DiskFailed(&'static str);
+
+/// What a store is made of. It outlives the processes that use it.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) disk: Disk,
+    /// What a power cut would leave, if that is less.
+    pub(crate) synced: Option<Box<Disk>>,
+    pub(crate) application: Application,
+    /// Whether the application's schema refuses poison.
+    pub(crate) strict: bool,
+    /// Whether faults happen.
+    pub(crate) armed: bool,
+    /// Whether the application holds still.
+    pub(crate) paused: bool,
+    /// What the node's wall clock shows.
+    pub(crate) wall: WallMillis,
+    /// What happened since the world last asked.
+    pub(crate) seen: Vec<Seen>,
+    /// How often each fault happened since the world last asked.
+    pub(crate) happened: BTreeMap<Fault, u64>,
+    options: Rc<Options>,
+    rng: Rng,
+    looked: Option<Drain>,
+    /// Whether the engine is about to commit what it saw in the outbox.
+    capturing: bool,
+    commits_until_sync: u64,
+}
+
+/// A handle on a store; the world keeps one and gives one to the replica.
+#[derive(Clone, Debug)]
+pub(crate) struct SimStore(Rc<RefCell<Inner>>);
+
+impl SimStore {
+    pub(crate) fn new(options: Rc<Options>, application: Application, node: usize) -> Self {
+        let rng = Rng::of(options.seed, "store", node as u64);
+        Self(Rc::new(RefCell::new(Inner {
+            disk: Disk::default(),
+            synced: None,
+            application,
+            strict: false,
+            armed: true,
+            paused: false,
+            wall: WallMillis(0),
+            seen: Vec::new(),
+            happened: BTreeMap::new(),
+            options,
+            rng,
+            looked: None,
+            capturing: false,
+            commits_until_sync: 0,
+        })))
+    }
+
+    pub(crate) fn disk(&self) -> Ref<'_, Disk> {
+        Ref::map(self.0.borrow(), |inner| &inner.disk)
+    }
+
+    pub(crate) fn inner(&self) -> RefMut<'_, Inner> {
+        self.0.borrow_mut()
+    }
+}
+
+impl Inner {
+    fn strikes(&mut self, fault: Fault) -> bool {
+        let strikes = self.armed && self.rng.chance(self.options.chance(fault));
+        if strikes {
+            *self.happened.entry(fault).or_default() += 1;
+        }
+        strikes
+    }
+
+    fn read(&mut self) -> Result<(), DiskFailed> {
+        if self.strikes(Fault::ReadFails) { Err(DiskFailed("a read failed")) } else { Ok(()) }
+    }
+
+    fn is_mutated(&self, mutation: Mutation) -> bool {
+        self.options.mutation == mutation && self.armed
+    }
+
+    /// One transaction of the application.
+    pub(crate) fn transact(&mut self) {
+        if self.paused {
+            return;
+        }
+        let transaction = self.application.transaction(&self.disk);
+        if transaction.is_empty() {
+            return;
+        }
+        let number = self.application.transactions();
+        let docs = transaction.iter().map(|(doc, _)| doc.clone()).collect();
+        for (doc, content) in transaction {
+            self.disk.write(number, doc, content, self.wall);
+        }
+        self.seen.push(Seen::Written(docs));
+    }
+
+    /// A power cut: what was not synced is gone. `false` if nothing was lost, or if the loss can't be told from another
+    /// node's fork and so is not one that recovery is promised for.
+    pub(crate) fn lose_unsynced(&mut self) -> bool {
+        let Some(synced) = self.synced.take() else { return false };
+        let lost = synced.entries() < self.disk.entries() && synced.outbox.is_empty();
+        if lost {
+            self.disk = *synced;
+            self.commits_until_sync = 0;
+        }
+        lost
+    }
+
+    /// Keeps aside what a power cut would leave behind.
+    fn before_change(&mut self) {
+        if !self.options.faults.contains_key(&Fault::PowerCut) {
+            return;
+        }
+        if self.commits_until_sync == 0 || self.synced.is_none() {
+            self.synced = Some(Box::new(self.disk.clone()));
+            self.commits_until_sync = self.rng.between(1, 12);
+        }
+        self.commits_until_sync -= 1;
+    }
+
+    fn observe(&mut self, commit: &Commit) -> seen::Committed {
+        let disk = &self.disk;
+        let drained = commit.drained.map_or(0, |mark| mark.0);
+        let is_uncaptured = |doc: &DocId| {
+            disk.outbox.iter().any(|item| item.doc == *doc && !item.echo && item.id > drained)
+        };
+        let applied = commit.rows.iter().filter(|write| write.apply.is_some());
+        let again = disk.outbox.iter().filter(|item| commit.drained.is_some() && item.id > drained);
+        seen::Committed {
+            commit: commit.clone(),
+            drain: commit.drained.and_then(|_| self.looked.clone()),
+            drain_rows: self.drain_rows(),
+            noted_again: again.map(|item| item.doc.clone()).collect(),
+            drained: disk.outbox.iter().filter(|item| item.id <= drained).cloned().collect(),
+            uncaptured: applied.map(|write| write.doc.clone()).filter(|doc| is_uncaptured(doc)).collect(),
+            rows_before: commit.rows.iter().map(|write| disk.rows.get(&write.doc).copied()).collect(),
+            heads_before: commit.appended.iter().map(|run| disk.head(&run.log)).collect(),
+            clock_before: disk.clock,
+            latest_before: disk.latest,
+            vector_sum: 0,
+            rows_sum: 0,
+            wall: self.wall,
+        }
+    }
+
+    fn drain_rows(&self) -> Vec<Option<Row>> {
+        let changes = self.looked.iter().flat_map(|drain| &drain.changes);
+        changes.map(|change| self.disk.rows.get(&change.doc).copied()).collect()
+    }
+
+    fn guard_holds(&self, commit: &Commit) -> bool {
+        let outbox = &self.disk.outbox;
+        match commit.guard {
+            Guard::None => true,
+            _ if self.is_mutated(Mutation::GuardIgnored) => true,
+            Guard::OutboxEmpty => outbox.is_empty(),
+            Guard::OutboxDisjoint => {
+                commit.rows.iter().all(|write| outbox.iter().all(|item| item.doc != write.doc))
+            }
+        }
+    }
+
+    fn commit(&mut self, commit: &Commit) -> Result<Committed, DiskFailed> {
+        self.capturing = false;
+        if self.strikes(Fault::Ambush) {
+            self.transact();
+        }
+        if self.strikes(Fault::CommitFails) {
+            return Err(DiskFailed("a commit failed"));
+        }
+        if !self.guard_holds(commit) {
+            return Ok(Committed::OutboxMoved);
+        }
+        if self.is_mutated(Mutation::CommitLost) && !commit.appended.is_empty() {
+            return Ok(Committed::Done(Vec::new()));
+        }
+        self.before_change();
+        let mut seen = self.observe(commit);
+        let strict = self.strict && self.armed;
+        let problems = self.disk.commit(commit, strict);
+        if !problems.is_empty() {
+            *self.happened.entry(Fault::Poison).or_default() += problems.len() as u64;
+        }
+        self.spoil(commit);
+        self.echo(commit);
+        (seen.vector_sum, seen.rows_sum) = (self.disk.vector_sum, self.disk.rows_sum);
+        self.seen.push(Seen::Committed(Box::new(seen)));
+        if self.strikes(Fault::OutcomeUnknown) {
+            return Err(DiskFailed("the outcome of a commit is not known"));
+        }
+        Ok(Committed::Done(problems))
+    }
+
+    /// Reports applied documents back, as a store with simple-minded triggers would.
+    fn echo(&mut self, commit: &Commit) {
+        let altered = self.is_mutated(Mutation::EchoAltered);
+        for write in &commit.rows {
+            if write.apply.is_none() || !(altered || self.strikes(Fault::Echo)) {
+                continue;
+            }
+            if altered && let Some(content) = self.disk.docs.get_mut(&write.doc) {
+                *content = [content.as_ref(), b" "].concat().into();
+            }
+            let transaction = self.application.next_transaction();
+            self.disk.note(transaction, write.doc.clone(), self.wall, true);
+        }
+    }
+
+    /// Breaks what a mutation says must be broken.
+    fn spoil(&mut self, commit: &Commit) {
+        if self.is_mutated(Mutation::RowAltered)
+            && let Some(write) = commit.rows.iter().find(|write| write.apply.is_some())
+        {
+            let row = Row { content: Some(Hash([7; 32])), ..write.row };
+            self.disk.corrupt_row(&write.doc, row);
+        }
+    }
+
+    fn load(&mut self) -> Result<Durable, DiskFailed> {
+        self.read()?;
+        self.looked = None;
+        let disk = &self.disk;
+        let mut heads: Vec<(LogId, Head, Hlc)> = Vec::new();
+        for log in disk.log.keys() {
+            let (head, hlc) = disk.head(log);
+            heads.push((log.clone(), head, hlc));
+        }
+        if self.is_mutated(Mutation::HeadForgotten)
+            && let Some((owner, _)) = disk.owner
+        {
+            heads.retain(|(log, ..)| log.author != owner);
+        }
+        let forgotten = self.is_mutated(Mutation::ClockForgotten);
+        Ok(Durable {
+            owner: disk.owner,
+            clock: if forgotten { Hlc::default() } else { disk.clock },
+            heads,
+            authors: disk.authors.clone(),
+            fingerprints: disk.fingerprints.clone().into_iter().collect(),
+            open_conflicts: disk.conflicts.values().filter(|c| c.missing.is_some()).cloned().collect(),
+        })
+    }
+
+    fn captured(&mut self, limits: &UnitLimits) -> Result<Drain, DiskFailed> {
+        self.read()?;
+        let most = limits.changes.min(self.options.load.unit_changes);
+        let mut drain = Drain::default();
+        let mut bytes = 0;
+        let mut last = None;
+        for item in &self.disk.outbox {
+            let content = self.disk.docs.get(&item.doc).cloned();
+            let size = content.as_ref().map_or(0, Bytes::len);
+            let full = drain.changes.len() >= most || bytes + size > limits.bytes;
+            let apart = |at: WallMillis| at.0.abs_diff(item.written.0) > limits.gap_ms;
+            // What was written at once is not taken apart.
+            if let Some((transaction, at)) = last
+                && transaction != item.transaction
+                && (full || apart(at))
+            {
+                drain.more = true;
+                break;
+            }
+            last = Some((item.transaction, item.written));
+            bytes += size;
+            drain.changes.retain(|change: &Change| change.doc != item.doc);
+            drain.changes.push(Change { doc: item.doc.clone(), content, written: item.written });
+            drain.mark = Some(OutboxMark(item.id));
+        }
+        // What was changed again later belongs to that later unit, with its younger stamp and its company.
+        let read_to = drain.mark.map_or(0, |mark| mark.0);
+        let outbox = &self.disk.outbox;
+        drain.changes.retain(|change| !outbox.iter().any(|item| item.id > read_to && item.doc == change.doc));
+        if self.is_mutated(Mutation::OutboxDropped) && drain.changes.len() > 1 {
+            drain.changes.pop();
+        }
+        self.capturing = drain.mark.is_some();
+        self.looked = Some(drain.clone());
+        Ok(drain)
+    }
+
+    fn rows(&mut self, docs: &[DocId]) -> Result<Vec<Option<Row>>, DiskFailed> {
+        self.read()?;
+        let all = self.is_mutated(Mutation::RowsForgotten) && !self.capturing;
+        let tombstones = self.is_mutated(Mutation::TombstonesForgotten) && !self.capturing;
+        let known = |row: &Row| !all && !(tombstones && row.content.is_none());
+        Ok(docs.iter().map(|doc| self.disk.rows.get(doc).copied().filter(known)).collect())
+    }
+
+    fn version(&mut self, doc: &DocId, stamp: &Stamp) -> Result<Option<Version>, DiskFailed> {
+        self.read()?;
+        let Some((log, seq)) = self.disk.versions.get(&(doc.clone(), *stamp)) else { return Ok(None) };
+        let stored = position(*seq).and_then(|index| self.disk.log.get(log)?.get(index));
+        Ok(stored.map(|s| Version { replaces: s.entry.replaces, content: s.entry.content().cloned() }))
+    }
+
+    fn read_log(&mut self, log: &LogId, after: Seq, limits: &ReadLimits) -> Result<Vec<Stored>, DiskFailed> {
+        self.read()?;
+        let mut bytes = 0;
+        let mut read = Vec::new();
+        let from = usize::try_from(after.0).unwrap_or(usize::MAX);
+        for stored in self.disk.log.get(log).into_iter().flatten().skip(from) {
+            if stored.entry.hlc > limits.until || read.len() >= limits.entries || bytes >= limits.bytes {
+                break;
+            }
+            bytes += stored.entry.payload.len();
+            read.push(stored.clone());
+        }
+        Ok(read)
+    }
+}
+
+/// The place of an entry in its log's list.
+fn position(seq: Seq) -> Option<usize> {
+    usize::try_from(seq.0).ok()?.checked_sub(1)
+}
+
+impl Store for SimStore {
+    type Error = DiskFailed;
+
+    fn load(&mut self) -> Result<Durable, DiskFailed> {
+        self.inner().load()
+    }
+
+    fn captured(&mut self, limits: &UnitLimits) -> Result<Drain, DiskFailed> {
+        self.inner().captured(limits)
+    }
+
+    fn rows(&mut self, docs: &[DocId]) -> Result<Vec<Option<Row>>, DiskFailed> {
+        self.inner().rows(docs)
+    }
+
+    fn version(&mut self, doc: &DocId, stamp: &Stamp) -> Result<Option<Version>, DiskFailed> {
+        self.inner().version(doc, stamp)
+    }
+
+    fn read_log(&mut self, log: &LogId, after: Seq, limits: &ReadLimits) -> Result<Vec<Stored>, DiskFailed> {
+        self.inner().read_log(log, after, limits)
+    }
+
+    fn last_at(&mut self, log: &LogId, hlc: Hlc) -> Result<Seq, DiskFailed> {
+        let mut inner = self.inner();
+        inner.read()?;
+        let entries = inner.disk.log.get(log).map_or(&[][..], Vec::as_slice);
+        Ok(Seq(entries.partition_point(|stored| stored.entry.hlc <= hlc) as u64))
+    }
+
+    fn hash_at(&mut self, log: &LogId, seq: Seq) -> Result<Option<Hash>, DiskFailed> {
+        let mut inner = self.inner();
+        inner.read()?;
+        let stored = position(seq).and_then(|index| inner.disk.log.get(log)?.get(index));
+        Ok(stored.map(|stored| stored.hash))
+    }
+
+    fn signed_until(&mut self, log: &LogId, seq: Seq) -> Result<Option<SignedHead>, DiskFailed> {
+        let mut inner = self.inner();
+        inner.read()?;
+        let signed = inner.disk.signed.get(log).and_then(|signed| signed.range(..=seq).next_back());
+        Ok(signed.map(|(_, head)| head.clone()))
+    }
+
+    fn signed_from(&mut self, log: &LogId, seq: Seq) -> Result<Option<SignedHead>, DiskFailed> {
+        let mut inner = self.inner();
+        inner.read()?;
+        let signed = inner.disk.signed.get(log).and_then(|signed| signed.range(seq..).next());
+        Ok(signed.map(|(_, head)| head.clone()))
+    }
+
+    fn commit(&mut self, commit: &Commit) -> Result<Committed, DiskFailed> {
+        self.inner().commit(commit)
+    }
+
+    fn tend(&mut self, conflicts_before: WallMillis) -> Result<Vec<Problem>, DiskFailed> {
+        let mut inner = self.inner();
+        inner.read()?;
+        inner.disk.conflicts.retain(|_, conflict| conflict.winner.stamp.hlc.wall() >= conflicts_before);
+        let strict = inner.strict && inner.armed;
+        Ok(if strict { Vec::new() } else { inner.disk.retry_aside() })
+    }
+}

@@ -1,0 +1,179 @@
+//! A member that lies: what it does to the messages that it sends.
+
+use bytes::Bytes;
+use entgldb_replica::clock::Hlc;
+use entgldb_replica::entry::{AuthorKey, Chain, Entry, Op, SignedHead};
+use entgldb_replica::id::{Incarnation, Key, LogId, NodeId};
+use entgldb_replica::version::{Hash, Head, Seq};
+use entgldb_replica::wire::{Code, Message, Page, Run, check_of};
+
+use crate::rng::Rng;
+
+/// The lies of one member.
+pub(crate) struct Liar {
+    pub(crate) rng: Rng,
+    pub(crate) key: AuthorKey,
+    /// Others, in whose name it lies.
+    pub(crate) others: Vec<NodeId>,
+}
+
+impl Liar {
+    /// A name for the lie, and what is sent in the message's place.
+    pub(crate) fn lie(&mut self, kind: u64, body: &Bytes) -> (&'static str, Vec<(u64, Bytes)>) {
+        match self.rng.below(8) {
+            0 => return ("garbage", vec![(kind, self.garbage(body))]),
+            1 => return ("truncated", vec![(kind, body.slice(..self.rng.index(body.len() + 1)))]),
+            2 => return ("twice", vec![(kind, body.clone()), (kind, body.clone())]),
+            3 => return ("left out", Vec::new()),
+            _ => {}
+        }
+        let Ok(Some(message)) = Message::decode(kind, body.clone()) else {
+            return ("unknown kind", vec![(99, body.clone())]);
+        };
+        match message {
+            Message::Page(page) => self.page(page),
+            Message::Vector(mut part) => {
+                for (log, head) in &mut part.heads {
+                    if self.rng.coin() {
+                        head.seq = Seq(head.seq.0.saturating_add(self.rng.below(3)).saturating_sub(self.rng.below(3)));
+                    }
+                    if self.rng.below(4) == 0 {
+                        head.hash = Hash([9; 32]);
+                    }
+                    if self.rng.below(8) == 0 {
+                        log.author = *self.rng.pick(&self.others);
+                    }
+                }
+                ("a vector that lies", vec![Message::Vector(part).encode()])
+            }
+            Message::Ack(mut ack) => {
+                match self.rng.below(3) {
+                    0 => ack.page += 1,
+                    1 => drop(ack.results.pop()),
+                    _ => ack.results.iter_mut().for_each(|result| {
+                        result.seq = Seq(result.seq.0 / 2);
+                        result.code = Code::Gap;
+                    }),
+                }
+                ("an ack that lies", vec![Message::Ack(ack).encode()])
+            }
+            Message::Digest(mut digest) => {
+                std::mem::swap(&mut digest.vector, &mut digest.rows);
+                digest.wall.0 = self.rng.u64();
+                ("a digest that lies", vec![Message::Digest(digest).encode()])
+            }
+            Message::Flow { open } => ("a flow that lies", vec![Message::Flow { open: !open }.encode()]),
+            Message::Hello(mut hello) => {
+                hello.wall.0 = self.rng.u64();
+                hello.interests.pop();
+                ("a hello that lies", vec![Message::Hello(hello).encode()])
+            }
+        }
+    }
+
+    fn garbage(&mut self, body: &Bytes) -> Bytes {
+        let mut bytes = body.to_vec();
+        for _ in 0..=self.rng.below(4) {
+            if !bytes.is_empty() {
+                let at = self.rng.index(bytes.len());
+                bytes[at] = bytes[at].wrapping_add(1 + self.rng.index(255) as u8);
+            }
+        }
+        bytes.into()
+    }
+
+    fn page(&mut self, mut page: Page) -> (&'static str, Vec<(u64, Bytes)>) {
+        let name = match self.rng.below(9) {
+            0 => {
+                page.runs = vec![self.invented()];
+                "an invented run in another's name"
+            }
+            1 => {
+                page.id += 1;
+                "a page out of order"
+            }
+            2 => {
+                page.runs.reverse();
+                "runs in another order"
+            }
+            3 => {
+                let again = page.runs.clone();
+                page.runs.extend(again);
+                "a log twice in a page"
+            }
+            choice => {
+                let at = self.rng.index(page.runs.len());
+                self.run(choice, &mut page.runs[at])
+            }
+        };
+        (name, vec![Message::Page(page).encode()])
+    }
+
+    fn run(&mut self, choice: u64, run: &mut Run) -> &'static str {
+        let at = self.rng.index(run.entries.len());
+        match choice {
+            4 => {
+                let (entry, check) = &mut run.entries[at];
+                entry.payload = "altered".into();
+                if self.rng.coin() {
+                    *check = 0;
+                }
+                "an altered payload"
+            }
+            5 => {
+                self.sign_again(run, at);
+                "an entry altered and signed by the liar"
+            }
+            6 => {
+                run.public_key = self.key.public_key();
+                "another author's run under the liar's key"
+            }
+            7 => {
+                run.entries.truncate(at.max(1));
+                "a run cut short"
+            }
+            _ => {
+                let (entry, _) = &mut run.entries[at];
+                entry.op = if entry.op == Op::Put { Op::Delete } else { Op::Put };
+                "another operation"
+            }
+        }
+    }
+
+    /// Alters an entry, computes all hashes again and signs with the liar's own key.
+    fn sign_again(&mut self, run: &mut Run, at: usize) {
+        run.entries[at].0.payload = "forged".into();
+        run.entries[at].0.op = Op::Put;
+        let before = Head { seq: Seq(run.first_seq().0 - 1), hash: run.previous };
+        let mut chain = Chain::resume(run.log.clone(), before, Hlc(0));
+        for (entry, check) in &mut run.entries {
+            if let Ok(linked) = chain.link(entry.clone()) {
+                *check = check_of(&linked.hash());
+            }
+        }
+        run.signed = SignedHead::sign(&self.key, &run.log, chain.head(), run.signed.hlc);
+        if self.rng.coin() {
+            run.public_key = self.key.public_key();
+        }
+    }
+
+    /// A log that nobody wrote, in another node's name, in a collection that is likely to be shared.
+    fn invented(&mut self) -> Run {
+        let author = *self.rng.pick(&self.others);
+        let collection = crate::setting::collection(0);
+        let log = LogId { author, incarnation: Incarnation(self.rng.below(3)), collection };
+        let entry = Entry {
+            seq: Seq(1),
+            hlc: Hlc(self.rng.u64() >> 1),
+            replaces: None,
+            op: Op::Put,
+            key: Key::new("k0").expect("a short key"),
+            payload: "invented".into(),
+        };
+        let mut chain = Chain::resume(log.clone(), Head::default(), Hlc(0));
+        let linked = chain.link(entry.clone()).expect("the first of its log");
+        let signed = SignedHead::sign(&self.key, &log, linked.head(), entry.hlc);
+        let check = check_of(&linked.hash());
+        Run { log, public_key: self.key.public_key(), previous: Hash::default(), entries: vec![(entry, check)], signed }
+    }
+}

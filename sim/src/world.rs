@@ -1,0 +1,580 @@
+//! The event loop: nodes, network and applications, moved by one queue of events in the order of (time, sequence).
+//!
+//! Nothing here decides what is right; that is the checkers' part. Faults are in `faults.rs`, the end in `ending.rs`.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use entgldb_replica::clock::{Mono, Now};
+use entgldb_replica::event::Event as Told;
+use entgldb_replica::id::LinkId;
+use entgldb_replica::wire::Message;
+use entgldb_replica::{Config, Input, Link, Output, Replica};
+
+use crate::application::Application;
+use crate::checkers::{Checks, Found, Violation};
+use crate::clock::{Time, WallClock};
+use crate::coverage::Coverage;
+use crate::network::{Arrival, Network};
+use crate::options::{Fault, Mutation, Options};
+use crate::rng::Rng;
+use crate::seen::{Seen, Sent, Setting};
+use crate::setting::{asked_for, key, setting, targets};
+use crate::store::SimStore;
+use crate::tamper::Liar;
+use crate::trace::Trace;
+
+/// Something that will happen.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A replica wants to work, unless it was told of something since.
+    Wake { node: usize, generation: u64 },
+    /// An end of a wire may take the next item.
+    Pump { wire: u64, side: usize },
+    /// A dial of a process has come to its end.
+    Dialled { node: usize, process: u64, target: String, to: usize },
+    /// An application writes, and will again.
+    Write { node: usize },
+    /// The engine is told that something was written.
+    Notice { node: usize },
+    /// A process is started.
+    Start { node: usize },
+    /// A scheduled fault strikes.
+    Strike(Fault),
+    /// A partition is over.
+    Unblock(Vec<(usize, usize)>),
+    /// A stall is over.
+    Kick,
+    /// An end that was blocked at that time may give up.
+    Patience { wire: u64, side: usize, since: Time },
+    /// A clock that was a month ahead is put back.
+    ClockBack { node: usize },
+}
+
+/// One node and its machine.
+pub(crate) struct Node {
+    pub(crate) store: SimStore,
+    pub(crate) replica: Option<Replica<SimStore>>,
+    pub(crate) clock: WallClock,
+    config: Config,
+    targets: Vec<(String, usize)>,
+    /// True time at which the process's monotonic clock showed zero.
+    mono_start: Time,
+    /// How often a process was started.
+    starts: u64,
+    generation: u64,
+    /// Whether it lies.
+    pub(crate) liar: Option<Liar>,
+    /// Whether a power cut took own entries that others may have: it writes nothing until it has them again.
+    pub(crate) bereft: bool,
+}
+
+/// What counts frames and dials while all should be quiet.
+#[derive(Default)]
+pub(crate) struct Rest {
+    pub(crate) counting: bool,
+    pub(crate) frames: Vec<u64>,
+    pub(crate) dials: u64,
+}
+
+/// Why a run goes no further.
+#[derive(Debug)]
+pub(crate) struct Stop;
+
+/// See the module's documentation.
+pub(crate) struct World {
+    pub(crate) setting: Setting,
+    pub(crate) options: Rc<Options>,
+    pub(crate) now: Time,
+    queue: BTreeMap<(Time, u64), Event>,
+    sequence: u64,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) network: Network,
+    pub(crate) checks: Checks,
+    pub(crate) trace: Trace,
+    pub(crate) coverage: Coverage,
+    /// Whether faults happen.
+    pub(crate) stormy: bool,
+    pub(crate) rest: Rest,
+    pub(crate) violation: Option<Violation>,
+    pub(crate) rngs: BTreeMap<Fault, Rng>,
+    steps: Rng,
+    seeds: Rng,
+}
+
+/// More events than this at one moment mean that something does not come to rest.
+const EVENTS_AT_ONCE_MAX: u64 = 200_000;
+
+impl World {
+    pub(crate) fn new(options: Options, story: bool) -> Self {
+        let options = Rc::new(options);
+        let setting = setting(&options);
+        let seed = options.seed;
+        let nodes: Vec<Node> = (0..options.nodes).map(|node| new_node(&setting, node)).collect();
+        let mut world = Self {
+            now: Time(0),
+            queue: BTreeMap::new(),
+            sequence: 0,
+            network: Network::new(Rng::of(seed, "network", 0), options.latency_ms),
+            checks: Checks::new(options.nodes),
+            trace: Trace::new(story),
+            coverage: Coverage::default(),
+            stormy: true,
+            rest: Rest { frames: vec![0; options.nodes], ..Rest::default() },
+            violation: None,
+            rngs: options.faults.keys().map(|f| (*f, Rng::of(seed, "strike", *f as u64))).collect(),
+            steps: Rng::of(seed, "steps", 0),
+            seeds: Rng::of(seed, "processes", 0),
+            setting,
+            options,
+            nodes,
+        };
+        for node in 0..world.nodes.len() {
+            let wait = world.steps.below(2_000);
+            world.schedule(wait, Event::Start { node });
+            let wait = world.steps.wait(world.options.load.write_every_ms);
+            world.schedule(wait, Event::Write { node });
+        }
+        world.schedule_faults();
+        world
+    }
+
+    pub(crate) fn schedule(&mut self, after_ms: u64, event: Event) {
+        self.schedule_at(self.now.plus(after_ms), event);
+    }
+
+    fn schedule_at(&mut self, at: Time, event: Event) {
+        self.sequence += 1;
+        self.queue.insert((at, self.sequence), event);
+    }
+
+    /// Lets simulated time pass.
+    pub(crate) fn run_until(&mut self, end: Time) -> Result<(), Stop> {
+        let mut at_once = 0;
+        while let Some((at, _)) = self.queue.keys().next().copied() {
+            if at > end {
+                break;
+            }
+            at_once = if at > self.now { 0 } else { at_once + 1 };
+            if at_once > EVENTS_AT_ONCE_MAX {
+                return self.found(Err(("comes to rest", format!("{EVENTS_AT_ONCE_MAX} events at one moment"))));
+            }
+            self.now = at;
+            let Some((_, event)) = self.queue.pop_first() else { break };
+            self.happen(event)?;
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Stop> {
+        match event {
+            Event::Wake { node, generation } => {
+                let due = self.nodes[node].generation == generation;
+                if due { self.input(node, Input::Tick) } else { Ok(()) }
+            }
+            Event::Pump { wire, side } => {
+                let arrived = self.network.take(self.now, wire, side);
+                self.schedule_pumps();
+                arrived.map_or(Ok(()), |(node, link, arrival)| self.arrive(node, link, arrival))
+            }
+            Event::Dialled { node, process, target, to } => self.dialled(node, process, target, to),
+            Event::Write { node } => {
+                self.write(node, 1);
+                let wait = self.steps.wait(self.options.load.write_every_ms);
+                self.schedule(wait, Event::Write { node });
+                Ok(())
+            }
+            Event::Notice { node } => self.input(node, Input::LocalChange),
+            Event::Start { node } => self.start(node),
+            Event::Strike(fault) => self.strike(fault),
+            Event::Unblock(directions) => {
+                if self.stormy {
+                    self.network.unblock(self.now, &directions);
+                    self.schedule_pumps();
+                }
+                Ok(())
+            }
+            Event::Kick => {
+                self.network.kick(self.now);
+                self.schedule_pumps();
+                Ok(())
+            }
+            Event::Patience { wire, side, since } => {
+                if self.network.give_up(self.now, wire, side, since) {
+                    self.coverage.add("link given up after silence", 1);
+                }
+                self.schedule_pumps();
+                Ok(())
+            }
+            Event::ClockBack { node } => {
+                if self.stormy {
+                    self.nodes[node].clock.step(-crate::clock::MONTH_MS);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn schedule_pumps(&mut self) {
+        for (at, wire, side) in std::mem::take(&mut self.network.pumps) {
+            self.schedule_at(at, Event::Pump { wire, side });
+        }
+    }
+
+    /// The two clocks of a node's process.
+    pub(crate) fn clocks(&self, node: usize) -> Now {
+        let own = &self.nodes[node];
+        Now { mono: Mono(self.now.0 - own.mono_start.0), wall: own.clock.read(self.now) }
+    }
+
+    /// A process begins.
+    fn start(&mut self, node: usize) -> Result<(), Stop> {
+        if self.nodes[node].replica.is_some() {
+            return Ok(());
+        }
+        self.trace.mix(self.now, "start", node, ());
+        let seed = self.seeds.u64();
+        let now = self.now;
+        let own = &mut self.nodes[node];
+        own.starts += 1;
+        own.mono_start = now;
+        let (config, store) = (own.config.clone(), own.store.clone());
+        let clocks = self.clocks(node);
+        match Replica::open(config, store, key(node), seed, clocks) {
+            Ok(mut replica) => {
+                for (target, _) in &self.nodes[node].targets {
+                    let added = replica.add_peer(target, clocks);
+                    added.expect("a run has few targets");
+                }
+                self.trace.tell(now, || format!("node {node} starts"));
+                self.nodes[node].replica = Some(replica);
+                self.input(node, Input::Tick)
+            }
+            Err(failed) => {
+                self.trace.tell(now, || format!("node {node} does not start: {failed}"));
+                self.collect_faults(node);
+                self.schedule(1_000, Event::Start { node });
+                Ok(())
+            }
+        }
+    }
+
+    /// A process ends. What it had not synced may go with it.
+    pub(crate) fn stop(&mut self, node: usize, nothing_left: bool) {
+        if self.nodes[node].replica.take().is_none() {
+            return;
+        }
+        self.nodes[node].generation += 1;
+        self.network.drop_node(self.now, node, nothing_left, self.options.silence_ms);
+        self.schedule_pumps();
+        let wait = self.steps.between(0, self.options.restart_ms);
+        self.schedule(wait, Event::Start { node });
+    }
+
+    /// The application writes.
+    pub(crate) fn write(&mut self, node: usize, transactions: u64) {
+        let load = &self.options.load;
+        let (notice_ms, offline) = (load.notice_ms, load.offline);
+        let off = self.nodes[node].replica.is_none() && !offline;
+        self.update_pause(node);
+        if off {
+            return;
+        }
+        let wall = self.clocks(node).wall;
+        let mut inner = self.nodes[node].store.inner();
+        inner.wall = wall;
+        for _ in 0..transactions {
+            if inner.application.transactions() < self.options.load.transactions_max {
+                inner.transact();
+            }
+        }
+        drop(inner);
+        let lost = self.chance(Fault::NoticeLost);
+        let wait = if lost { 10_000 } else { self.steps.between(0, notice_ms) };
+        self.schedule(wait, Event::Notice { node });
+    }
+
+    /// After a loss that its peers may remember, an application waits until the engine has everything back.
+    fn update_pause(&mut self, node: usize) {
+        if self.nodes[node].bereft && self.has_own_entries_back(node) {
+            self.nodes[node].bereft = false;
+        }
+        let resting = !self.stormy && self.options.mutation != Mutation::NeverQuiet;
+        self.nodes[node].store.inner().paused = resting || self.nodes[node].bereft;
+    }
+
+    fn has_own_entries_back(&self, node: usize) -> bool {
+        let own = self.setting.members[node].id;
+        let disk = self.nodes[node].store.disk();
+        let others = self.nodes.iter().map(|other| other.store.disk());
+        let mut missing = others.map(|other| {
+            let logs = other.log.keys().filter(|log| log.author == own);
+            logs.filter(|log| other.head(log).0.seq > disk.head(log).0.seq).count()
+        });
+        missing.all(|count| count == 0)
+    }
+
+    fn dialled(&mut self, node: usize, process: u64, target: String, to: usize) -> Result<(), Stop> {
+        if self.nodes[node].replica.is_none() || self.nodes[node].starts != process {
+            return Ok(());
+        }
+        let up = self.nodes[to].replica.is_some() && self.network.is_open(node, to);
+        if !up {
+            return self.input(node, Input::DialFailed { target, reason: "no answer".into() });
+        }
+        self.connect(node, to, Some(target));
+        Ok(())
+    }
+
+    /// Makes a link; `a` dialled.
+    pub(crate) fn connect(&mut self, a: usize, b: usize, target: Option<String>) {
+        let ids = self.network.link_ids();
+        let frame_bytes_max = match self.options.mutation {
+            Mutation::FrameLimitIgnored => usize::MAX,
+            _ => self.options.frame_bytes_max,
+        };
+        let link = |id: LinkId, peer: usize, target: Option<String>, we_dialled: bool| Link {
+            id,
+            peer: self.setting.members[peer].id,
+            name: format!("node {peer}"),
+            instance: (peer as u64) << 32 | self.nodes[peer].starts,
+            we_dialled,
+            target,
+            frame_bytes_max,
+        };
+        let links = [link(ids[0], b, target, true), link(ids[1], a, None, false)];
+        self.network.connect(self.now, [a, b], links);
+        self.schedule_pumps();
+    }
+
+    fn arrive(&mut self, node: usize, link: LinkId, arrival: Arrival) -> Result<(), Stop> {
+        match arrival {
+            Arrival::Up(link) => self.input(node, Input::LinkUp(link)),
+            Arrival::Frame { kind, body } => self.input(node, Input::Frame { link, kind, body }),
+            Arrival::Down(reason) => self.input(node, Input::LinkDown { link, reason: reason.into() }),
+        }
+    }
+
+    /// Hands something to a replica and carries out what it answers.
+    pub(crate) fn input(&mut self, node: usize, input: Input) -> Result<(), Stop> {
+        let clocks = self.clocks(node);
+        let Some(mut replica) = self.nodes[node].replica.take() else { return Ok(()) };
+        self.update_pause(node);
+        self.nodes[node].store.inner().wall = clocks.wall;
+        mix_input(&mut self.trace, self.now, node, &input);
+        let result = replica.handle(clocks, input);
+        self.nodes[node].replica = Some(replica);
+        self.absorb(node)?;
+        match result {
+            Ok(outputs) => {
+                let kept = if self.chance(Fault::CrashAfterStep) {
+                    self.coverage.add(format!("{:?}", Fault::CrashAfterStep), 1);
+                    self.steps.index(outputs.len() + 1)
+                } else {
+                    usize::MAX
+                };
+                self.carry_out(node, outputs, kept)?;
+                if kept != usize::MAX {
+                    self.trace.tell(self.now, || format!("node {node} crashes after a step"));
+                    self.stop(node, false);
+                }
+            }
+            Err(failed) => {
+                self.trace.tell(self.now, || format!("node {node}: {failed}"));
+                self.stop(node, false);
+            }
+        }
+        self.schedule_wake(node);
+        Ok(())
+    }
+
+    fn schedule_wake(&mut self, node: usize) {
+        let step = self.steps.between(0, self.options.step_ms);
+        let own = &mut self.nodes[node];
+        let Some(replica) = &own.replica else { return };
+        own.generation += 1;
+        let due = own.mono_start.plus(replica.next_wake().0);
+        let event = Event::Wake { node, generation: own.generation };
+        let at = if due <= self.now { self.now.plus(step) } else { due };
+        self.schedule_at(at, event);
+    }
+
+    /// Shows the checkers what a store has seen.
+    pub(crate) fn absorb(&mut self, node: usize) -> Result<(), Stop> {
+        self.collect_faults(node);
+        let seen = std::mem::take(&mut self.nodes[node].store.inner().seen);
+        for seen in seen {
+            match seen {
+                Seen::Written(docs) => {
+                    self.coverage.add("transactions of applications", 1);
+                    self.trace.tell(self.now, || format!("node {node}: the application writes {docs:?}"));
+                }
+                Seen::Committed(committed) => {
+                    let (vector, rows) = (committed.vector_sum, committed.rows_sum);
+                    self.trace.mix(self.now, "commit", node, (vector, rows));
+                    self.coverage.add("commits", 1);
+                    self.trace.tell(self.now, || {
+                        let runs = committed.commit.appended.iter();
+                        let runs: Vec<String> =
+                            runs.map(|run| format!("{} to {}", run.log, run.signed.head.seq.0)).collect();
+                        format!("node {node} commits {}", runs.join(", "))
+                    });
+                    let found = self.checks.committed(&self.setting, node, &committed);
+                    self.found(found)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn collect_faults(&mut self, node: usize) {
+        for (fault, count) in std::mem::take(&mut self.nodes[node].store.inner().happened) {
+            self.coverage.add(format!("{fault:?}"), count);
+        }
+    }
+
+    fn carry_out(&mut self, node: usize, outputs: Vec<Output>, kept: usize) -> Result<(), Stop> {
+        for output in outputs.into_iter().take(kept) {
+            match output {
+                Output::Send { link, kind, body, .. } => self.send(node, link, kind, body)?,
+                Output::Dial { target } => self.dial(node, target),
+                Output::Close { link, reason } => {
+                    self.trace.tell(self.now, || format!("node {node} closes {link:?}: {reason}"));
+                    self.coverage.add("links closed by an engine", 1);
+                    self.network.hang_up(self.now, link, "the peer closed");
+                    self.schedule_pumps();
+                }
+                Output::Event(event) => {
+                    self.trace.tell(self.now, || format!("node {node} says {event:?}"));
+                    self.coverage.add(event_name(&event), 1);
+                    let found = self.checks.told(&self.setting, node, &event);
+                    self.found(found)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn dial(&mut self, node: usize, target: String) {
+        self.rest.dials += u64::from(self.rest.counting);
+        let found = self.nodes[node].targets.iter().find(|(name, _)| *name == target);
+        let to = found.map(|(_, to)| *to).expect("a replica dials only what it was given");
+        let wait = 1 + 2 * self.network.latency();
+        let process = self.nodes[node].starts;
+        self.schedule(wait, Event::Dialled { node, process, target, to });
+    }
+
+    fn send(&mut self, node: usize, link: LinkId, kind: u64, body: bytes::Bytes) -> Result<(), Stop> {
+        self.trace.mix(self.now, "send", node, (link, kind, &body[..]));
+        self.coverage.add("frames", 1);
+        if self.rest.counting {
+            self.rest.frames[node] += 1;
+        }
+        let Some((to, peer_link)) = self.network.other_end(link) else { return Ok(()) };
+        let message = Message::decode(kind, body.clone());
+        let message = message.expect("a replica sends what a replica can read");
+        let doubtful = self.nodes[node].liar.is_some() || self.nodes[to].liar.is_some();
+        let bytes = body.len();
+        let message = message.as_ref();
+        let found = {
+            let disk = &*self.nodes[node].store.disk();
+            let sent = Sent { from: node, to, link, peer_link, doubtful, bytes, message, disk };
+            self.checks.sent(&self.setting, &sent)
+        };
+        self.found(found)?;
+        let lies = self.chance(Fault::Tamper);
+        let frames = match self.nodes[node].liar.as_mut().filter(|_| lies) {
+            Some(liar) => {
+                let (name, frames) = liar.lie(kind, &body);
+                self.coverage.add(format!("Tamper: {name}"), 1);
+                self.trace.tell(self.now, || format!("node {node} lies to node {to}: {name}"));
+                frames
+            }
+            None => vec![(kind, body)],
+        };
+        for (kind, body) in frames {
+            if !self.network.send(self.now, link, kind, body) {
+                self.coverage.add("link cut for a full queue", 1);
+                self.network.cut(self.now, link.0 & !1, "the queue is full");
+            }
+        }
+        self.schedule_pumps();
+        Ok(())
+    }
+
+    /// Whether a fault strikes at this occasion.
+    pub(crate) fn chance(&mut self, fault: Fault) -> bool {
+        let chance = self.options.chance(fault);
+        self.stormy && self.rngs.get_mut(&fault).is_some_and(|rng| rng.chance(chance))
+    }
+
+    /// Notes what a checker found.
+    pub(crate) fn found(&mut self, found: Found) -> Result<(), Stop> {
+        let Err((checker, detail)) = found else { return Ok(()) };
+        self.trace.tell(self.now, || format!("VIOLATION [{checker}] {detail}"));
+        self.violation = Some(Violation { checker, detail, at_ms: self.now.0 });
+        Err(Stop)
+    }
+}
+
+fn new_node(setting: &Setting, node: usize) -> Node {
+    let options = &setting.options;
+    let interests = asked_for(options, &setting.members[node].interests);
+    let written = setting.members[node].interests.iter().cloned().collect();
+    let application = Application::new(Rc::clone(options), node, written);
+    let store = SimStore::new(Rc::clone(options), application, node);
+    // One node of every second run with poison has a strict schema, and so on: the last one.
+    let last = node + 1 == options.nodes;
+    store.inner().strict = last && options.faults.contains_key(&Fault::Poison);
+    let lies = node == 0 && options.faults.contains_key(&Fault::Tamper);
+    let others = setting.members.iter().skip(1).map(|member| member.id).collect();
+    let skew = options.mutation == Mutation::SkewAccepted;
+    Node {
+        store,
+        replica: None,
+        clock: WallClock::right(options.clock_grain_ms),
+        config: Config {
+            interests,
+            max_skew_ms: if skew { u64::MAX >> 20 } else { options.max_skew_ms },
+            sync_interval_ms: options.sync_interval_ms,
+            payload_bytes_max: options.payload_bytes_max,
+            frame_bytes_max: options.frame_bytes_max,
+        },
+        targets: targets(setting, node),
+        mono_start: Time(0),
+        starts: 0,
+        generation: 0,
+        liar: lies.then(|| Liar { rng: Rng::of(options.seed, "liar", 0), key: key(node), others }),
+        bereft: false,
+    }
+}
+
+fn mix_input(trace: &mut Trace, now: Time, node: usize, input: &Input) {
+    match input {
+        Input::Frame { link, kind, .. } => trace.mix(now, "frame", node, (link, kind)),
+        Input::LinkUp(link) => trace.mix(now, "up", node, link.id),
+        Input::LinkDown { link, .. } => trace.mix(now, "down", node, link),
+        Input::DialFailed { target, .. } => trace.mix(now, "dial failed", node, target),
+        Input::LocalChange => trace.mix(now, "local", node, ()),
+        Input::SyncNow => trace.mix(now, "sync now", node, ()),
+        Input::Tick => trace.mix(now, "tick", node, ()),
+    }
+}
+
+fn event_name(event: &Told) -> &'static str {
+    match event {
+        Told::PeerUp { .. } => "event: peer up",
+        Told::PeerDown { .. } => "event: peer down",
+        Told::Captured { .. } => "event: captured",
+        Told::Applied { .. } => "event: applied",
+        Told::Conflict(_) => "event: conflict",
+        Told::ClockSkew { .. } => "event: clock skew",
+        Told::Refused { .. } => "event: refused",
+        Told::RefusedByPeer { .. } => "event: refused by peer",
+        Told::Forked { .. } => "event: forked",
+        Told::RolledBack { .. } => "event: rolled back",
+        Told::Problem(_) => "event: problem",
+        _ => "event: other",
+    }
+}
