@@ -5,42 +5,34 @@
 //! replica, so the store is used from one thread, one call at a time, with no lock held.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use entgldb_net::{Frame, InFlight, NetEvent, SendError, Transport};
-use entgldb_replica::clock::{Mono, Now, WallMillis};
 use entgldb_replica::entry::AuthorKey;
 use entgldb_replica::id::LinkId;
 use entgldb_replica::{Config as ReplicaConfig, Input, Link, Output, Replica};
 use entgldb_sqlite::{SqliteConfig, SqliteFailed, SqliteStore, Waker};
 use tracing::{debug, error, info, warn};
 
+use crate::attention::Attention;
+use crate::clocks::{Clocks, wall_ms};
 use crate::event::Event;
 use crate::hub::Hub;
 use crate::node::SyncError;
-use crate::status::{State, Status};
+use crate::publish::{self, Publisher};
+use crate::status::State;
 use crate::trust::Trust;
 
-/// The database is looked at this often even if no file notification comes.
-const POLL: Duration = Duration::from_millis(250);
-/// The same where the operating system can't notify.
-const POLL_DEAF: Duration = Duration::from_millis(25);
-/// After a notification the commit may not be visible yet: looked at again after so many microseconds each.
-const LOOK_AGAIN_US: [u64; 6] = [100, 300, 1_000, 3_000, 10_000, 30_000];
-/// After a capture the next one waits a little, so that an application that writes without pause is not stopped at every
-/// commit by ours: a short while after a few changes, longer after many (from so many on).
-const CAPTURE_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(20));
-/// See [`CAPTURE_AGAIN`].
-const MANY_CHANGES: usize = 16;
-/// So many times in a row there was something: the application writes all the while.
-const STREAK_TO_REST: u32 = 2;
-/// The status is brought up to date and written at most this often.
-const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// First and longest wait before a failed store is opened again.
 const REOPEN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// How `sync_now` ended.
+pub(crate) type Synced = Result<(), SyncError>;
+/// Who waits for it.
+pub(crate) type Reply = Sender<Synced>;
 
 /// What the thread waits for.
 pub(crate) enum Message {
@@ -53,31 +45,6 @@ pub(crate) enum Message {
         reply: Sender<Result<(), SyncError>>,
     },
     Stop,
-}
-
-/// The caller's two clocks.
-#[derive(Clone, Copy)]
-pub(crate) struct Clocks(Instant);
-
-impl Clocks {
-    pub(crate) fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    fn now(self) -> Now {
-        let mono = Mono(u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX));
-        Now { mono, wall: WallMillis(wall_ms()) }
-    }
-
-    /// How long until that time.
-    fn until(self, mono: Mono) -> Duration {
-        Duration::from_millis(mono.0).saturating_sub(self.0.elapsed())
-    }
-}
-
-pub(crate) fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What is needed to open the store and the replica, again and again if need be.
@@ -125,22 +92,11 @@ pub(crate) struct Driver {
     clocks: Clocks,
     trust: Trust,
     hub: Hub,
-    status: Arc<Mutex<Status>>,
-    status_path: PathBuf,
-    status_due: Instant,
-    /// How often it was looked in vain since the last sign of a write.
-    looks: usize,
-    look_at: Instant,
-    /// How often in a row something was found.
-    streak: u32,
-    /// Whether the next write wakes.
-    armed: bool,
-    /// No capture before this.
-    capture_at: Instant,
+    publisher: Publisher,
+    attention: Attention,
     reopen_at: Instant,
     reopen_wait: Duration,
-    waiting: Vec<(Instant, Sender<Result<(), SyncError>>)>,
-    waker: Waker,
+    waiting: Vec<(Instant, Reply)>,
 }
 
 /// Parts of a driver that [`crate::node`] has made.
@@ -152,8 +108,7 @@ pub(crate) struct Parts {
     pub(crate) clocks: Clocks,
     pub(crate) trust: Trust,
     pub(crate) hub: Hub,
-    pub(crate) status: Arc<Mutex<Status>>,
-    pub(crate) status_path: PathBuf,
+    pub(crate) publisher: Publisher,
     pub(crate) waker: Waker,
 }
 
@@ -169,22 +124,12 @@ impl Driver {
             clocks: parts.clocks,
             trust: parts.trust,
             hub: parts.hub,
-            status: parts.status,
-            status_path: parts.status_path,
-            status_due: now,
-            looks: LOOK_AGAIN_US.len(),
-            look_at: now,
-            streak: 0,
-            armed: true,
-            capture_at: now,
+            publisher: parts.publisher,
+            attention: Attention::new(parts.waker),
             reopen_at: now,
             reopen_wait: REOPEN.0,
             waiting: Vec::new(),
-            waker: parts.waker,
         };
-        if let Some(reason) = driver.waker.why_deaf() {
-            warn!(reason, "no notifications of file changes here: looking every 25 ms instead");
-        }
         driver.adopt(parts.store)?;
         driver.publish(true);
         Ok(driver)
@@ -192,7 +137,7 @@ impl Driver {
 
     /// Runs until it is told to stop.
     pub(crate) fn run(mut self) {
-        let name = self.status().name.clone();
+        let name = self.publisher.name();
         let _span = tracing::info_span!("node", name).entered();
         loop {
             match self.inbox.recv_timeout(self.wait()) {
@@ -208,7 +153,7 @@ impl Driver {
         for (_, reply) in self.waiting.drain(..) {
             let _ = reply.send(Err(SyncError::Stopped));
         }
-        self.set_state(State::Stopped);
+        self.publisher.set_state(State::Stopped);
         self.publish(true);
         info!("stopped");
         self.tell(&Event::Stopped);
@@ -216,11 +161,11 @@ impl Driver {
     }
 
     fn wait(&self) -> Duration {
-        let mut wait = self.status_due.saturating_duration_since(Instant::now());
+        let mut wait = self.publisher.due().saturating_duration_since(Instant::now());
         match &self.replica {
             Some(replica) => {
                 wait = wait.min(self.clocks.until(replica.next_wake()));
-                wait = wait.min(self.look_at.saturating_duration_since(Instant::now()));
+                wait = wait.min(self.attention.due().saturating_duration_since(Instant::now()));
             }
             None => wait = wait.min(self.reopen_at.saturating_duration_since(Instant::now())),
         }
@@ -228,17 +173,15 @@ impl Driver {
             wait = wait.min(deadline.saturating_duration_since(Instant::now()));
         }
         // Never asleep for long after a state that never changes again.
-        wait.min(STATUS_EVERY)
+        wait.min(publish::EVERY)
     }
 
     fn take(&mut self, message: Message) {
         match message {
             Message::Net(event) => self.take_net(event),
             Message::Wake => {
-                self.armed = false;
-                self.looks = 0;
-                self.look_at = self.capture_at;
-                if Instant::now() >= self.look_at {
+                self.attention.woken();
+                if self.attention.is_due() {
                     self.look();
                 }
             }
@@ -262,12 +205,12 @@ impl Driver {
 
     fn take_time(&mut self) {
         if self.replica.is_none() {
-            if Instant::now() >= self.reopen_at && self.state() != State::Failed {
+            if Instant::now() >= self.reopen_at && self.publisher.state() != State::Failed {
                 self.reopen();
             }
             return;
         }
-        if Instant::now() >= self.look_at {
+        if self.attention.is_due() {
             self.look();
         }
         let due = self.replica.as_ref().is_some_and(|replica| replica.next_wake() <= self.clocks.now().mono);
@@ -276,37 +219,17 @@ impl Driver {
         }
     }
 
-    /// Looks whether the application has written something, and decides when to look again.
-    ///
-    /// While there is always something, the clock alone says when: the waker rests. Once there is nothing it is armed, and
-    /// then looked again at once and a few times more, because what is written meanwhile may not be visible yet.
+    /// Looks whether the application has written something.
     fn look(&mut self) {
         let Some(replica) = &mut self.replica else { return };
         let store = replica.store();
-        let found = store.outbox_is_empty().and_then(|empty| Ok(!empty || store.is_scanning()?));
-        match found {
+        match store.outbox_is_empty().and_then(|empty| Ok(!empty || store.is_scanning()?)) {
             Ok(true) => {
-                self.streak += 1;
-                if self.streak >= STREAK_TO_REST {
-                    self.armed = false;
-                    self.waker.rest();
-                }
+                self.attention.found();
                 self.input(Input::LocalChange);
-                self.looks = 0;
-                self.look_at = self.capture_at.max(Instant::now() + Duration::from_micros(LOOK_AGAIN_US[0]));
+                self.attention.done();
             }
-            Ok(false) => {
-                self.streak = 0;
-                if !std::mem::replace(&mut self.armed, true) {
-                    self.waker.rearm();
-                    self.look_at = Instant::now();
-                    return;
-                }
-                let poll = if self.waker.why_deaf().is_some() { POLL_DEAF } else { POLL };
-                let wait = LOOK_AGAIN_US.get(self.looks).map_or(poll, |us| Duration::from_micros(*us));
-                self.looks += 1;
-                self.look_at = Instant::now() + wait;
-            }
+            Ok(false) => self.attention.nothing(),
             Err(failed) => self.store_failed(&failed),
         }
     }
@@ -411,7 +334,7 @@ impl Driver {
             }
         }
         self.replica = Some(replica);
-        self.set_state(State::Running);
+        self.publisher.set_state(State::Running);
         self.input(Input::LocalChange);
         Ok(())
     }
@@ -426,8 +349,8 @@ impl Driver {
         let retry = !failed.is_final();
         let message = failed.to_string();
         error!(message, retry, "the store failed");
-        self.set_state(if retry { State::Recovering } else { State::Failed });
-        self.note_error(&message);
+        self.publisher.set_state(if retry { State::Recovering } else { State::Failed });
+        self.publisher.note_error(&message);
         self.tell(&Event::StoreError { message, retry });
         self.wait_to_reopen();
     }
@@ -446,7 +369,7 @@ impl Driver {
             }
             Err(message) => {
                 warn!(message, "the store can't be opened yet");
-                self.note_error(&message);
+                self.publisher.note_error(&message);
                 self.tell(&Event::StoreError { message, retry: true });
                 self.wait_to_reopen();
             }
@@ -486,112 +409,19 @@ impl Driver {
 
     fn tell(&mut self, event: &Event) {
         if let Event::Captured { changes } = event {
-            let pause = if *changes < MANY_CHANGES { CAPTURE_AGAIN.0 } else { CAPTURE_AGAIN.1 };
-            self.capture_at = Instant::now() + pause;
+            self.attention.captured(*changes);
         }
-        let mut status = self.status();
-        match event {
-            Event::Captured { changes } => status.captured += *changes as u64,
-            Event::Applied { entries, .. } => status.applied += *entries as u64,
-            Event::Conflict { .. } => status.conflicts += 1,
-            Event::Problem { message, .. } => {
-                status.problems += 1;
-                status.last_error = Some(message.clone());
-            }
-            Event::Refused { detail, .. } | Event::RefusedByPeer { detail, .. } => {
-                status.last_error = Some(detail.clone());
-            }
-            _ => {}
-        }
-        drop(status);
-        log(event);
+        self.publisher.note(event);
+        event.log();
         self.hub.tell(event);
     }
 
-    fn status(&self) -> std::sync::MutexGuard<'_, Status> {
-        self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn state(&self) -> State {
-        self.status().state
-    }
-
-    fn set_state(&mut self, state: State) {
-        self.status().state = state;
-    }
-
-    fn note_error(&mut self, message: &str) {
-        self.status().last_error = Some(message.to_owned());
-    }
-
-    /// Brings the status up to date and writes its file, at most once a second and only if something happened.
+    /// Brings the status up to date, at most once a second or right now.
     fn publish(&mut self, now: bool) {
-        if !now && Instant::now() < self.status_due {
-            return;
+        if now || Instant::now() >= self.publisher.due() {
+            let replica = self.replica.as_ref().map(Replica::status);
+            self.publisher.publish(replica, self.transport.traffic(), &self.recipe.store.path);
         }
-        self.status_due = Instant::now() + STATUS_EVERY;
-        let traffic = self.transport.traffic().into();
-        let replica = self.replica.as_ref().map(Replica::status);
-        let database_bytes = database_bytes(&self.recipe.store.path);
-        let mut status = self.status();
-        let before = status.clone();
-        match replica {
-            Some(replica) => status.follow(replica),
-            None => status.peers.clear(),
-        }
-        status.traffic = traffic;
-        status.database_bytes = database_bytes;
-        if !now && !differs(&before, &status) {
-            return;
-        }
-        status.at_ms = wall_ms();
-        let copy = status.clone();
-        drop(status);
-        if let Err(error) = copy.write(&self.status_path) {
-            debug!(%error, "the status file could not be written");
-        }
-    }
-}
-
-/// Whether a status tells more than that digests went to and fro.
-fn differs(before: &Status, after: &Status) -> bool {
-    let plain = |status: &Status| {
-        let mut plain = status.clone();
-        plain.traffic = Default::default();
-        for peer in &mut plain.peers {
-            peer.skew_ms = 0;
-            // Whole minutes: a status file that says "in sync just now" need not be written each second.
-            peer.in_sync_ms = peer.in_sync_ms.map(|at| at / 10_000);
-        }
-        plain
-    };
-    plain(before) != plain(after)
-}
-
-fn database_bytes(path: &std::path::Path) -> u64 {
-    let size = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        std::fs::metadata(name).map_or(0, |meta| meta.len())
-    };
-    size("") + size("-wal")
-}
-
-fn log(event: &Event) {
-    match event {
-        Event::PeerUp { name, .. } => info!(name, "peer up"),
-        Event::PeerDown { name, reason, .. } => info!(name, reason, "peer down"),
-        Event::Conflict { collection, .. } => info!(collection, "conflict"),
-        Event::CaughtUp { node } => debug!(node, "caught up"),
-        Event::ClockSkew { node, detail } => warn!(node, detail, "clock skew"),
-        Event::Refused { node, detail } => error!(node, detail, "entries refused"),
-        Event::RefusedByPeer { node, detail } => error!(node, detail, "entries refused by the peer"),
-        Event::Forked { node, log, seq } => error!(node, log, seq, "a log has forked"),
-        Event::RolledBack { node, log } => warn!(node, log, "this database was rolled back"),
-        Event::Diverged { node } => error!(node, "equal vectors and unequal rows; run `entgldb verify`"),
-        // The key and the message may hold what a document holds.
-        Event::Problem { collection, kind, .. } => warn!(collection, kind, "a document has a problem"),
-        _ => {}
     }
 }
 
@@ -601,7 +431,7 @@ pub(crate) fn channel() -> (Sender<Message>, Receiver<Message>) {
 }
 
 /// A channel for one answer.
-pub(crate) fn reply() -> (Sender<Result<(), SyncError>>, Receiver<Result<(), SyncError>>) {
+pub(crate) fn reply() -> (Reply, Receiver<Synced>) {
     bounded(1)
 }
 

@@ -4,6 +4,7 @@ use entgldb_replica::event::Event as ReplicaEvent;
 use entgldb_replica::resolve::{Conflict, Side};
 use entgldb_replica::store::ProblemKind;
 use serde::Serialize;
+use tracing::{debug, error, info, warn};
 
 /// Something that happened. As JSON, `event` says what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -252,5 +253,23 @@ impl Event {
             },
             _ => return None,
         })
+    }
+
+    /// Writes it to the log: never what a document holds, so neither keys nor the store's words.
+    pub(crate) fn log(&self) {
+        match self {
+            Self::PeerUp { name, .. } => info!(name, "peer up"),
+            Self::PeerDown { name, reason, .. } => info!(name, reason, "peer down"),
+            Self::Conflict { collection, .. } => info!(collection, "conflict"),
+            Self::CaughtUp { node } => debug!(node, "caught up"),
+            Self::ClockSkew { node, detail } => warn!(node, detail, "clock skew"),
+            Self::Refused { node, detail } => error!(node, detail, "entries refused"),
+            Self::RefusedByPeer { node, detail } => error!(node, detail, "entries refused by the peer"),
+            Self::Forked { node, log, seq } => error!(node, log, seq, "a log has forked"),
+            Self::RolledBack { node, log } => warn!(node, log, "this database was rolled back"),
+            Self::Diverged { node } => error!(node, "equal vectors and unequal rows; run `entgldb verify`"),
+            Self::Problem { collection, kind, .. } => warn!(collection, kind, "a document has a problem"),
+            _ => {}
+        }
     }
 }

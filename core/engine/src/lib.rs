@@ -27,12 +27,15 @@
 //!   in one process drop each other's file locks.
 //! - A node has threads of its own. Nothing it does waits for its owner; events that are not read are counted and dropped.
 
+mod attention;
+mod clocks;
 mod config;
 mod data_dir;
 mod driver;
 mod event;
 mod hub;
 mod node;
+mod publish;
 mod status;
 mod trust;
 

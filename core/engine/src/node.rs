@@ -17,11 +17,13 @@ use entgldb_replica::id::{Collection, NameError, NodeId};
 use entgldb_sqlite::{SqliteFailed, Waker};
 use tracing::info;
 
+use crate::clocks::Clocks;
 use crate::config::{Checked, Config, ConfigError, Durability, check_target};
 use crate::data_dir::{DataDir, DataDirError};
-use crate::driver::{self, Clocks, Driver, Message, Parts, Recipe, SqliteRecipe, wall_ms};
+use crate::driver::{self, Driver, Message, Parts, Recipe, SqliteRecipe};
 use crate::event::Event;
 use crate::hub::{Events, Hub};
+use crate::publish::Publisher;
 use crate::status::{STATUS_FILE, State, Status};
 use crate::trust::{Trust, TrustError};
 
@@ -155,8 +157,7 @@ impl Node {
             clocks: Clocks::start(),
             trust,
             hub: hub.clone(),
-            status: Arc::clone(&status),
-            status_path: data_dir.file(STATUS_FILE),
+            publisher: Publisher::new(Arc::clone(&status), data_dir.file(STATUS_FILE)),
             waker,
         };
         let driver = Driver::new(parts)?;
@@ -315,7 +316,7 @@ fn wake(to_driver: &Sender<Message>) -> impl Fn() + Send + Sync + 'static {
 
 fn first_status(config: &Config, id: NodeId, name: &str, listen: Option<String>) -> Status {
     Status {
-        at_ms: wall_ms(),
+        at_ms: 0,
         state: State::Running,
         pid: std::process::id(),
         node: id.to_string(),

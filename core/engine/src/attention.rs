@@ -1,0 +1,98 @@
+//! When to look whether the application has written something.
+//!
+//! The operating system tells of writes to the database's files, but before they are visible; so after each message it is
+//! looked again for a while. An application that writes all the while is looked at by the clock instead: each look then
+//! captures many changes, and nobody listens to every page that it writes.
+
+use std::time::{Duration, Instant};
+
+use entgldb_sqlite::Waker;
+
+/// The database is looked at this often even if no message comes.
+const POLL: Duration = Duration::from_millis(250);
+/// The same where the operating system can't notify.
+const POLL_DEAF: Duration = Duration::from_millis(25);
+/// After a message the commit may not be visible yet: looked at again after so many microseconds each.
+const LOOK_AGAIN_US: [u64; 6] = [100, 300, 1_000, 3_000, 10_000, 30_000];
+/// After a capture the next one waits a little, so that an application that writes without pause is not stopped at every
+/// commit by ours: a short while after a few changes, longer after many (from so many on).
+const CAPTURE_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(20));
+/// See [`CAPTURE_AGAIN`].
+const MANY_CHANGES: usize = 16;
+/// So many times in a row there was something: the application writes all the while.
+const STREAK_TO_REST: u32 = 2;
+
+/// See the module's documentation.
+pub(crate) struct Attention {
+    waker: Waker,
+    look_at: Instant,
+    /// How often it was looked in vain since the last sign of a write.
+    looks: usize,
+    /// How often in a row something was found.
+    streak: u32,
+    /// Whether the next write wakes.
+    armed: bool,
+    /// No capture before this.
+    capture_at: Instant,
+}
+
+impl Attention {
+    pub(crate) fn new(waker: Waker) -> Self {
+        if let Some(reason) = waker.why_deaf() {
+            tracing::warn!(reason, poll = ?POLL_DEAF, "no notifications of file changes here: looking often instead");
+        }
+        let now = Instant::now();
+        Self { waker, look_at: now, looks: 0, streak: 0, armed: true, capture_at: now }
+    }
+
+    /// When to look next.
+    pub(crate) fn due(&self) -> Instant {
+        self.look_at
+    }
+
+    pub(crate) fn is_due(&self) -> bool {
+        Instant::now() >= self.look_at
+    }
+
+    /// The files have changed.
+    pub(crate) fn woken(&mut self) {
+        self.armed = false;
+        self.looks = 0;
+        self.look_at = self.capture_at;
+    }
+
+    /// Changes were captured, by looking or otherwise.
+    pub(crate) fn captured(&mut self, changes: usize) {
+        let pause = if changes < MANY_CHANGES { CAPTURE_AGAIN.0 } else { CAPTURE_AGAIN.1 };
+        self.capture_at = Instant::now() + pause;
+    }
+
+    /// A look is about to capture something.
+    pub(crate) fn found(&mut self) {
+        self.looks = 0;
+        self.streak += 1;
+        if self.streak >= STREAK_TO_REST {
+            self.armed = false;
+            self.waker.rest();
+        }
+    }
+
+    /// What the look found is captured.
+    pub(crate) fn done(&mut self) {
+        self.look_at = self.capture_at.max(Instant::now() + Duration::from_micros(LOOK_AGAIN_US[0]));
+    }
+
+    /// A look found nothing. The first time the waker is armed, and it is looked once more at once: what was written in
+    /// between would wake nobody.
+    pub(crate) fn nothing(&mut self) {
+        self.streak = 0;
+        self.look_at = Instant::now();
+        if !std::mem::replace(&mut self.armed, true) {
+            self.waker.rearm();
+            return;
+        }
+        let poll = if self.waker.why_deaf().is_some() { POLL_DEAF } else { POLL };
+        self.look_at += LOOK_AGAIN_US.get(self.looks).map_or(poll, |us| Duration::from_micros(*us));
+        self.looks += 1;
+    }
+}
