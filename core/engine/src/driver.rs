@@ -361,19 +361,20 @@ impl Driver {
     }
 
     fn reopen(&mut self) {
-        let opened = self.recipe.store.open().map_err(|error| error.to_string());
-        match opened.and_then(|store| self.adopt(store).map_err(|failed| failed.to_string())) {
-            Ok(()) => {
-                self.reopen_wait = REOPEN.0;
-                info!("the store is open again");
-            }
-            Err(message) => {
-                warn!(message, "the store can't be opened yet");
-                self.publisher.note_error(&message);
-                self.tell(&Event::StoreError { message, retry: true });
-                self.wait_to_reopen();
-            }
+        let opened = self.recipe.store.open().and_then(|store| Ok(self.adopt(store)?));
+        let Err(error) = opened else {
+            self.reopen_wait = REOPEN.0;
+            info!("the store is open again");
+            return;
+        };
+        let (retry, message) = (!error.is_final(), error.to_string());
+        warn!(message, retry, "the store can't be opened");
+        if !retry {
+            self.publisher.set_state(State::Failed);
         }
+        self.publisher.note_error(&message);
+        self.tell(&Event::StoreError { message, retry });
+        self.wait_to_reopen();
     }
 
     /// Answers those who wait for both sides to be level; whether it answered anybody.

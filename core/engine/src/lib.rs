@@ -43,7 +43,9 @@ pub use config::{Config, ConfigError, Durability, default_data_dir};
 pub use data_dir::DataDirError;
 pub use entgldb_net::{ClusterSecret, SecretError};
 pub use entgldb_replica::id::NodeId;
-pub use entgldb_sqlite::{Fault, Progress, Report, VerifyError, inspect, verify};
+pub use entgldb_sqlite::{
+    Fault, OpenError as StoreOpenError, Progress, Report, SqliteFailed, VerifyError, inspect, verify,
+};
 pub use event::{Event, Version, problem_kind};
 pub use hub::{Events, NoEvent};
 pub use node::{AddPeerError, Node, OpenError, SyncError};

@@ -56,8 +56,8 @@ pub(crate) enum Untrusted {
     #[error("node {0} is not on the list of allowed nodes (allow)")]
     NotAllowed(NodeId),
     #[error(
-        "the label {name:?} belongs to node {pinned} and this is node {found}: somebody poses as it, or it lost its \
-         identity; if you know why, run `entgldb peers --forget {name:?}`, or give the nodes different names"
+        "the label {name:?} belongs to node {pinned}, and this is node {found}: somebody poses as it, or it has a new \
+         identity. If you know why: `entgldb peers DB --forget {name}`; or give each node its own --name"
     )]
     OtherKey { name: String, pinned: String, found: NodeId },
     #[error("as many peers are known as the limit PEERS_MAX allows ({PEERS_MAX})")]

@@ -148,6 +148,18 @@ pub enum OpenError {
     Failed(#[from] SqliteFailed),
 }
 
+impl OpenError {
+    /// Whether trying again later, with nothing else done, cannot help.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Failed(failed) => failed.is_final(),
+            Self::NotADatabase { .. } | Self::NewerFormat { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// Page cache, in KiB: enough for the hot pages of a few large tables, little enough for a small machine.
 const CACHE_KIB: i64 = 8 << 10;
 /// Pages in the WAL after which a commit of ours moves them into the database: more than SQLite's own choice, because a

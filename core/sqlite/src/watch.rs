@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn where_nothing_can_be_watched_it_says_so() {
-        let mut waker = Waker::start(Path::new("/nowhere/at/all.db"), || {});
+        let waker = Waker::start(Path::new("/nowhere/at/all.db"), || {});
         assert!(waker.why_deaf().is_some());
     }
 }
