@@ -30,7 +30,7 @@
 //!     on_busy: None,
 //! })?;
 //! let (sender, woken) = std::sync::mpsc::channel();
-//! let waker = Waker::start(&path, move || {
+//! let mut waker = Waker::start(&path, move || {
 //!     let _ = sender.send(());
 //! });
 //!
