@@ -19,6 +19,8 @@ const LOOK_AGAIN_US: [u64; 6] = [100, 300, 1_000, 3_000, 10_000, 30_000];
 const CAPTURE_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(20));
 /// See [`CAPTURE_AGAIN`].
 const MANY_CHANGES: usize = 16;
+/// While a catch-up comes in, local writes are looked for by the clock: this long after the last page.
+const REST_AFTER_APPLYING: Duration = Duration::from_millis(60);
 /// So many times in a row there was something: the application writes all the while.
 const STREAK_TO_REST: u32 = 2;
 
@@ -34,6 +36,8 @@ pub(crate) struct Attention {
     armed: bool,
     /// No capture before this.
     capture_at: Instant,
+    /// Not armed before this: much is being applied, and our own commits would wake us.
+    rest_until: Instant,
 }
 
 impl Attention {
@@ -42,7 +46,7 @@ impl Attention {
             tracing::warn!(reason, poll = ?POLL_DEAF, "no notifications of file changes here: looking often instead");
         }
         let now = Instant::now();
-        Self { waker, look_at: now, looks: 0, streak: 0, armed: true, capture_at: now }
+        Self { waker, look_at: now, looks: 0, streak: 0, armed: true, capture_at: now, rest_until: now }
     }
 
     /// When to look next.
@@ -67,6 +71,17 @@ impl Attention {
         self.capture_at = Instant::now() + pause;
     }
 
+    /// Remote documents were applied.
+    pub(crate) fn applied(&mut self, documents: usize) {
+        if documents >= MANY_CHANGES {
+            self.armed = false;
+            self.waker.rest();
+            let now = Instant::now();
+            self.rest_until = now + REST_AFTER_APPLYING;
+            self.look_at = self.look_at.min(now + CAPTURE_AGAIN.1);
+        }
+    }
+
     /// A look is about to capture something.
     pub(crate) fn found(&mut self) {
         self.looks = 0;
@@ -87,6 +102,10 @@ impl Attention {
     pub(crate) fn nothing(&mut self) {
         self.streak = 0;
         self.look_at = Instant::now();
+        if self.look_at < self.rest_until {
+            self.look_at += CAPTURE_AGAIN.1;
+            return;
+        }
         if !std::mem::replace(&mut self.armed, true) {
             self.waker.rearm();
             return;

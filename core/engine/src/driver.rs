@@ -409,8 +409,10 @@ impl Driver {
     }
 
     fn tell(&mut self, event: &Event) {
-        if let Event::Captured { changes } = event {
-            self.attention.captured(*changes);
+        match event {
+            Event::Captured { changes } => self.attention.captured(*changes),
+            Event::Applied { documents, .. } => self.attention.applied(*documents),
+            _ => {}
         }
         self.publisher.note(event);
         event.log();
