@@ -74,6 +74,12 @@ impl Disk {
         })
     }
 
+    /// The hash of an entry; `None` if it is not held.
+    pub(crate) fn hash_at(&self, log: &LogId, seq: Seq) -> Option<entgldb_replica::version::Hash> {
+        let index = usize::try_from(seq.0).ok()?.checked_sub(1)?;
+        self.log.get(log)?.get(index).map(|stored| stored.hash)
+    }
+
     /// The application changes a document, in a transaction of its own.
     pub(crate) fn write(
         &mut self,

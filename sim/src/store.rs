@@ -225,7 +225,8 @@ impl Inner {
     fn echo(&mut self, commit: &Commit) {
         let altered = self.is_mutated(Mutation::EchoAltered);
         for write in &commit.rows {
-            if write.apply.is_none() || !(altered || self.strikes(Fault::Echo)) {
+            let is_aside = self.disk.aside.contains_key(&write.doc);
+            if write.apply.is_none() || is_aside || !(altered || self.strikes(Fault::Echo)) {
                 continue;
             }
             if altered && let Some(content) = self.disk.docs.get_mut(&write.doc) {

@@ -17,7 +17,8 @@ impl Checker for Alarms {
         let faults = &setting.options.faults;
         let (lies, cuts) = (faults.contains_key(&Fault::Tamper), faults.contains_key(&Fault::PowerCut));
         let alarm = match event {
-            Event::Diverged { .. } => true,
+            // Who lies may say anything of itself.
+            Event::Diverged { .. } => !lies,
             Event::Refused { .. } | Event::RefusedByPeer { .. } | Event::Forked { .. } => !lies,
             Event::RolledBack { .. } => !lies && !cuts,
             _ => false,
