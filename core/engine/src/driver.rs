@@ -21,13 +21,35 @@ use crate::attention::Attention;
 use crate::clocks::{Clocks, wall_ms};
 use crate::event::Event;
 use crate::hub::Hub;
-use crate::node::SyncError;
 use crate::publish::{self, Publisher};
 use crate::status::State;
 use crate::trust::Trust;
 
 /// First and longest wait before a failed store is opened again.
 const REOPEN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// Why [`crate::Node::sync_now`] did not end well. Syncing goes on all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncError {
+    /// No peer is linked.
+    #[error("no peer is linked")]
+    NoPeer,
+    /// It takes longer.
+    #[error("not done in time: {behind} entries are still to come, {ahead} still to go")]
+    Timeout {
+        /// Entries still to come.
+        behind: u64,
+        /// Entries still to go.
+        ahead: u64,
+    },
+    /// The store has failed; see the status.
+    #[error("the store is not available")]
+    StoreFailed,
+    /// The node has stopped.
+    #[error("the node has stopped")]
+    Stopped,
+}
 
 /// How `sync_now` ended.
 pub(crate) type Synced = Result<(), SyncError>;

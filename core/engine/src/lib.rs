@@ -41,6 +41,7 @@ mod trust;
 
 pub use config::{Config, ConfigError, Durability, default_data_dir};
 pub use data_dir::DataDirError;
+pub use driver::SyncError;
 pub use entgldb_net::{ClusterSecret, SecretError};
 pub use entgldb_replica::id::NodeId;
 pub use entgldb_sqlite::{
@@ -48,6 +49,6 @@ pub use entgldb_sqlite::{
 };
 pub use event::{Event, Version, problem_kind};
 pub use hub::{Events, NoEvent};
-pub use node::{AddPeerError, Node, OpenError, SyncError};
+pub use node::{AddPeerError, Node, OpenError};
 pub use status::{PeerHealth, State, Status, StatusError, TargetHealth, TrafficCounts, read_status};
 pub use trust::{KnownPeer, TrustError, forget_peer, known_peers};

@@ -20,7 +20,7 @@ use tracing::info;
 use crate::clocks::Clocks;
 use crate::config::{Checked, Config, ConfigError, Durability, check_target};
 use crate::data_dir::{DataDir, DataDirError};
-use crate::driver::{self, Driver, Message, Parts, Recipe, SqliteRecipe};
+use crate::driver::{self, Driver, Message, Parts, Recipe, SqliteRecipe, SyncError};
 use crate::event::Event;
 use crate::hub::{Events, Hub};
 use crate::publish::Publisher;
@@ -69,29 +69,6 @@ pub enum OpenError {
     /// The operating system gave no threads.
     #[error("no threads for the engine: {0}")]
     Threads(std::io::Error),
-}
-
-/// Why [`Node::sync_now`] did not end well. Syncing goes on all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SyncError {
-    /// No peer is linked.
-    #[error("no peer is linked")]
-    NoPeer,
-    /// It takes longer.
-    #[error("not done in time: {behind} entries are still to come, {ahead} still to go")]
-    Timeout {
-        /// Entries still to come.
-        behind: u64,
-        /// Entries still to go.
-        ahead: u64,
-    },
-    /// The store has failed; see the status.
-    #[error("the store is not available")]
-    StoreFailed,
-    /// The node has stopped.
-    #[error("the node has stopped")]
-    Stopped,
 }
 
 /// An address that can't be dialled.
