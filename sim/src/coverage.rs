@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use entgldb_replica::event::Event;
+
 /// Counts by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage(BTreeMap<String, u64>);
@@ -23,6 +25,24 @@ impl Coverage {
     #[must_use]
     pub fn count(&self, name: &str) -> u64 {
         self.0.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// The name under which something that an engine said is counted.
+pub(crate) fn event_name(event: &Event) -> &'static str {
+    match event {
+        Event::PeerUp { .. } => "event: peer up",
+        Event::PeerDown { .. } => "event: peer down",
+        Event::Captured { .. } => "event: captured",
+        Event::Applied { .. } => "event: applied",
+        Event::Conflict(_) => "event: conflict",
+        Event::ClockSkew { .. } => "event: clock skew",
+        Event::Refused { .. } => "event: refused",
+        Event::RefusedByPeer { .. } => "event: refused by peer",
+        Event::Forked { .. } => "event: forked",
+        Event::RolledBack { .. } => "event: rolled back",
+        Event::Problem(_) => "event: problem",
+        _ => "event: other",
     }
 }
 

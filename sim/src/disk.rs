@@ -113,8 +113,7 @@ impl Disk {
             for linked in &run.entries {
                 let entry = linked.entry();
                 let doc = (run.log.collection.clone(), entry.key.clone());
-                self.versions
-                    .insert((doc, entry.stamp(run.log.author)), (run.log.clone(), entry.seq));
+                self.versions.insert((doc, entry.stamp(run.log.author)), (run.log.clone(), entry.seq));
                 self.latest = self.latest.max(entry.hlc);
                 entries.push(Stored { entry: entry.clone(), hash: linked.hash() });
             }

@@ -95,7 +95,8 @@ impl World {
                 let first = component[0];
                 for node in &component[1..] {
                     let (ours, theirs) = (&disks[first].log, &disks[*node].log);
-                    let mut logs = ours.keys().chain(theirs.keys()).filter(|log| log.collection == collection);
+                    let mut logs =
+                        ours.keys().chain(theirs.keys()).filter(|log| log.collection == collection);
                     let differs = logs.find(|log| disks[first].head(log) != disks[*node].head(log));
                     if let Some(log) = differs {
                         let (ours, theirs) = (disks[first].head(log).0, disks[*node].head(log).0);

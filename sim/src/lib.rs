@@ -23,6 +23,7 @@ mod disk;
 mod ending;
 mod faults;
 mod network;
+mod node;
 mod options;
 mod oracle;
 mod redelivery;

@@ -81,7 +81,8 @@ fn many(out: &mut impl Write, arguments: &Arguments) -> anyhow::Result<ExitCode>
         }
         let options = Options::from_seed(seed);
         let outcome = if arguments.twice {
-            run_twice(&options).map_err(|hashes| anyhow::anyhow!("seed {seed} gives two traces: {hashes:x?}"))?
+            run_twice(&options)
+                .map_err(|hashes| anyhow::anyhow!("seed {seed} gives two traces: {hashes:x?}"))?
         } else {
             run(&options, false)
         };
@@ -110,7 +111,12 @@ fn many(out: &mut impl Write, arguments: &Arguments) -> anyhow::Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-fn report(out: &mut impl Write, arguments: &Arguments, options: &Options, outcome: &Outcome) -> anyhow::Result<()> {
+fn report(
+    out: &mut impl Write,
+    arguments: &Arguments,
+    options: &Options,
+    outcome: &Outcome,
+) -> anyhow::Result<()> {
     let violation = outcome.violation.as_ref().context("a failure has a violation")?;
     writeln!(out, "seed {} FAILS: {violation}", options.seed)?;
     if arguments.no_shrink {

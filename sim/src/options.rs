@@ -193,8 +193,12 @@ pub enum Mutation {
     EchoAltered,
     /// The store does not look at the guard.
     GuardIgnored,
-    /// The store says that it knows no row.
+    /// The store says that it knows no row when remote changes are joined.
     RowsForgotten,
+    /// The store says that it knows no row when local changes are captured.
+    RowsForgottenAtCapture,
+    /// A member passes on a part of a unit that lies in several logs.
+    UnitTorn,
     /// The store says that it knows no tombstone.
     TombstonesForgotten,
     /// A node takes whatever time comes.

@@ -122,5 +122,11 @@ fn new_run(wall: WallMillis) -> Run {
     let linked = chain.link(entry.clone()).expect("the first of its log");
     let signed = SignedHead::sign(&key, &log, linked.head(), entry.hlc);
     let check = check_of(&linked.hash());
-    Run { log, public_key: key.public_key(), previous: Hash::default(), entries: vec![(entry, check)], signed }
+    Run {
+        log,
+        public_key: key.public_key(),
+        previous: Hash::default(),
+        entries: vec![(entry, check)],
+        signed,
+    }
 }

@@ -109,7 +109,13 @@ impl Setting {
             while at < component.len() {
                 let node = component[at];
                 for (a, b) in &self.edges {
-                    let other = if *a == node { *b } else if *b == node { *a } else { continue };
+                    let other = if *a == node {
+                        *b
+                    } else if *b == node {
+                        *a
+                    } else {
+                        continue;
+                    };
                     if left.remove(&other) {
                         component.push(other);
                     }

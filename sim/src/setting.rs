@@ -22,7 +22,8 @@ pub(crate) fn key(node: usize) -> AuthorKey {
 
 /// Members and edges of a run.
 pub(crate) fn setting(options: &Rc<Options>) -> Setting {
-    let members = (0..options.nodes).map(|node| Member { id: key(node).node_id(), interests: interests(options, node) });
+    let members = (0..options.nodes)
+        .map(|node| Member { id: key(node).node_id(), interests: interests(options, node) });
     Setting { options: Rc::clone(options), members: members.collect(), edges: edges(options) }
 }
 

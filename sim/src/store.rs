@@ -3,7 +3,7 @@
 //! One transaction holds oplog, rows, documents and outbox, as the built-in SQLite store does. A store in two parts, with
 //! redo from a mark, becomes a second implementation of the trait beside this one; disk, faults and checkers are shared.
 
-use std::cell::{RefCell, Ref, RefMut};
+use std::cell::{Ref, RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -151,9 +151,8 @@ impl Inner {
     fn observe(&mut self, commit: &Commit) -> seen::Committed {
         let disk = &self.disk;
         let drained = commit.drained.map_or(0, |mark| mark.0);
-        let is_uncaptured = |doc: &DocId| {
-            disk.outbox.iter().any(|item| item.doc == *doc && !item.echo && item.id > drained)
-        };
+        let is_uncaptured =
+            |doc: &DocId| disk.outbox.iter().any(|item| item.doc == *doc && !item.echo && item.id > drained);
         let applied = commit.rows.iter().filter(|write| write.apply.is_some());
         let again = disk.outbox.iter().filter(|item| commit.drained.is_some() && item.id > drained);
         seen::Committed {
@@ -262,6 +261,10 @@ impl Inner {
             heads.retain(|(log, ..)| log.author != owner);
         }
         let forgotten = self.is_mutated(Mutation::ClockForgotten);
+        if forgotten {
+            // The times of the heads too: the engine would notice that its own logs are younger than its clock.
+            heads.iter_mut().for_each(|(_, _, hlc)| *hlc = Hlc::default());
+        }
         Ok(Durable {
             owner: disk.owner,
             clock: if forgotten { Hlc::default() } else { disk.clock },
@@ -311,7 +314,10 @@ impl Inner {
 
     fn rows(&mut self, docs: &[DocId]) -> Result<Vec<Option<Row>>, DiskFailed> {
         self.read()?;
-        let all = self.is_mutated(Mutation::RowsForgotten) && !self.capturing;
+        let all = match self.capturing {
+            true => self.is_mutated(Mutation::RowsForgottenAtCapture),
+            false => self.is_mutated(Mutation::RowsForgotten),
+        };
         let tombstones = self.is_mutated(Mutation::TombstonesForgotten) && !self.capturing;
         let known = |row: &Row| !all && !(tombstones && row.content.is_none());
         Ok(docs.iter().map(|doc| self.disk.rows.get(doc).copied().filter(known)).collect())

@@ -13,6 +13,8 @@ use crate::rng::Rng;
 pub(crate) struct Liar {
     pub(crate) rng: Rng,
     pub(crate) key: AuthorKey,
+    /// Whether it may claim to hold more entries than there can be.
+    pub(crate) absurd: bool,
     /// Others, in whose name it lies.
     pub(crate) others: Vec<NodeId>,
 }
@@ -35,7 +37,14 @@ impl Liar {
             Message::Vector(mut part) => {
                 for (log, head) in &mut part.heads {
                     if self.rng.coin() {
-                        head.seq = Seq(head.seq.0.saturating_add(self.rng.below(3)).saturating_sub(self.rng.below(3)));
+                        head.seq = Seq(head
+                            .seq
+                            .0
+                            .saturating_add(self.rng.below(3))
+                            .saturating_sub(self.rng.below(3)));
+                    }
+                    if self.absurd && self.rng.coin() {
+                        head.seq = Seq(u64::MAX);
                     }
                     if self.rng.below(4) == 0 {
                         head.hash = Hash([9; 32]);
@@ -175,6 +184,12 @@ impl Liar {
         let linked = chain.link(entry.clone()).expect("the first of its log");
         let signed = SignedHead::sign(&self.key, &log, linked.head(), entry.hlc);
         let check = check_of(&linked.hash());
-        Run { log, public_key: self.key.public_key(), previous: Hash::default(), entries: vec![(entry, check)], signed }
+        Run {
+            log,
+            public_key: self.key.public_key(),
+            previous: Hash::default(),
+            entries: vec![(entry, check)],
+            signed,
+        }
     }
 }

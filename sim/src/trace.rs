@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use entgldb_replica::Input;
+
 use crate::clock::Time;
 
 /// Lines of a story that are kept: the last ones.
@@ -51,5 +53,18 @@ impl Trace {
 
     pub(crate) fn into_story(self) -> Vec<String> {
         self.lines.map(Vec::from).unwrap_or_default()
+    }
+
+    /// Takes what a replica is told into the hash.
+    pub(crate) fn mix_input(&mut self, now: Time, node: usize, input: &Input) {
+        match input {
+            Input::Frame { link, kind, .. } => self.mix(now, "frame", node, (link, kind)),
+            Input::LinkUp(link) => self.mix(now, "up", node, link.id),
+            Input::LinkDown { link, .. } => self.mix(now, "down", node, link),
+            Input::DialFailed { target, .. } => self.mix(now, "dial failed", node, target),
+            Input::LocalChange => self.mix(now, "local", node, ()),
+            Input::SyncNow => self.mix(now, "sync now", node, ()),
+            Input::Tick => self.mix(now, "tick", node, ()),
+        }
     }
 }

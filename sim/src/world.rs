@@ -6,22 +6,19 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use entgldb_replica::clock::{Mono, Now};
-use entgldb_replica::event::Event as Told;
 use entgldb_replica::id::LinkId;
 use entgldb_replica::wire::Message;
-use entgldb_replica::{Config, Input, Link, Output, Replica};
+use entgldb_replica::{Input, Link, Output, Replica};
 
-use crate::application::Application;
 use crate::checkers::{Checks, Found, Violation};
-use crate::clock::{Time, WallClock};
-use crate::coverage::Coverage;
+use crate::clock::Time;
+use crate::coverage::{Coverage, event_name};
 use crate::network::{Arrival, Network};
+use crate::node::{Node, new_node};
 use crate::options::{Fault, Mutation, Options};
 use crate::rng::Rng;
 use crate::seen::{Seen, Sent, Setting};
-use crate::setting::{asked_for, key, setting, targets};
-use crate::store::SimStore;
-use crate::tamper::Liar;
+use crate::setting::{key, setting};
 use crate::trace::Trace;
 
 /// Something that will happen.
@@ -49,24 +46,6 @@ pub(crate) enum Event {
     Patience { wire: u64, side: usize, since: Time },
     /// A clock that was a month ahead is put back.
     ClockBack { node: usize },
-}
-
-/// One node and its machine.
-pub(crate) struct Node {
-    pub(crate) store: SimStore,
-    pub(crate) replica: Option<Replica<SimStore>>,
-    pub(crate) clock: WallClock,
-    config: Config,
-    targets: Vec<(String, usize)>,
-    /// True time at which the process's monotonic clock showed zero.
-    mono_start: Time,
-    /// How often a process was started.
-    starts: u64,
-    generation: u64,
-    /// Whether it lies.
-    pub(crate) liar: Option<Liar>,
-    /// Whether a power cut took own entries that others may have: it writes nothing until it has them again.
-    pub(crate) bereft: bool,
 }
 
 /// What counts frames and dials while all should be quiet.
@@ -157,7 +136,8 @@ impl World {
             }
             at_once = if at > self.now { 0 } else { at_once + 1 };
             if at_once > EVENTS_AT_ONCE_MAX {
-                return self.found(Err(("comes to rest", format!("{EVENTS_AT_ONCE_MAX} events at one moment"))));
+                return self
+                    .found(Err(("comes to rest", format!("{EVENTS_AT_ONCE_MAX} events at one moment"))));
             }
             self.now = at;
             let Some((_, event)) = self.queue.pop_first() else { break };
@@ -362,7 +342,7 @@ impl World {
         let Some(mut replica) = self.nodes[node].replica.take() else { return Ok(()) };
         self.update_pause(node);
         self.nodes[node].store.inner().wall = clocks.wall;
-        mix_input(&mut self.trace, self.now, node, &input);
+        self.trace.mix_input(self.now, node, &input);
         let result = replica.handle(clocks, input);
         self.nodes[node].replica = Some(replica);
         self.absorb(node)?;
@@ -483,6 +463,10 @@ impl World {
             self.checks.sent(&self.setting, &sent)
         };
         self.found(found)?;
+        let body = match self.options.mutation {
+            Mutation::UnitTorn => without_last_run(kind, body),
+            _ => body,
+        };
         let lies = self.chance(Fault::Tamper);
         let frames = match self.nodes[node].liar.as_mut().filter(|_| lies) {
             Some(liar) => {
@@ -518,63 +502,13 @@ impl World {
     }
 }
 
-fn new_node(setting: &Setting, node: usize) -> Node {
-    let options = &setting.options;
-    let interests = asked_for(options, &setting.members[node].interests);
-    let written = setting.members[node].interests.iter().cloned().collect();
-    let application = Application::new(Rc::clone(options), node, written);
-    let store = SimStore::new(Rc::clone(options), application, node);
-    // One node of every second run with poison has a strict schema, and so on: the last one.
-    let last = node + 1 == options.nodes;
-    store.inner().strict = last && options.faults.contains_key(&Fault::Poison);
-    let lies = node == 0 && options.faults.contains_key(&Fault::Tamper);
-    let others = setting.members.iter().skip(1).map(|member| member.id).collect();
-    let skew = options.mutation == Mutation::SkewAccepted;
-    Node {
-        store,
-        replica: None,
-        clock: WallClock::right(options.clock_grain_ms),
-        config: Config {
-            interests,
-            max_skew_ms: if skew { u64::MAX >> 20 } else { options.max_skew_ms },
-            sync_interval_ms: options.sync_interval_ms,
-            payload_bytes_max: options.payload_bytes_max,
-            frame_bytes_max: options.frame_bytes_max,
-        },
-        targets: targets(setting, node),
-        mono_start: Time(0),
-        starts: 0,
-        generation: 0,
-        liar: lies.then(|| Liar { rng: Rng::of(options.seed, "liar", 0), key: key(node), others }),
-        bereft: false,
-    }
-}
-
-fn mix_input(trace: &mut Trace, now: Time, node: usize, input: &Input) {
-    match input {
-        Input::Frame { link, kind, .. } => trace.mix(now, "frame", node, (link, kind)),
-        Input::LinkUp(link) => trace.mix(now, "up", node, link.id),
-        Input::LinkDown { link, .. } => trace.mix(now, "down", node, link),
-        Input::DialFailed { target, .. } => trace.mix(now, "dial failed", node, target),
-        Input::LocalChange => trace.mix(now, "local", node, ()),
-        Input::SyncNow => trace.mix(now, "sync now", node, ()),
-        Input::Tick => trace.mix(now, "tick", node, ()),
-    }
-}
-
-fn event_name(event: &Told) -> &'static str {
-    match event {
-        Told::PeerUp { .. } => "event: peer up",
-        Told::PeerDown { .. } => "event: peer down",
-        Told::Captured { .. } => "event: captured",
-        Told::Applied { .. } => "event: applied",
-        Told::Conflict(_) => "event: conflict",
-        Told::ClockSkew { .. } => "event: clock skew",
-        Told::Refused { .. } => "event: refused",
-        Told::RefusedByPeer { .. } => "event: refused by peer",
-        Told::Forked { .. } => "event: forked",
-        Told::RolledBack { .. } => "event: rolled back",
-        Told::Problem(_) => "event: problem",
-        _ => "event: other",
+/// A page without its last run, if it has several.
+fn without_last_run(kind: u64, body: bytes::Bytes) -> bytes::Bytes {
+    match Message::decode(kind, body.clone()) {
+        Ok(Some(Message::Page(mut page))) if page.runs.len() > 1 => {
+            page.runs.pop();
+            Message::Page(page).encode().1
+        }
+        _ => body,
     }
 }

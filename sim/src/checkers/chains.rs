@@ -36,7 +36,9 @@ impl Checker for Chains {
                     })?;
                 }
             }
-            ensure(chain.head() == run.signed.head, || format!("node {node}: {log} has another signed head"))?;
+            ensure(chain.head() == run.signed.head, || {
+                format!("node {node}: {log} has another signed head")
+            })?;
         }
         Ok(())
     }

@@ -66,7 +66,9 @@ fn check_node(
     })?;
     for (doc, row) in rows {
         let content = disk.docs.get(doc).map(|content| Hash(sha256(content)));
-        ensure(content == row.content, || format!("node {node}: the document {doc:?} is not what its row says"))?;
+        ensure(content == row.content, || {
+            format!("node {node}: the document {doc:?} is not what its row says")
+        })?;
     }
     let stray = disk.docs.keys().find(|doc| doc.0 == *collection && !disk.rows.contains_key(*doc));
     ensure(stray.is_none(), || format!("node {node} has {stray:?}, which nobody wrote"))

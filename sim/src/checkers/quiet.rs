@@ -16,9 +16,14 @@ impl Checker for Quiet {
         for (node, frames) in ending.quiet_frames.iter().enumerate() {
             let most = per_link * ending.links[node] as u64;
             ensure(*frames <= most, || {
-                format!("node {node} sends {frames} frames in {} ms of rest; {most} would do", ending.quiet_ms)
+                format!(
+                    "node {node} sends {frames} frames in {} ms of rest; {most} would do",
+                    ending.quiet_ms
+                )
             })?;
         }
-        ensure(ending.quiet_dials == 0, || format!("{} dials in {} ms of rest", ending.quiet_dials, ending.quiet_ms))
+        ensure(ending.quiet_dials == 0, || {
+            format!("{} dials in {} ms of rest", ending.quiet_dials, ending.quiet_ms)
+        })
     }
 }

@@ -46,7 +46,8 @@ impl Checker for Units {
         if let Some(Message::Ack(ack)) = sent.message
             && !setting.options.strict
         {
-            self.waited |= ack.results.iter().any(|result| matches!(result.code, Code::ClockSkew | Code::Busy));
+            self.waited |=
+                ack.results.iter().any(|result| matches!(result.code, Code::ClockSkew | Code::Busy));
         }
         Ok(())
     }

@@ -1,0 +1,65 @@
+//! Runs that failed once for a fault of the engine, each named after what broke. `docs/BUGS.md` tells the stories.
+
+use entgldb_sim::{Dialling, Fault, Options, PerMillion, Rate, Topology, run};
+
+fn small(seed: u64) -> Options {
+    let mut options = Options::calm(seed);
+    options.strict = true;
+    options.nodes = 2;
+    options.collections = 4;
+    options.uniform = true;
+    options.topology = Topology::Line;
+    options.dialling = Dialling::BothSides;
+    options.safety_ms = 40_000;
+    options.load.write_every_ms = 2_000;
+    options.load.transaction_documents = 4;
+    options.load.keys = 1_000;
+    options.load.document_bytes = 16;
+    options.max_skew_ms = 300_000;
+    options.sync_interval_ms = 2_000;
+    options.latency_ms = 50;
+    options.step_ms = 0;
+    options.restart_ms = 500;
+    options.silence_ms = 1_000;
+    options.clock_grain_ms = 1;
+    options
+}
+
+#[test]
+fn a_unit_whose_logs_wait_for_different_times_stays_whole() {
+    for seed in 0..8 {
+        let mut options = small(seed).with(Fault::ClockStep, Rate::EveryMs(8_000));
+        options.max_skew_ms = 0;
+        options.load.write_every_ms = 1_000;
+        assert_eq!(run(&options, false).violation, None, "seed {seed}");
+    }
+}
+
+#[test]
+fn two_names_of_one_node_do_not_take_turns_for_ever() {
+    let mut options = small(1);
+    options.dialling = Dialling::TwoNames;
+    assert_eq!(run(&options, false).violation, None);
+}
+
+#[test]
+fn a_member_that_claims_more_entries_than_there_can_be_stops_nobody() {
+    let mut options = small(1).with(Fault::Tamper, Rate::Chance(PerMillion(500_000)));
+    options.nodes = 3;
+    assert_eq!(run(&options, false).violation, None);
+}
+
+#[test]
+fn stamps_stay_unique_through_a_wipe_and_a_clock_that_is_set_back() {
+    for seed in 0..12 {
+        let mut options = small(seed)
+            .with(Fault::Wipe, Rate::EveryMs(5_000))
+            .with(Fault::ClockStep, Rate::EveryMs(1_000))
+            .with(Fault::Isolation, Rate::EveryMs(3_000));
+        options.nodes = 3;
+        options.load.keys = 1;
+        options.load.write_every_ms = 300;
+        options.clock_grain_ms = 1_000;
+        assert_eq!(run(&options, false).violation, None, "seed {seed}");
+    }
+}
