@@ -34,3 +34,20 @@ fn sale(json: String) -> Result<Sale> {
     let id = json.get(ID_FROM..ID_FROM + ID_CHARACTERS).context("a document does not begin with its id")?;
     Ok(Sale { id: id.to_owned(), json })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sales_are_read_from_the_line_asked_for_and_too_few_are_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sales.jsonl");
+        let lines: String = (0..5).map(|number| format!("{{\"id\":\"sale-{number:08}\"}}\n")).collect();
+        std::fs::write(&path, lines).unwrap();
+        let sales = read_all(&path, 2, 2).unwrap();
+        assert_eq!(sales[0].id, "sale-00000002");
+        assert_eq!(sales[1].json, "{\"id\":\"sale-00000003\"}");
+        assert!(read_all(&path, 2, 4).is_err());
+    }
+}

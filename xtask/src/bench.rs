@@ -44,12 +44,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// All workloads in small: shows that the benchmark works. Its figures mean nothing.
+/// The harness's own tests, and all workloads in small: shows that the benchmark works. Its figures mean nothing.
 pub(crate) fn rehearse(workspace: &Workspace, profile: Profile) -> Result<()> {
     if !python::is_there(workspace, "the rehearsal of the benchmark")? {
         return Ok(());
     }
     let node = workspace.build("entgldb-bench", "entgldb-bench-node", profile)?;
+    cmd!(workspace.shell, "python3 -m unittest discover --start-directory bench/harness").run()?;
     let workloads = ["W1:500", "W2:100", "W3:20", "W4:500", "W5:50"];
     cmd!(workspace.shell, "python3 bench/harness/bench.py {workloads...} --node {node} --runs 1").run()?;
     Ok(())
