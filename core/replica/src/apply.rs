@@ -134,8 +134,8 @@ impl Planner<'_> {
         for (stamp, doc, entry, payload_hash) in &incoming {
             let now = current.get_mut(doc).expect("every incoming document was read");
             conflicts.note(doc, *stamp, entry, now.now.as_ref())?;
-            if takes_over(now.now.as_ref(), stamp) {
-                let content = entry.content().map(|_| *payload_hash);
+            let content = entry.content().map(|_| *payload_hash);
+            if takes_over(now.now.as_ref(), stamp, content) {
                 now.now = Some(Row { stamp: *stamp, content });
                 now.content = entry.content().cloned();
             }

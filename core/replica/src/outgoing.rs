@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::clock::Mono;
-use crate::id::{Collection, LogId};
+use crate::id::{Collection, Incarnation, LogId, NodeId};
 use crate::limits::{ACK_MS, BAD_LOG_RETRY_MS, PAGES_IN_FLIGHT_MAX, SKEW_RETRY_MS};
 use crate::oplog::Logs;
 use crate::version::{Head, Seq};
@@ -36,7 +36,10 @@ pub(crate) struct Outgoing {
     /// What was sent, beyond `theirs`.
     sent: BTreeMap<LogId, Seq>,
     in_flight: VecDeque<InFlight>,
+    /// Logs that the peer found bad, and until when they wait.
     held: BTreeMap<LogId, Mono>,
+    /// Authors whose entries the peer can't take yet. All their logs wait together: a unit may lie in several.
+    held_authors: BTreeMap<(NodeId, Incarnation), Mono>,
     pages_sent: u64,
 }
 
@@ -66,7 +69,8 @@ impl Outgoing {
             return BTreeMap::new();
         }
         let lacking = |(log, head): (&LogId, &Head)| {
-            if !shared.contains(&log.collection) || self.held.get(log).is_some_and(|until| *until > now) {
+            let until = self.held.get(log).max(self.held_authors.get(&(log.author, log.incarnation)));
+            if !shared.contains(&log.collection) || until.is_some_and(|until| *until > now) {
                 return None;
             }
             let after = self.position(log);
@@ -127,33 +131,37 @@ impl Outgoing {
             // Back to what the peer says it holds; the rest is sent again when its time has come.
             self.theirs.insert(log.clone(), seq);
             self.sent.remove(&log);
-            let wait = match code {
-                Code::ClockSkew => SKEW_RETRY_MS,
-                Code::Bad => BAD_LOG_RETRY_MS,
-                Code::Busy => BUSY_RETRY_MS,
-                Code::Gap | Code::Taken => 0,
-            };
-            if wait > 0 {
-                self.held.insert(log.clone(), now.plus(wait));
+            match code {
+                Code::ClockSkew => self.hold_author(&log, now.plus(SKEW_RETRY_MS)),
+                Code::Busy => self.hold_author(&log, now.plus(BUSY_RETRY_MS)),
+                Code::Bad => drop(self.held.insert(log.clone(), now.plus(BAD_LOG_RETRY_MS))),
+                Code::Gap | Code::Taken => {}
             }
             refused.push((log, code, detail));
         }
         Ok(refused)
     }
 
+    fn hold_author(&mut self, log: &LogId, until: Mono) {
+        let held = self.held_authors.entry((log.author, log.incarnation)).or_default();
+        *held = until.max(*held);
+    }
+
     /// Forgets waits that are over.
     pub(crate) fn release(&mut self, now: Mono) {
         self.held.retain(|_, until| *until > now);
+        self.held_authors.retain(|_, until| *until > now);
     }
 
     /// Forgets all waits.
     pub(crate) fn release_all(&mut self) {
         self.held.clear();
+        self.held_authors.clear();
     }
 
-    /// Logs that wait.
+    /// Logs, and authors with all their logs, that wait.
     pub(crate) fn held(&self) -> usize {
-        self.held.len()
+        self.held.len() + self.held_authors.len()
     }
 
     /// Whether nothing is on its way.
@@ -169,14 +177,16 @@ impl Outgoing {
     /// When a wait or a deadline ends.
     pub(crate) fn next_wake(&self) -> Option<Mono> {
         let ack = self.in_flight.front().map(|page| page.sent.plus(ACK_MS));
-        ack.into_iter().chain(self.held.values().copied()).min()
+        let held = self.held.values().chain(self.held_authors.values()).copied();
+        ack.into_iter().chain(held).min()
     }
 
     /// Entries that the peer is known to hold: how many of them this node lacks, and all of them.
     pub(crate) fn behind(&self, logs: &Logs) -> (u64, u64) {
         let count = |(behind, total): (u64, u64), (log, seq): (&LogId, &Seq)| {
             let ours = logs.vector().head(log).seq;
-            (behind + seq.0.saturating_sub(ours.0), total + seq.0)
+            // A peer may claim anything.
+            (behind.saturating_add(seq.0.saturating_sub(ours.0)), total.saturating_add(seq.0))
         };
         self.theirs.iter().fold((0, 0), count)
     }

@@ -218,20 +218,19 @@ impl<S: Store> Replica<S> {
         }
         let dialler = |link: &Link| if link.we_dialled { self.local.node } else { link.peer };
         let other = self.sessions.values().find(|session| session.link.peer == link.peer);
-        if let Some(other) = other.map(|session| session.link.clone()) {
-            // Both sides keep the link that the smaller node dialled; a peer that was started again has only the new one.
-            let replaces = other.instance != link.instance || dialler(&link) <= dialler(&other);
-            if !replaces {
-                if let Some(target) = &link.target {
-                    self.peers.covered(target, link.peer);
-                }
-                let reason = "there is another link between these nodes".to_owned();
-                out.push(Output::Close { link: link.id, reason });
-                return;
+        let other = other.map(|session| session.link.clone());
+        // Both sides keep the link that the smaller node dialled, of two that it dialled the newer one; a peer that was
+        // started again has only the new one.
+        let is_kept = |other: &Link| other.instance == link.instance && dialler(&link) > dialler(other);
+        if other.as_ref().is_some_and(is_kept) {
+            if let Some(target) = &link.target {
+                self.peers.covered(target, link.peer);
             }
-            self.close(now, other.id, "a newer link between these nodes took over", out);
+            let reason = "there is another link between these nodes".to_owned();
+            out.push(Output::Close { link: link.id, reason });
+            return;
         }
-        if self.sessions.len() >= SESSIONS_MAX {
+        if other.is_none() && self.sessions.len() >= SESSIONS_MAX {
             let reason = format!("the limit SESSIONS_MAX allows {SESSIONS_MAX} links");
             out.push(Output::Close { link: link.id, reason });
             return;
@@ -242,6 +241,10 @@ impl<S: Store> Replica<S> {
         let id = link.id;
         let (session, hello) = Session::open(link, &self.local, now);
         self.sessions.insert(id, session);
+        // Only now: the node stays linked, so an address that led to the old link rests instead of being dialled again.
+        if let Some(other) = other {
+            self.close(now, other.id, "a newer link between these nodes took over", out);
+        }
         self.carry_out(now, id, vec![hello], out);
     }
 

@@ -21,10 +21,13 @@ pub struct Row {
     pub content: Option<Hash>,
 }
 
-/// Whether a version takes the place of the row. Equal stamps are the same version.
+/// Whether a version takes the place of the row: it has the greater stamp.
+///
+/// A node whose oplog and clock were both lost may give out a stamp again, in another incarnation. Of two versions with
+/// one stamp the one with the greater content hash stands, so that even then all nodes agree.
 #[must_use]
-pub fn takes_over(row: Option<&Row>, stamp: &Stamp) -> bool {
-    row.is_none_or(|row| *stamp > row.stamp)
+pub fn takes_over(row: Option<&Row>, stamp: &Stamp, content: Option<Hash>) -> bool {
+    row.is_none_or(|row| (*stamp, content) > (row.stamp, row.content))
 }
 
 /// A version as the oplog has it.
@@ -144,9 +147,18 @@ mod tests {
     #[test]
     fn the_greater_stamp_stands_and_the_same_version_again_changes_nothing() {
         let row = Row { stamp: stamp(3), content: None };
-        assert!(takes_over(None, &stamp(1)));
-        assert!(takes_over(Some(&row), &stamp(4)));
-        assert!(!takes_over(Some(&row), &stamp(3)));
-        assert!(!takes_over(Some(&row), &stamp(2)));
+        assert!(takes_over(None, &stamp(1), None));
+        assert!(takes_over(Some(&row), &stamp(4), None));
+        assert!(!takes_over(Some(&row), &stamp(3), None));
+        assert!(!takes_over(Some(&row), &stamp(2), Some(Hash([9; 32]))));
+    }
+
+    #[test]
+    fn of_two_versions_with_one_stamp_the_same_one_stands_in_either_order() {
+        let (one, two) = (Some(Hash([1; 32])), Some(Hash([2; 32])));
+        let row = |content| Row { stamp: stamp(3), content };
+        assert!(takes_over(Some(&row(one)), &stamp(3), two));
+        assert!(!takes_over(Some(&row(two)), &stamp(3), one));
+        assert!(takes_over(Some(&row(None)), &stamp(3), one), "a write before a delete");
     }
 }

@@ -89,7 +89,8 @@ impl Vector {
     /// Entries that this vector holds and the other does not.
     #[must_use]
     pub fn lead_over(&self, other: &Self) -> u64 {
-        self.0.iter().map(|(log, head)| head.seq.0.saturating_sub(other.head(log).seq.0)).sum()
+        let leads = self.0.iter().map(|(log, head)| head.seq.0.saturating_sub(other.head(log).seq.0));
+        leads.fold(0, u64::saturating_add)
     }
 
     /// How this vector compares with another.

@@ -172,7 +172,12 @@ impl Store for MemoryStore {
         for write in &commit.rows {
             let before = self.rows.insert(write.doc.clone(), write.row);
             assert_eq!(before, write.before, "a row was decided on what it was");
-            assert!(before.is_none_or(|before| before.stamp < write.row.stamp), "a row's stamp only rises");
+            assert!(
+                before.is_none_or(
+                    |before| (before.stamp, before.content) < (write.row.stamp, write.row.content)
+                ),
+                "a row's stamp only rises"
+            );
             match &write.apply {
                 Some(Some(content)) => drop(self.docs.insert(write.doc.clone(), content.clone())),
                 Some(None) => drop(self.docs.remove(&write.doc)),
