@@ -17,6 +17,8 @@ import shop
 
 HERE = pathlib.Path(__file__).parent
 SETTLE_SECONDS = 90  # dialling may have backed off to a minute
+# What honest nodes on a sound disk never have reason to say.
+ALARMS = {"diverged", "forked", "rolled_back", "refused", "refused_by_peer", "store_error", "clock_skew", "lost"}
 
 
 def program():
@@ -56,6 +58,7 @@ class Engine:
         self.database = folder / f"{name}.db"
         self.log = folder / f"{name}.log"
         self.events, self.changed = [], threading.Condition()
+        self.alarms = []
         self.process = None
         shop.create(self.database)
 
@@ -79,8 +82,10 @@ class Engine:
     def collect(self, process, events):
         with process.stdout as lines:
             for line in lines:
+                event = json.loads(line)
                 with self.changed:
-                    events.append(json.loads(line))
+                    events.append(event)
+                    self.alarms += [event] if event["event"] in ALARMS else []
                     self.changed.notify_all()
 
     def wait_for(self, kind, seconds=20, **fields):

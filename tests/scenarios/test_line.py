@@ -44,6 +44,7 @@ class ThreeNodesInALine(Scenario):
             self.assertEqual(shop.read(database, "PRAGMA foreign_key_check"), [])
         for engine in self.engines:
             engine.stop()
+            self.assertEqual(engine.alarms, [], engine.name)
         for engine in self.engines:
             self.verify(engine)
 
