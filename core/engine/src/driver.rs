@@ -168,8 +168,8 @@ impl Driver {
                 Err(crossbeam_channel::RecvTimeoutError::Timeout) => self.take_time(),
                 Err(crossbeam_channel::RecvTimeoutError::Disconnected) => break,
             }
-            let answered = self.answer_waiting();
-            self.publish(answered);
+            self.answer_waiting();
+            self.publish(false);
         }
         self.replica = None;
         for (_, reply) in self.waiting.drain(..) {
@@ -399,35 +399,37 @@ impl Driver {
         self.wait_to_reopen();
     }
 
-    /// Answers those who wait for both sides to be level; whether it answered anybody.
-    fn answer_waiting(&mut self) -> bool {
+    /// Answers those who wait for both sides to be level. The status is true before they hear of it.
+    fn answer_waiting(&mut self) {
         if self.waiting.is_empty() {
-            return false;
+            return;
         }
-        let before = self.waiting.len();
         let level = self.replica.as_ref().is_some_and(Replica::is_level);
-        let status = self.replica.as_ref().map(Replica::status);
         let now = Instant::now();
-        self.waiting.retain(|(deadline, reply)| {
-            if level {
-                let _ = reply.send(Ok(()));
-                return false;
-            }
-            if now < *deadline {
-                return true;
-            }
-            let answer = match &status {
-                None => SyncError::StoreFailed,
-                Some(status) if status.peers.is_empty() => SyncError::NoPeer,
-                Some(status) => SyncError::Timeout {
-                    behind: status.peers.iter().map(|peer| peer.behind).max().unwrap_or_default(),
-                    ahead: status.peers.iter().map(|peer| peer.ahead).max().unwrap_or_default(),
-                },
-            };
-            let _ = reply.send(Err(answer));
-            false
-        });
-        self.waiting.len() < before
+        let is_over = |(deadline, _): &(Instant, Reply)| level || *deadline <= now;
+        let (over, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(is_over);
+        self.waiting = waiting;
+        let over: Vec<(Instant, Reply)> = over;
+        if over.is_empty() {
+            return;
+        }
+        self.publish(true);
+        let answer = if level { Ok(()) } else { Err(self.not_level()) };
+        for (_, reply) in over {
+            let _ = reply.send(answer);
+        }
+    }
+
+    /// Why the nodes are not level.
+    fn not_level(&self) -> SyncError {
+        let Some(status) = self.replica.as_ref().map(Replica::status) else { return SyncError::StoreFailed };
+        if status.peers.is_empty() {
+            return SyncError::NoPeer;
+        }
+        SyncError::Timeout {
+            behind: status.peers.iter().map(|peer| peer.behind).max().unwrap_or_default(),
+            ahead: status.peers.iter().map(|peer| peer.ahead).max().unwrap_or_default(),
+        }
     }
 
     fn tell(&mut self, event: &Event) {

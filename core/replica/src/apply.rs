@@ -124,13 +124,17 @@ impl Planner<'_> {
         &self,
         store: &mut S,
         open: &OpenConflicts,
+        branches: &mut Branches,
         appended: &[(Appended, PublicKey)],
         guard: Guard,
     ) -> Result<Commit, S::Error> {
         let incoming = sort_incoming(appended);
         let mut current = read_current(store, &incoming)?;
-        let mut conflicts =
-            Conflicts { store, incoming: index_versions(&incoming, open), open, writes: Vec::new() };
+        if branches.len() > BRANCHES_MAX {
+            branches.clear();
+        }
+        let versions = index_versions(&incoming, open);
+        let mut conflicts = Conflicts { store, incoming: versions, open, branches, writes: Vec::new() };
         for (stamp, doc, entry, payload_hash) in &incoming {
             let now = current.get_mut(doc).expect("every incoming document was read");
             conflicts.note(doc, *stamp, entry, now.now.as_ref())?;
@@ -174,6 +178,18 @@ fn row_digests(logs: &Logs, rows: &[RowWrite]) -> Vec<(Collection, Fingerprint)>
 
 /// Conflicts that are not certain yet, by document.
 pub(crate) type OpenConflicts = BTreeMap<DocId, Vec<Conflict>>;
+
+/// Documents whose last conflicts are remembered.
+const BRANCHES_MAX: usize = 10_000;
+/// Conflicts that are remembered of one document: one for each other node that edits it at the same time.
+const BRANCHES_OF_ONE_MAX: usize = 8;
+
+/// The last conflicts found of each document: the versions at the ends of two branches, the younger one first.
+///
+/// Two sides that were apart for long have long branches of the same document. Once the ends of two branches are known to
+/// conflict, a version that replaces the losing end conflicts with the winning one too (and may win): there is no need to walk back
+/// through thousands of versions for each. In the conflict list it takes the place of the version that it replaced.
+pub(crate) type Branches = BTreeMap<DocId, Vec<(Stamp, Stamp)>>;
 
 /// A document on its way through [`Planner::plan_remote`].
 struct Current {
@@ -239,6 +255,7 @@ struct Conflicts<'a, S: Store> {
     store: &'a mut S,
     incoming: Versions<'a>,
     open: &'a OpenConflicts,
+    branches: &'a mut Branches,
     writes: Vec<ConflictWrite>,
 }
 
@@ -270,16 +287,37 @@ impl<S: Store> Conflicts<'_, S> {
         }
         let (replaces, content) = known.map_or((None, None), |known| (known.replaces, known.content));
         let standing = Side { stamp: row.stamp, content };
+        let goes_on = self.extends_losing_branch(doc, entry, &standing, replaces);
         let (winner, loser, replaces) = if stamp > row.stamp {
             (incoming, standing, entry.replaces)
         } else {
             (standing, incoming, replaces)
         };
-        let found = self.relate(doc, loser.stamp, replaces)?;
+        let found = if goes_on { Relation::Conflict } else { self.relate(doc, loser.stamp, replaces)? };
         if found != Relation::Succession {
             self.settle(Conflict { doc: doc.clone(), winner, loser, missing: None }, found);
         }
         Ok(())
+    }
+
+    /// Whether the entry replaces the losing end of two branches whose winning end is the standing version, or was
+    /// replaced by it. If so the conflict of the replaced version goes.
+    fn extends_losing_branch(
+        &mut self,
+        doc: &DocId,
+        entry: &Entry,
+        standing: &Side,
+        standing_replaces: Option<Stamp>,
+    ) -> bool {
+        let Some(ends) = self.branches.get_mut(doc) else { return false };
+        let goes_on = |(winner, loser): &(Stamp, Stamp)| {
+            entry.replaces == Some(*loser)
+                && (standing.stamp == *winner || standing_replaces == Some(*winner))
+        };
+        let Some(place) = ends.iter().position(goes_on) else { return false };
+        let (winner, loser) = ends.remove(place);
+        self.writes.push(ConflictWrite::Remove { doc: doc.clone(), winner, loser });
+        true
     }
 
     fn relate(
@@ -309,6 +347,9 @@ impl<S: Store> Conflicts<'_, S> {
             }),
             Relation::Conflict => {
                 conflict.missing = None;
+                let ends = self.branches.entry(conflict.doc.clone()).or_default();
+                ends.truncate(BRANCHES_OF_ONE_MAX - 1);
+                ends.insert(0, (conflict.winner.stamp, conflict.loser.stamp));
                 self.writes.push(ConflictWrite::Put(conflict));
             }
             Relation::Unknown { missing } => {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::apply::{OpenConflicts, Planner};
+use crate::apply::{Branches, OpenConflicts, Planner};
 use crate::clock::{Clock, Now, WallMillis};
 use crate::contract::Config;
 use crate::entry::AuthorKey;
@@ -38,6 +38,7 @@ pub(crate) struct Ledger<S: Store> {
     key: AuthorKey,
     limits: UnitLimits,
     open_conflicts: OpenConflicts,
+    branches: Branches,
 }
 
 /// What became of a page.
@@ -87,6 +88,7 @@ impl<S: Store> Ledger<S> {
             key,
             limits,
             open_conflicts,
+            branches: Branches::new(),
         })
     }
 
@@ -98,7 +100,7 @@ impl<S: Store> Ledger<S> {
         if drain.mark.is_none() {
             return Ok(());
         }
-        let (planner, store, _) = self.planner(now);
+        let (planner, store, ..) = self.planner(now);
         let commit = planner.plan_local(store, &drain)?;
         if !self.commit(&commit, events)? {
             self.backlog = true;
@@ -165,8 +167,8 @@ impl<S: Store> Ledger<S> {
         let first = if impatient { APPLY_ATTEMPTS } else { 0 };
         for attempt in first..2 * APPLY_ATTEMPTS {
             let guard = if attempt < APPLY_ATTEMPTS { Guard::OutboxEmpty } else { Guard::OutboxDisjoint };
-            let (planner, store, open) = self.planner(now);
-            let commit = planner.plan_remote(store, open, taken, guard)?;
+            let (planner, store, open, branches) = self.planner(now);
+            let commit = planner.plan_remote(store, open, branches, taken, guard)?;
             if self.commit(&commit, events)? {
                 let entries = taken.iter().map(|(run, _)| run.entries.len()).sum();
                 self.applied += entries as u64;
@@ -188,7 +190,7 @@ impl<S: Store> Ledger<S> {
         self.store.tend(WallMillis(now.wall.0.saturating_sub(CONFLICT_KEEP_MS)))
     }
 
-    fn planner(&mut self, now: Now) -> (Planner<'_>, &mut S, &OpenConflicts) {
+    fn planner(&mut self, now: Now) -> (Planner<'_>, &mut S, &OpenConflicts, &mut Branches) {
         let planner = Planner {
             logs: &self.logs,
             clock: &self.clock,
@@ -197,7 +199,7 @@ impl<S: Store> Ledger<S> {
             incarnation: self.incarnation,
             wall: now.wall,
         };
-        (planner, &mut self.store, &self.open_conflicts)
+        (planner, &mut self.store, &self.open_conflicts, &mut self.branches)
     }
 
     /// Makes a step durable and follows it in memory. `false` if the outbox has moved.
@@ -211,14 +213,22 @@ impl<S: Store> Ledger<S> {
         for (collection, digest) in &commit.fingerprints {
             self.logs.set_row_digest(collection.clone(), *digest);
         }
+        let mut before = None;
         for write in &commit.conflicts {
-            self.follow_conflict(write, events);
+            self.follow_conflict(write, before, events);
+            before = Some(write);
         }
         events.extend(problems.into_iter().map(Event::Problem));
         Ok(true)
     }
 
-    fn follow_conflict(&mut self, write: &ConflictWrite, events: &mut Vec<Event>) {
+    /// A conflict that takes the place of the one removed just before is no news.
+    fn follow_conflict(
+        &mut self,
+        write: &ConflictWrite,
+        before: Option<&ConflictWrite>,
+        events: &mut Vec<Event>,
+    ) {
         let (doc, winner, loser) = match write {
             ConflictWrite::Put(conflict) => (&conflict.doc, conflict.winner.stamp, conflict.loser.stamp),
             ConflictWrite::Remove { doc, winner, loser } => (doc, *winner, *loser),
@@ -232,7 +242,7 @@ impl<S: Store> Ledger<S> {
         let ConflictWrite::Put(conflict) = write else { return };
         if conflict.missing.is_some() {
             self.open_conflicts.entry(doc.clone()).or_default().push(conflict.clone());
-        } else {
+        } else if !matches!(before, Some(ConflictWrite::Remove { doc: moved, .. }) if moved == doc) {
             self.conflicts += 1;
             events.push(Event::Conflict(conflict.clone()));
         }

@@ -57,6 +57,39 @@ fn what_was_written_apart_meets_and_the_younger_version_stands() {
 }
 
 #[test]
+fn long_branches_of_one_document_meet_in_one_conflict_for_each_pair_of_ends() {
+    let mut mesh = Mesh::new(3, &["t"]);
+    mesh.link(0, 1);
+    mesh.link(1, 2);
+    mesh.write(0, "t", "k", "common");
+    mesh.settle();
+    mesh.unlink(0, 1);
+    mesh.unlink(1, 2);
+    for turn in 0..3_000 {
+        mesh.write(turn % 3, "t", "k", &format!("edit {turn}"));
+        mesh.settle();
+        mesh.mono += 10;
+    }
+    for node in 0..3 {
+        mesh.store(node).versions_read = 0;
+    }
+    mesh.link(0, 1);
+    mesh.link(1, 2);
+    mesh.run(3000);
+    mesh.assert_equal();
+    for node in 0..3 {
+        // One for each entry that comes, and a few walks: not one walk for each.
+        let read = mesh.store(node).versions_read;
+        assert!(read < 20_000, "{read} versions were looked up on node {node}");
+        let listed: Vec<_> = mesh.store(node).conflicts.values().cloned().collect();
+        assert!((2..=6).contains(&listed.len()), "node {node} lists {}", listed.len());
+        let lost = |content: &str| listed.iter().any(|c| c.loser.content == Some(content.to_owned().into()));
+        assert!(lost("edit 2998") || lost("edit 2997"), "node {node} keeps what lost");
+        assert!((2..=6).contains(&conflicts(&mesh, node)), "told {} times", conflicts(&mesh, node));
+    }
+}
+
+#[test]
 fn an_older_delete_does_not_remove_a_younger_write_and_a_younger_delete_does() {
     let mut mesh = Mesh::new(2, &["t"]);
     mesh.link(0, 1);

@@ -36,6 +36,7 @@ pub struct MemoryStore {
     pub ambush: VecDeque<(DocId, Option<Bytes>, WallMillis)>,
     pub fail_next_commit: bool,
     pub commits: u64,
+    pub versions_read: u64,
 }
 
 impl MemoryStore {
@@ -101,6 +102,7 @@ impl Store for MemoryStore {
     }
 
     fn version(&mut self, doc: &DocId, stamp: &Stamp) -> Result<Option<Version>, DiskFailed> {
+        self.versions_read += 1;
         let logs = self.log.iter().filter(|(log, _)| log.author == stamp.node && log.collection == doc.0);
         let mut found = logs.flat_map(|(_, entries)| entries);
         let found = found.find(|stored| stored.entry.hlc == stamp.hlc && stored.entry.key == doc.1);
