@@ -13,7 +13,7 @@ use crate::rng::Rng;
 use crate::world::{Event, Stop, World};
 
 /// Transactions in a burst.
-const BURST: u64 = 40;
+const BURST: u64 = 20;
 
 impl World {
     pub(crate) fn schedule_faults(&mut self) {
@@ -85,7 +85,7 @@ impl World {
         true
     }
 
-    fn wipe(&mut self, node: usize) -> bool {
+    pub(crate) fn wipe(&mut self, node: usize) -> bool {
         let before = self.nodes[node].store.disk().clone();
         self.stop(node, false);
         let mut inner = self.nodes[node].store.inner();
@@ -98,7 +98,7 @@ impl World {
     }
 
     /// Tells the oracle and the checkers that a disk is another one.
-    fn lost(&mut self, node: usize, before: &Disk, on_their_way: bool) {
+    pub(crate) fn lost(&mut self, node: usize, before: &Disk, on_their_way: bool) {
         let mut gone: Vec<(LogId, Seq)> = Vec::new();
         for (log, entries) in &before.log {
             let kept = self.nodes.iter().map(|other| other.store.disk().head(log).0.seq).max();

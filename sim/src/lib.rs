@@ -29,6 +29,8 @@ mod oracle;
 mod redelivery;
 mod rng;
 mod run;
+#[cfg(test)]
+mod scenarios;
 mod seen;
 mod setting;
 mod shrink;

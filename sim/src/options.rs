@@ -276,7 +276,8 @@ impl Options {
             notice_ms: *rng.pick(&[0, 5, 250, 3_000]),
             unit_changes: *rng.pick(&[1, 5, 100, 4_096]),
             offline: rng.coin(),
-            transactions_max: u64::MAX,
+            // Long enough for history to grow, short enough for many seeds.
+            transactions_max: Rng::of(seed, "transactions", 0).between(20, 150),
         };
         Self {
             seed,

@@ -1,5 +1,5 @@
-//! 7. Delivering anything again changes nothing: at the end, a peer made up for the purpose sends a node every entry that
-//! it holds once more, and another process is started over the same disk.
+//! Invariant 7: delivering anything again changes nothing. At the end, a peer made up for the purpose sends a node every
+//! entry that it holds once more.
 
 use entgldb_replica::clock::{Hlc, WallMillis};
 use entgldb_replica::entry::{AuthorKey, Chain, Entry, Op, SignedHead};

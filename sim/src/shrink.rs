@@ -45,10 +45,7 @@ fn candidates(options: &Options) -> Vec<Options> {
     push(&|o| o.nodes = (o.nodes / 2).max(2));
     push(&|o| o.nodes = (o.nodes - 1).max(2));
     push(&|o| o.safety_ms = (o.safety_ms * 9 / 10).max(100));
-    push(&|o| {
-        o.load.transactions_max =
-            if o.load.transactions_max == u64::MAX { 64 } else { o.load.transactions_max / 2 }
-    });
+    push(&|o| o.load.transactions_max = (o.load.transactions_max / 2).max(1));
     push(&|o| o.load.transactions_max = o.load.transactions_max.saturating_sub(1).max(1));
     push(&|o| o.collections = 1);
     push(&|o| o.uniform = true);

@@ -319,7 +319,7 @@ impl Inner {
             false => self.is_mutated(Mutation::RowsForgotten),
         };
         let tombstones = self.is_mutated(Mutation::TombstonesForgotten) && !self.capturing;
-        let known = |row: &Row| !all && !(tombstones && row.content.is_none());
+        let known = |row: &Row| !(all || tombstones && row.content.is_none());
         Ok(docs.iter().map(|doc| self.disk.rows.get(doc).copied().filter(known)).collect())
     }
 

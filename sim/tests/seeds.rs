@@ -3,9 +3,9 @@
 use entgldb_sim::{Options, run, run_twice};
 
 /// Seeds in the short run that goes with every change. Long runs use the program: `cargo run --release -p entgldb-sim`.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 60;
 /// Every so many seeds one is carried out twice.
-const TWICE_EVERY: u64 = 10;
+const TWICE_EVERY: u64 = 12;
 
 fn clean(from: u64, step: u64) {
     for seed in (from..SEEDS).step_by(usize::try_from(step).expect("a small step")) {
