@@ -464,7 +464,7 @@ impl World {
         };
         self.found(found)?;
         let body = match self.options.mutation {
-            Mutation::UnitTorn => without_last_run(kind, body),
+            Mutation::UnitTorn => crate::tamper::without_last_run(kind, body),
             _ => body,
         };
         let lies = self.chance(Fault::Tamper);
@@ -499,16 +499,5 @@ impl World {
         self.trace.tell(self.now, || format!("VIOLATION [{checker}] {detail}"));
         self.violation = Some(Violation { checker, detail, at_ms: self.now.0 });
         Err(Stop)
-    }
-}
-
-/// A page without its last run, if it has several.
-fn without_last_run(kind: u64, body: bytes::Bytes) -> bytes::Bytes {
-    match Message::decode(kind, body.clone()) {
-        Ok(Some(Message::Page(mut page))) if page.runs.len() > 1 => {
-            page.runs.pop();
-            Message::Page(page).encode().1
-        }
-        _ => body,
     }
 }
