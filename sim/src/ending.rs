@@ -8,6 +8,14 @@ use crate::options::Mutation;
 use crate::seen::Ending;
 use crate::world::{Event, Stop, World};
 
+/// What counts frames and dials while all should be quiet.
+#[derive(Default)]
+pub(crate) struct Rest {
+    pub(crate) counting: bool,
+    pub(crate) frames: Vec<u64>,
+    pub(crate) dials: u64,
+}
+
 /// How often it is looked whether all is equal.
 const LOOK_MS: u64 = 1_000;
 /// Time for dials and flows to come to rest.

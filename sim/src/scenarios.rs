@@ -42,8 +42,7 @@ fn write(world: &mut World, node: usize, content: &'static str) {
 }
 
 #[test]
-#[ignore = "bug 4 of docs/BUGS.md is not mended yet"]
-fn a_wiped_node_whose_clock_is_set_back_does_not_give_a_stamp_to_two_versions() {
+fn a_stamp_that_a_wiped_node_gives_twice_splits_nobody() {
     let mut world = pair();
     write(&mut world, 0, "before the wipe");
     world.run_until(Time(20_000)).expect("nothing is wrong yet");

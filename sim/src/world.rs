@@ -13,6 +13,7 @@ use entgldb_replica::{Input, Link, Output, Replica};
 use crate::checkers::{Checks, Found, Violation};
 use crate::clock::Time;
 use crate::coverage::{Coverage, event_name};
+use crate::ending::Rest;
 use crate::network::{Arrival, Network};
 use crate::node::{Node, new_node};
 use crate::options::{Fault, Mutation, Options};
@@ -46,14 +47,6 @@ pub(crate) enum Event {
     Patience { wire: u64, side: usize, since: Time },
     /// A clock that was a month ahead is put back.
     ClockBack { node: usize },
-}
-
-/// What counts frames and dials while all should be quiet.
-#[derive(Default)]
-pub(crate) struct Rest {
-    pub(crate) counting: bool,
-    pub(crate) frames: Vec<u64>,
-    pub(crate) dials: u64,
 }
 
 /// Why a run goes no further.

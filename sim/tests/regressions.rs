@@ -26,7 +26,6 @@ fn small(seed: u64) -> Options {
 }
 
 #[test]
-#[ignore = "bug 1 of docs/BUGS.md is not mended yet"]
 fn a_unit_whose_logs_wait_for_different_times_stays_whole() {
     for seed in 0..8 {
         let mut options = small(seed).with(Fault::ClockStep, Rate::EveryMs(8_000));
@@ -37,7 +36,6 @@ fn a_unit_whose_logs_wait_for_different_times_stays_whole() {
 }
 
 #[test]
-#[ignore = "bug 2 of docs/BUGS.md is not mended yet"]
 fn two_names_of_one_node_do_not_take_turns_for_ever() {
     let mut options = small(1);
     options.dialling = Dialling::TwoNames;
@@ -45,7 +43,6 @@ fn two_names_of_one_node_do_not_take_turns_for_ever() {
 }
 
 #[test]
-#[ignore = "bug 3 of docs/BUGS.md is not mended yet"]
 fn a_member_that_claims_more_entries_than_there_can_be_stops_nobody() {
     let mut options = small(1).with(Fault::Tamper, Rate::Chance(PerMillion(500_000)));
     options.nodes = 3;

@@ -53,7 +53,7 @@ fn check_node(
                 continue;
             }
             let row = join.entry(&authored.doc).or_insert(authored.row);
-            if row.stamp < authored.row.stamp {
+            if (row.stamp, row.content) < (authored.row.stamp, authored.row.content) {
                 *row = authored.row;
             }
         }

@@ -13,9 +13,12 @@ impl Checker for RowsRise {
 
     fn committed(&mut self, _: &Setting, _: &Oracle, node: usize, seen: &Committed) -> Verdict {
         for (write, before) in seen.commit.rows.iter().zip(&seen.rows_before) {
-            ensure(before.is_none_or(|before| before.stamp < write.row.stamp), || {
-                format!("node {node}: the row of {:?} goes from {before:?} to {:?}", write.doc, write.row)
-            })?;
+            ensure(
+                before.is_none_or(|before| {
+                    (before.stamp, before.content) < (write.row.stamp, write.row.content)
+                }),
+                || format!("node {node}: the row of {:?} goes from {before:?} to {:?}", write.doc, write.row),
+            )?;
         }
         Ok(())
     }
