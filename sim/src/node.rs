@@ -59,12 +59,7 @@ pub(crate) fn new_node(setting: &Setting, node: usize) -> Node {
         mono_start: Time(0),
         starts: 0,
         generation: 0,
-        liar: lies.then(|| Liar {
-            rng: Rng::of(options.seed, "liar", 0),
-            key: key(node),
-            absurd: options.strict,
-            others,
-        }),
+        liar: lies.then(|| Liar { rng: Rng::of(options.seed, "liar", 0), key: key(node), others }),
         bereft: false,
     }
 }

@@ -254,8 +254,6 @@ pub struct Options {
     pub clock_grain_ms: u64,
     /// Which faults happen and how often.
     pub faults: BTreeMap<Fault, Rate>,
-    /// Whether faults of the engine that are known (see `docs/BUGS.md`) count as failures too.
-    pub strict: bool,
     /// What is broken on purpose.
     pub mutation: Mutation,
 }
@@ -298,7 +296,6 @@ impl Options {
             silence_ms: *rng.pick(&[1_000, 10_000, 90_000]),
             clock_grain_ms: *rng.pick(&[1, 1, 16, 1_000]),
             faults: draw_faults(rng, seed),
-            strict: false,
             mutation: Mutation::None,
         }
     }

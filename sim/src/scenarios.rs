@@ -12,7 +12,6 @@ use crate::world::World;
 /// Two nodes, level, whose applications do only what they are told.
 fn pair() -> World {
     let mut options = Options::calm(1);
-    options.strict = true;
     options.nodes = 2;
     options.collections = 1;
     options.uniform = true;

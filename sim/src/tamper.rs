@@ -13,8 +13,6 @@ use crate::rng::Rng;
 pub(crate) struct Liar {
     pub(crate) rng: Rng,
     pub(crate) key: AuthorKey,
-    /// Whether it may claim to hold more entries than there can be.
-    pub(crate) absurd: bool,
     /// Others, in whose name it lies.
     pub(crate) others: Vec<NodeId>,
 }
@@ -43,7 +41,7 @@ impl Liar {
                             .saturating_add(self.rng.below(3))
                             .saturating_sub(self.rng.below(3)));
                     }
-                    if self.absurd && self.rng.coin() {
+                    if self.rng.coin() {
                         head.seq = Seq(u64::MAX);
                     }
                     if self.rng.below(4) == 0 {

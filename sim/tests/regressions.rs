@@ -4,7 +4,6 @@ use entgldb_sim::{Dialling, Fault, Options, PerMillion, Rate, Topology, run};
 
 fn small(seed: u64) -> Options {
     let mut options = Options::calm(seed);
-    options.strict = true;
     options.nodes = 2;
     options.collections = 4;
     options.uniform = true;

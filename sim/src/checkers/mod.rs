@@ -88,7 +88,7 @@ impl Checks {
             Box::new(resurrection::Resurrection::new(nodes)),
             Box::new(rows_rise::RowsRise),
             Box::new(equal_vectors::EqualVectors::new(nodes)),
-            Box::new(units::Units::default()),
+            Box::new(units::Units),
             Box::new(interests::Interests::default()),
             Box::new(claims::Claims::default()),
             Box::new(limits::Limits::default()),

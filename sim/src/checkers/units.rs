@@ -3,18 +3,13 @@
 use std::collections::BTreeMap;
 
 use entgldb_replica::store::Guard;
-use entgldb_replica::wire::{Code, Message};
 
 use super::{Checker, Verdict, ensure};
 use crate::options::Fault;
 use crate::oracle::{Oracle, UnitId};
-use crate::seen::{Committed, Sent, Setting};
+use crate::seen::{Committed, Setting};
 
-#[derive(Default)]
-pub(crate) struct Units {
-    /// Whether a log had to wait: from then on the engine tears units, see bug 1 in `docs/BUGS.md`.
-    waited: bool,
-}
+pub(crate) struct Units;
 
 impl Checker for Units {
     fn name(&self) -> &'static str {
@@ -23,7 +18,7 @@ impl Checker for Units {
 
     fn committed(&mut self, setting: &Setting, oracle: &Oracle, node: usize, seen: &Committed) -> Verdict {
         let lies = setting.options.faults.contains_key(&Fault::Tamper);
-        if seen.commit.guard == Guard::None || lies || self.waited || !setting.is_uniform() {
+        if seen.commit.guard == Guard::None || lies || !setting.is_uniform() {
             return Ok(());
         }
         let mut found: BTreeMap<UnitId, usize> = BTreeMap::new();
@@ -38,16 +33,6 @@ impl Checker for Units {
             ensure(whole == Some(count), || {
                 format!("node {node} takes {count} entries of the unit {unit:?}, which has {whole:?}")
             })?;
-        }
-        Ok(())
-    }
-
-    fn sent(&mut self, setting: &Setting, sent: &Sent<'_>) -> Verdict {
-        if let Some(Message::Ack(ack)) = sent.message
-            && !setting.options.strict
-        {
-            self.waited |=
-                ack.results.iter().any(|result| matches!(result.code, Code::ClockSkew | Code::Busy));
         }
         Ok(())
     }

@@ -253,8 +253,8 @@ impl Node {
                 let before = self.store.rows(std::slice::from_ref(&doc)).unwrap()[0];
                 let standing = newest.get(&doc).map(|write| write.row).or(before);
                 let stamp = entry.stamp(log.author);
-                if takes_over(standing.as_ref(), &stamp) {
-                    let content = entry.content().map(|content| Hash(sha256(content)));
+                let content = entry.content().map(|content| Hash(sha256(content)));
+                if takes_over(standing.as_ref(), &stamp, content) {
                     let apply = Some(entry.content().cloned());
                     newest.insert(doc.clone(), RowWrite { doc, row: Row { stamp, content }, before, apply });
                 }
@@ -316,7 +316,7 @@ impl Node {
         for (collection, key, content, hlc) in docs {
             let (write, entry) = from.write(collection, key, *content, *hlc);
             let before = self.store.rows(std::slice::from_ref(&write.doc)).unwrap()[0];
-            if takes_over(before.as_ref(), &write.row.stamp) {
+            if takes_over(before.as_ref(), &write.row.stamp, write.row.content) {
                 rows.push(RowWrite { before, ..write });
             }
             appended.push(entry);
