@@ -114,6 +114,7 @@ impl People {
                 "two histories of log {log} from entry {seq} on, the other one on {}; that log stops here",
                 self.label(node)
             )),
+            Event::StartedAnew { detail } => self.warn(format_args!("{detail}; going on in a new incarnation")),
             Event::RolledBack { node, log } => self.warn(format_args!(
                 "this database is an older copy of itself: {} knows more of log {log}; going on from there",
                 self.label(node)

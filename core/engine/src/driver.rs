@@ -21,6 +21,7 @@ use crate::attention::Attention;
 use crate::clocks::{Clocks, wall_ms};
 use crate::event::Event;
 use crate::hub::Hub;
+use crate::mark::MarkFile;
 use crate::publish::{self, Publisher};
 use crate::status::State;
 use crate::trust::Trust;
@@ -114,6 +115,7 @@ pub(crate) struct Driver {
     clocks: Clocks,
     trust: Trust,
     hub: Hub,
+    mark: MarkFile,
     publisher: Publisher,
     attention: Attention,
     reopen_at: Instant,
@@ -130,6 +132,7 @@ pub(crate) struct Parts {
     pub(crate) clocks: Clocks,
     pub(crate) trust: Trust,
     pub(crate) hub: Hub,
+    pub(crate) mark: MarkFile,
     pub(crate) publisher: Publisher,
     pub(crate) waker: Waker,
 }
@@ -146,6 +149,7 @@ impl Driver {
             clocks: parts.clocks,
             trust: parts.trust,
             hub: parts.hub,
+            mark: parts.mark,
             publisher: parts.publisher,
             attention: Attention::new(parts.waker),
             reopen_at: now,
@@ -171,7 +175,9 @@ impl Driver {
             self.answer_waiting();
             self.publish(false);
         }
-        self.replica = None;
+        if let Some(replica) = self.replica.take() {
+            self.mark.note(replica.mark());
+        }
         for (_, reply) in self.waiting.drain(..) {
             let _ = reply.send(Err(SyncError::Stopped));
         }
@@ -348,7 +354,8 @@ impl Driver {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).expect("the operating system gives random bytes");
         let seed = u64::from_le_bytes(seed);
-        let (config, key) = (self.recipe.replica.clone(), self.recipe.key.clone());
+        let key = self.recipe.key.clone();
+        let config = ReplicaConfig { mark: self.mark.mark(), ..self.recipe.replica.clone() };
         let mut replica = Replica::open(config, store, key, seed, now).map_err(|failed| failed.0)?;
         for target in &self.recipe.peers {
             if let Err(refused) = replica.add_peer(target, now) {
@@ -364,6 +371,7 @@ impl Driver {
     /// A store error is final for the replica. What is durable is opened again, unless the disk itself has failed.
     fn store_failed(&mut self, failed: &SqliteFailed) {
         let Some(replica) = self.replica.take() else { return };
+        self.mark.note(replica.mark());
         for peer in replica.links() {
             self.transport.close(peer, "the store failed");
         }
@@ -448,6 +456,10 @@ impl Driver {
         if now || Instant::now() >= self.publisher.due() {
             let replica = self.replica.as_ref().map(Replica::status);
             self.publisher.publish(replica, self.transport.traffic(), &self.recipe.store.path);
+            if let Some(replica) = &self.replica {
+                self.mark.note(replica.mark());
+            }
+            self.mark.write();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a node tells its owner. Nothing here carries a document's content or a secret.
 
-use entgldb_replica::event::Event as ReplicaEvent;
+use entgldb_replica::event::{Anew, Event as ReplicaEvent};
 use entgldb_replica::resolve::{Conflict, Side};
 use entgldb_replica::store::ProblemKind;
 use serde::Serialize;
@@ -123,6 +123,12 @@ pub enum Event {
         /// Where they were seen to differ.
         seq: u64,
     },
+    /// The database that was opened is not what this node last wrote: an older copy, another node's, or an empty one. The
+    /// node goes on in a new incarnation and takes what it lacks from its peers.
+    StartedAnew {
+        /// What was found, and what that means.
+        detail: String,
+    },
     /// The database was restored from an older copy; the node goes on under a new incarnation.
     RolledBack {
         /// The peer that knew.
@@ -201,6 +207,21 @@ pub fn problem_kind(kind: ProblemKind) -> &'static str {
     }
 }
 
+fn started_anew(anew: Anew) -> String {
+    match anew {
+        Anew::OlderCopy { found, expected } => format!(
+            "the database is an older copy: it has {found} of the {expected} changes that this node had captured; the \
+             others come back from the peers that have them"
+        ),
+        Anew::OtherNode(owner) => format!(
+            "the database was written by node {}, and the data folder belongs to this one: a copy, or a lost data folder",
+            owner.short()
+        ),
+        Anew::Empty => "the database holds nothing of what this node had captured: it was replaced".to_owned(),
+        _ => "the database is another one".to_owned(),
+    }
+}
+
 fn conflict(conflict: &Conflict) -> Event {
     Event::Conflict {
         collection: conflict.doc.0.to_string(),
@@ -241,6 +262,7 @@ impl Event {
             ReplicaEvent::Forked { node, log, seq } => {
                 Self::Forked { node: node.to_string(), log: log.to_string(), seq: seq.0 }
             }
+            ReplicaEvent::StartedAnew(anew) => Self::StartedAnew { detail: started_anew(anew) },
             ReplicaEvent::RolledBack { node, log } => {
                 Self::RolledBack { node: node.to_string(), log: log.to_string() }
             }
@@ -266,6 +288,7 @@ impl Event {
             Self::Refused { node, detail } => error!(node, detail, "entries refused"),
             Self::RefusedByPeer { node, detail } => error!(node, detail, "entries refused by the peer"),
             Self::Forked { node, log, seq } => error!(node, log, seq, "a log has forked"),
+            Self::StartedAnew { detail } => warn!(detail, "a new incarnation"),
             Self::RolledBack { node, log } => warn!(node, log, "this database was rolled back"),
             Self::Diverged { node } => error!(node, "equal vectors and unequal rows; run `entgldb verify`"),
             Self::Problem { collection, kind, .. } => warn!(collection, kind, "a document has a problem"),

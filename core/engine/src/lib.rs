@@ -34,6 +34,7 @@ mod data_dir;
 mod driver;
 mod event;
 mod hub;
+mod mark;
 mod node;
 mod publish;
 mod status;

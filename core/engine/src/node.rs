@@ -23,6 +23,7 @@ use crate::data_dir::{DataDir, DataDirError};
 use crate::driver::{self, Driver, Message, Parts, Recipe, SqliteRecipe, SyncError};
 use crate::event::Event;
 use crate::hub::{Events, Hub};
+use crate::mark::MarkFile;
 use crate::publish::Publisher;
 use crate::status::{STATUS_FILE, State, Status};
 use crate::trust::{Trust, TrustError};
@@ -134,6 +135,7 @@ impl Node {
             clocks: Clocks::start(),
             trust,
             hub: hub.clone(),
+            mark: MarkFile::load(data_dir.path()),
             publisher: Publisher::new(Arc::clone(&status), data_dir.file(STATUS_FILE)),
             waker,
         };
@@ -179,7 +181,7 @@ impl Node {
         self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// What happens from now on.
+    /// What happens from now on; the first caller also gets what happened since the node was opened.
     #[must_use]
     pub fn events(&self) -> Events {
         self.hub.subscribe()
@@ -262,6 +264,7 @@ fn recipe(
             sync_interval_ms: config.sync_interval_ms,
             payload_bytes_max: config.payload_bytes_max,
             frame_bytes_max: config.frame_bytes_max,
+            ..ReplicaConfig::default()
         },
         key: AuthorKey::from_seed(&identity.signing_key().to_bytes()),
         peers: config.peers.clone(),

@@ -145,6 +145,42 @@ fn three_nodes_in_a_line_end_equal_and_conflicts_keep_the_loser() {
 }
 
 #[test]
+fn a_database_put_back_to_an_older_copy_goes_on_in_a_new_incarnation_and_gets_its_lost_rows_back() {
+    let place = Place::new();
+    let (a, b) = (place.database("a.db"), place.database("b.db"));
+    let first = Node::open(place.config("a.db")).unwrap();
+    let second = Node::open(place.config_to("b.db", &first)).unwrap();
+    b.execute("INSERT INTO t VALUES (1, 'in the backup')", []).unwrap();
+    wait_for("the first row", || notes(&a).len() == 1);
+    b.execute("VACUUM INTO ?1", [place.path("backup.db").to_str().unwrap()]).unwrap();
+    b.execute("INSERT INTO t VALUES (2, 'after it')", []).unwrap();
+    wait_for("the second row", || notes(&a).len() == 2);
+    second.close();
+    drop(b);
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(place.path(&format!("b.db{end}")));
+    }
+    std::fs::rename(place.path("backup.db"), place.path("b.db")).unwrap();
+    let b = Connection::open(place.path("b.db")).unwrap();
+    b.execute("INSERT INTO t VALUES (3, 'after the restore')", []).unwrap();
+    // Alone: what it captures now would take the positions of what was lost.
+    let alone = Node::open(place.config("b.db")).unwrap();
+    let told = wait_event(&alone.events(), "the news", |event| matches!(event, Event::StartedAnew { .. }));
+    assert!(matches!(&told, Event::StartedAnew { detail } if detail.contains("has 1 of the 2")), "{told:?}");
+    wait_for("the capture", || alone.status().captured == 1);
+    alone.close();
+    let second = Node::open(place.config_to("b.db", &first)).unwrap();
+    let events = second.events();
+    wait_for("all three on both", || notes(&a).len() == 3 && notes(&a) == notes(&b));
+    second.sync_now(PATIENCE).unwrap();
+    first.close();
+    second.close();
+    while let Ok(event) = events.next(Duration::ZERO) {
+        assert!(!matches!(event, Event::StartedAnew { .. } | Event::Forked { .. }), "{event:?}");
+    }
+}
+
+#[test]
 fn writes_made_while_the_engine_is_off_travel_once_it_is_back() {
     let place = Place::new();
     let (a, b) = (place.database("a.db"), place.database("b.db"));

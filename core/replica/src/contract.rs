@@ -23,6 +23,18 @@ pub struct Config {
     pub payload_bytes_max: usize,
     /// Largest frame taken, in bytes.
     pub frame_bytes_max: usize,
+    /// How far the oplog had come when it was last seen, kept by the caller outside of the store: an oplog that falls
+    /// short of it is an older copy, and the replica goes on in a new incarnation. `None` if nothing is known.
+    pub mark: Option<Mark>,
+}
+
+/// How far a node's own oplog has come: see [`Config::mark`] and [`crate::Replica::mark`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark {
+    /// The incarnation that it writes in.
+    pub incarnation: Incarnation,
+    /// Entries written in it.
+    pub entries: u64,
 }
 
 impl Default for Config {
@@ -33,6 +45,7 @@ impl Default for Config {
             sync_interval_ms: SYNC_INTERVAL_MS,
             payload_bytes_max: PAYLOAD_BYTES_DEFAULT,
             frame_bytes_max: FRAME_BYTES_DEFAULT,
+            mark: None,
         }
     }
 }

@@ -93,6 +93,9 @@ pub enum Event {
         /// Where they were seen to differ.
         seq: Seq,
     },
+    /// The oplog that was opened is not the one that this node last wrote. It goes on in a new incarnation, so that no
+    /// position is given out twice, and takes what it lacks from its peers.
+    StartedAnew(Anew),
     /// A peer holds entries of this node's own that this node does not: its oplog was restored from an older copy. It
     /// goes on in a new incarnation.
     RolledBack {
@@ -108,4 +111,21 @@ pub enum Event {
     },
     /// A document that could not be captured or applied, or came back.
     Problem(Problem),
+}
+
+/// How an oplog was seen not to be the one that the node last wrote.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Anew {
+    /// It falls short of what was written: an older copy, or what a power cut left.
+    OlderCopy {
+        /// Entries in it of the incarnation that was last written in.
+        found: u64,
+        /// Entries that were written in it.
+        expected: u64,
+    },
+    /// It is another node's: a copied database, or a node that lost its identity.
+    OtherNode(NodeId),
+    /// It is empty, and there was one.
+    Empty,
 }

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use crate::apply::{Branches, OpenConflicts, Planner};
 use crate::clock::{Clock, Now, WallMillis};
-use crate::contract::Config;
+use crate::contract::{Config, Mark};
 use crate::entry::AuthorKey;
-use crate::event::Event;
+use crate::event::{Anew, Event};
 use crate::id::{Incarnation, LogId, NodeId, PublicKey};
 use crate::limits::{CONFLICT_KEEP_MS, UNIT_BYTES_MAX, UNIT_CHANGES_MAX, UNIT_GAP_MS};
 use crate::oplog::{Logs, Verdicts, check_page};
@@ -27,6 +27,8 @@ pub(crate) struct Ledger<S: Store> {
     pub(crate) clock: Clock,
     pub(crate) node: NodeId,
     pub(crate) incarnation: Incarnation,
+    /// Why it started a new incarnation when it was opened, if it did.
+    pub(crate) anew: Option<Anew>,
     /// Whether local changes may wait to be captured.
     pub(crate) backlog: bool,
     /// Since it was opened.
@@ -61,8 +63,10 @@ impl<S: Store> Ledger<S> {
     ) -> Result<Self, S::Error> {
         let durable = store.load()?;
         let node = key.node_id();
+        let logs = Logs::from_durable(&durable);
+        let anew = started_anew(&logs, node, durable.owner, config.mark);
         let incarnation = match durable.owner {
-            Some((owner, incarnation)) if owner == node => incarnation,
+            Some((_, incarnation)) if anew.is_none() => incarnation,
             _ => drawn,
         };
         let mut open_conflicts = OpenConflicts::new();
@@ -77,10 +81,11 @@ impl<S: Store> Ledger<S> {
         };
         Ok(Self {
             clock: Clock::resume(durable.clock, config.max_skew_ms),
-            logs: Logs::from_durable(&durable),
+            logs,
             store,
             node,
             incarnation,
+            anew,
             backlog: true,
             captured: 0,
             applied: 0,
@@ -90,6 +95,12 @@ impl<S: Store> Ledger<S> {
             open_conflicts,
             branches: Branches::new(),
         })
+    }
+
+    /// How far the own oplog has come.
+    pub(crate) fn mark(&self) -> Mark {
+        let (node, incarnation) = (self.node, self.incarnation);
+        Mark { incarnation, entries: self.logs.written(node, incarnation) }
     }
 
     /// Captures what one look into the outbox shows: at most one unit.
@@ -247,4 +258,22 @@ impl<S: Store> Ledger<S> {
             events.push(Event::Conflict(conflict.clone()));
         }
     }
+}
+
+/// Whether the oplog is another one than this node last wrote.
+fn started_anew(
+    logs: &Logs,
+    node: NodeId,
+    owner: Option<(NodeId, Incarnation)>,
+    mark: Option<Mark>,
+) -> Option<Anew> {
+    let Some((owner, last)) = owner else { return mark.filter(|mark| mark.entries > 0).map(|_| Anew::Empty) };
+    if owner != node {
+        return Some(Anew::OtherNode(owner));
+    }
+    let Mark { incarnation, entries: expected } = mark?;
+    let found = logs.written(node, incarnation);
+    // A new incarnation in which nothing was written yet stands in the mark only: the one before must not go on.
+    let is_unknown = found == 0 && incarnation != last;
+    (found < expected || is_unknown).then_some(Anew::OlderCopy { found, expected })
 }

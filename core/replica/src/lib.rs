@@ -62,7 +62,7 @@ pub mod store;
 pub mod version;
 pub mod wire;
 
-pub use contract::{Config, Input, Link, Output, PeerStatus, Status, StoreFailed};
+pub use contract::{Config, Input, Link, Mark, Output, PeerStatus, Status, StoreFailed};
 pub use oplog::RunError;
 pub use peers::{TargetStatus, TooManyPeers};
 pub use replica::Replica;

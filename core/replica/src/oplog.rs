@@ -40,6 +40,12 @@ impl Logs {
         &self.vector
     }
 
+    /// Entries that an author wrote in one incarnation, over all its collections.
+    pub(crate) fn written(&self, author: NodeId, incarnation: Incarnation) -> u64 {
+        let is_its = |log: &LogId| log.author == author && log.incarnation == incarnation;
+        self.vector.iter().filter(|(log, _)| is_its(log)).map(|(_, head)| head.seq.0).sum()
+    }
+
     /// The end of a log, ready to take its next entry.
     pub(crate) fn chain(&self, log: &LogId) -> Chain {
         Chain::resume(log.clone(), self.vector.head(log), self.times.get(log).copied().unwrap_or_default())

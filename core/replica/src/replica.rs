@@ -10,7 +10,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 
 use crate::clock::{Mono, Now};
-use crate::contract::{Config, Input, Link, Output, Status, StoreFailed};
+use crate::contract::{Config, Input, Link, Mark, Output, Status, StoreFailed};
 use crate::entry::AuthorKey;
 use crate::event::Event;
 use crate::flow::regulate;
@@ -103,6 +103,7 @@ impl<S: Store> Replica<S> {
     pub fn handle(&mut self, now: Now, input: Input) -> Result<Vec<Output>, StoreFailed<S::Error>> {
         self.seen = now;
         let mut out = Vec::new();
+        out.extend(self.ledger.anew.take().map(|anew| Output::Event(Event::StartedAnew(anew))));
         match input {
             Input::LocalChange => self.ledger.backlog = true,
             Input::LinkUp(link) => self.link_up(now, link, &mut out),
@@ -147,6 +148,13 @@ impl<S: Store> Replica<S> {
             conflicts: self.ledger.conflicts,
             backlog: self.ledger.backlog,
         }
+    }
+
+    /// How far this node's own oplog has come. Whoever keeps it outside of the store, and gives it back at the next start
+    /// ([`Config::mark`]), lets the replica see that its store was put back to an older state.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        self.ledger.mark()
     }
 
     /// What it holds.

@@ -5,9 +5,10 @@ mod mesh;
 
 use bytes::Bytes;
 use entgldb_replica::Input;
-use entgldb_replica::event::Event;
+use entgldb_replica::event::{Anew, Event};
 use entgldb_replica::id::{Collection, Key};
 use entgldb_replica::wire::Message;
+use mesh::memory::MemoryStore;
 use mesh::{Mesh, interests};
 
 fn conflicts(mesh: &Mesh, node: usize) -> usize {
@@ -405,6 +406,8 @@ fn a_restored_oplog_that_meets_its_own_lost_entries_takes_them_back_and_starts_a
     mesh.write(0, "t", "b", "2");
     mesh.settle();
     mesh.crash(0);
+    // The mark was put back with the store, so only the peer can tell.
+    mesh.nodes[0].mark = None;
     mesh.start(0, backup);
     mesh.link(0, 1);
     mesh.run(5000);
@@ -414,6 +417,70 @@ fn a_restored_oplog_that_meets_its_own_lost_entries_takes_them_back_and_starts_a
     mesh.assert_equal();
     assert_eq!(mesh.store(1).docs.len(), 3);
     assert_eq!(mesh.store(1).log.len(), 2, "two incarnations");
+}
+
+#[test]
+fn a_restored_oplog_that_falls_short_of_its_mark_never_writes_a_position_twice() {
+    let mut mesh = Mesh::new(2, &["t"]);
+    mesh.link(0, 1);
+    mesh.write(0, "t", "a", "1");
+    mesh.settle();
+    let backup = mesh.store(0).clone();
+    mesh.write(0, "t", "b", "2");
+    mesh.settle();
+    mesh.crash(0);
+    mesh.start(0, backup);
+    // It writes before it meets anybody who knows better.
+    mesh.write(0, "t", "c", "3");
+    mesh.settle();
+    let anew = Event::StartedAnew(Anew::OlderCopy { found: 1, expected: 2 });
+    assert!(mesh.nodes[0].events.contains(&anew), "{:?}", mesh.nodes[0].events);
+    mesh.link(0, 1);
+    mesh.run(5000);
+    mesh.assert_equal();
+    assert_eq!(mesh.store(1).docs.len(), 3, "what was written before and after is there");
+    assert_eq!(mesh.store(1).log.len(), 2, "two incarnations");
+    let forked = |event: &Event| matches!(event, Event::Forked { .. } | Event::Refused { .. });
+    assert!(!mesh.nodes.iter().flat_map(|node| &node.events).any(forked));
+}
+
+#[test]
+fn a_new_incarnation_that_ended_before_its_first_entry_is_not_forgotten() {
+    let mut mesh = Mesh::new(2, &["t"]);
+    mesh.link(0, 1);
+    mesh.write(0, "t", "a", "1");
+    mesh.settle();
+    let backup = mesh.store(0).clone();
+    mesh.write(0, "t", "b", "2");
+    mesh.settle();
+    mesh.crash(0);
+    mesh.start(0, backup);
+    mesh.restart(0);
+    mesh.write(0, "t", "c", "3");
+    mesh.link(0, 1);
+    mesh.run(5000);
+    mesh.assert_equal();
+    assert_eq!(mesh.store(1).docs.len(), 3);
+}
+
+#[test]
+fn an_empty_store_and_another_nodes_store_are_told_apart() {
+    let mut mesh = Mesh::new(2, &["t"]);
+    for node in 0..2 {
+        mesh.write(node, "t", "a", "1");
+    }
+    mesh.settle();
+    let copied = mesh.crash(1);
+    mesh.crash(0);
+    mesh.start(0, MemoryStore::default());
+    mesh.input(0, Input::Tick);
+    mesh.crash(0);
+    mesh.start(0, copied);
+    mesh.input(0, Input::Tick);
+    let id = mesh.nodes[1].id();
+    let said = |event: &Event| matches!(event, Event::StartedAnew(_));
+    let said: Vec<&Event> = mesh.nodes[0].events.iter().filter(|event| said(event)).collect();
+    assert_eq!(said, [&Event::StartedAnew(Anew::Empty), &Event::StartedAnew(Anew::OtherNode(id))]);
 }
 
 #[test]

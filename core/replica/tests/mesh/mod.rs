@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use entgldb_replica::clock::{Mono, Now, WallMillis};
 use entgldb_replica::entry::AuthorKey;
 use entgldb_replica::event::Event;
-use entgldb_replica::id::{Collection, LinkId};
+use entgldb_replica::id::{Collection, LinkId, NodeId};
 use entgldb_replica::limits::FRAME_BYTES_DEFAULT;
-use entgldb_replica::{Config, Input, Link, Output, Replica};
+use entgldb_replica::{Config, Input, Link, Mark, Output, Replica};
 use fastrand::Rng;
 
 use memory::MemoryStore;
@@ -23,8 +23,16 @@ pub struct Node {
     config: Config,
     pub events: Vec<Event>,
     starts: u64,
+    /// What the caller keeps beside the store; taken when the node ends, given back when it starts.
+    pub mark: Option<Mark>,
     /// This node's wall clock minus the true time.
     pub clock_offset_ms: i64,
+}
+
+impl Node {
+    pub fn id(&self) -> NodeId {
+        self.key.node_id()
+    }
 }
 
 struct Wire {
@@ -81,6 +89,7 @@ impl Mesh {
             config,
             events: Vec::new(),
             starts: 0,
+            mark: None,
             clock_offset_ms: 0,
         });
         self.start(index, MemoryStore::default());
@@ -97,13 +106,15 @@ impl Mesh {
         let node = &mut self.nodes[index];
         node.starts += 1;
         let seed = (index as u64 + 1) * 1000 + node.starts;
-        node.replica =
-            Some(Replica::open(node.config.clone(), store, node.key.clone(), seed, now).expect("opens"));
+        let config = Config { mark: node.mark, ..node.config.clone() };
+        node.replica = Some(Replica::open(config, store, node.key.clone(), seed, now).expect("opens"));
     }
 
     /// Ends a node without warning; its links go down. What it had committed is returned.
     pub fn crash(&mut self, index: usize) -> MemoryStore {
-        let store = self.nodes[index].replica.take().expect("it runs").into_store();
+        let replica = self.nodes[index].replica.take().expect("it runs");
+        self.nodes[index].mark = Some(replica.mark());
+        let store = replica.into_store();
         let (gone, left) =
             std::mem::take(&mut self.wires).into_iter().partition(|w: &Wire| w.ends.contains(&index));
         self.wires = left;
