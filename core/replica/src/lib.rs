@@ -44,13 +44,16 @@
 mod apply;
 pub mod clock;
 mod contract;
+mod edit;
 pub mod entry;
 pub mod event;
 pub mod fingerprint;
 mod flow;
 pub mod id;
+mod json;
 mod ledger;
 pub mod limits;
+pub mod merge;
 mod oplog;
 mod outgoing;
 mod page;
@@ -62,6 +65,7 @@ pub mod store;
 pub mod version;
 pub mod wire;
 
+pub use edit::MergedError;
 pub use contract::{Config, Input, Link, Mark, Output, PeerStatus, Status, StoreFailed};
 pub use oplog::RunError;
 pub use peers::{TargetStatus, TooManyPeers};

@@ -17,7 +17,7 @@ use crate::version::{Hash, Head, Seq};
 
 #[rustfmt::skip]
 #[allow(missing_docs, unreachable_pub)]
-mod generated;
+pub(crate) mod generated;
 
 use generated as proto;
 pub use generated::run_result::Code;

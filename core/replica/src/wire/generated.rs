@@ -106,7 +106,7 @@ pub struct Entry {
     /// hybrid time since the entry before in this run; since zero for the first
     #[prost(uint64, tag = "1")]
     pub later_by: u64,
-    /// 1 put, 2 delete
+    /// 1 put, 2 delete, 3 edit: the payload is a Merged
     #[prost(uint32, tag = "2")]
     pub op: u32,
     #[prost(string, tag = "3")]
@@ -194,6 +194,43 @@ pub mod run_result {
             }
         }
     }
+}
+/// What an edit wrote of a document that merges, or the whole state of one; see entry.md.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Merged {
+    /// Stamps besides the own one: hybrid time (8 bytes, big endian) and node (32 bytes). None in an edit.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub stamps: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    #[prost(message, optional, tag = "2")]
+    pub root: ::core::option::Option<MergedPlace>,
+}
+/// A place in the document. Stamps are numbers: 0 none, 1 the own one (the entry's or row's), n the (n-1)th of Merged.stamps.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MergedPlace {
+    /// From the place above: '.' and a member's name; '#' or '_' and an item's `id` or `_id` as JSON; '=' and the item itself as
+    /// JSON; '~' for the JSON inside of a string. Empty for the root.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub step: ::prost::bytes::Bytes,
+    #[prost(uint32, tag = "2")]
+    pub floor: u32,
+    #[prost(uint32, tag = "3")]
+    pub written: u32,
+    /// JSON
+    #[prost(bytes = "bytes", tag = "4")]
+    pub scalar: ::prost::bytes::Bytes,
+    /// 0 scalar, 1 object, 2 array, 3 a string that holds JSON
+    #[prost(uint32, tag = "5")]
+    pub kind: u32,
+    #[prost(uint32, tag = "6")]
+    pub removed: u32,
+    #[prost(uint32, tag = "7")]
+    pub ordered: u32,
+    /// steps
+    #[prost(bytes = "bytes", repeated, tag = "8")]
+    pub order: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// sorted by step
+    #[prost(message, repeated, tag = "9")]
+    pub children: ::prost::alloc::vec::Vec<MergedPlace>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
