@@ -57,6 +57,9 @@ mod config;
 mod dialer;
 mod event;
 mod frame;
+// Fuzzers and tests of other crates reach the readers of hostile bytes through this.
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod identity;
 mod introduction;
