@@ -51,6 +51,11 @@ pub const FRAME_BYTES_DEFAULT: usize = 4 << 20;
 pub const FRAME_BYTES_HARD: usize = 16 << 20;
 /// Most bytes of received frames waiting for the engine, over all links.
 pub const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
+/// The part of [`IN_FLIGHT_BYTES_MAX`] that the frames of one link may take.
+pub const LINK_IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
+/// Bytes of frames taken from one link in a second, decompressed, unless the configuration says otherwise; a peer that
+/// sends more is read more slowly.
+pub const LINK_BYTES_PER_SECOND: usize = 64 << 20;
 /// Frames smaller than this are sent uncompressed.
 pub const COMPRESS_FROM_BYTES: usize = 1 << 10;
 /// A compressed frame may declare at most this raw length plus [`EXPANSION_RATIO_MAX`] times its own.
@@ -66,6 +71,10 @@ pub const SESSIONS_MAX: usize = 256;
 pub const PRE_AUTH_MAX: usize = 64;
 /// Links in the handshake at the same time from one address.
 pub const PRE_AUTH_PER_ADDRESS_MAX: usize = 8;
+/// Handshakes of one address that are answered in a second; more wait for their turn.
+pub const HANDSHAKES_PER_SECOND: u32 = 20;
+/// Part of the process's file descriptors, in percent, that listening leaves to others.
+pub const DESCRIPTORS_FREE_PERCENT: u64 = 25;
 /// Frames waiting to be written to one link; a link that falls further behind is closed and catches up later.
 pub const SEND_QUEUE_FRAMES_MAX: usize = 64;
 
@@ -75,8 +84,10 @@ pub const HANDSHAKE_MS: u64 = 5_000;
 pub const PING_AFTER_MS: u64 = 30_000;
 /// Silence of a peer after which its link is dropped.
 pub const DROP_AFTER_MS: u64 = 90_000;
-/// A frame that has begun must be complete within this time.
+/// A frame that has begun must be complete within this time, or go on at [`FRAME_BYTES_PER_SECOND`].
 pub const FRAME_MS: u64 = 30_000;
+/// See [`FRAME_MS`].
+pub const FRAME_BYTES_PER_SECOND: usize = 16 << 10;
 /// Wait for a peer to acknowledge a page before the link is closed.
 pub const ACK_MS: u64 = 120_000;
 /// First wait before dialling again.
