@@ -1,6 +1,8 @@
 """A program that writes a shop's database, as any application would, and keeps a ledger of what it committed.
 
-    python3 writer.py DATABASE LEDGER NAME SEED
+    python3 writer.py DATABASE LEDGER NAME SEED [PRAGMA]
+
+PRAGMA is a setting of its connection, such as `synchronous = NORMAL`; SQLite's default is FULL.
 
 Before a transaction it notes in the ledger what it is about to write, afterwards how it ended. A note outlives the
 process's death at any moment (it is with the operating system), so what is noted as committed was acknowledged, and
@@ -17,10 +19,11 @@ import shop
 
 
 class Writer:
-    def __init__(self, database, ledger, name, seed):
+    def __init__(self, database, ledger, name, seed, pragma="synchronous = FULL"):
         self.name = name
         self.random = random.Random(seed)
         self.connection = shop.connect(database)
+        self.connection.execute(f"PRAGMA {pragma}")
         self.n = last_number(ledger)
         self.ledger = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self.own = [row[0] for row in self.connection.execute("SELECT id FROM orders WHERE writer = ?", (name,))]
@@ -106,6 +109,6 @@ def last_number(ledger):
 
 
 if __name__ == "__main__":
-    writer = Writer(*sys.argv[1:5])
+    writer = Writer(*sys.argv[1:])
     signal.signal(signal.SIGTERM, writer.stop)
     writer.run()
