@@ -50,6 +50,18 @@ def own_mounts():
 own_mounts.done = False
 
 
+def clock_set(offset):
+    """The environment of a process whose time of day is off, such as by `+30d`. Waits are measured as ever.
+
+    The `faketime` command itself stays between us and the process, where signals don't reach it.
+    """
+    needs("faketime", root=False)
+    lines = run("faketime", "-m", "-f", offset, "env").splitlines()
+    preload = dict(line.split("=", 1) for line in lines if line.startswith("LD_PRELOAD="))
+    monotonic = {"DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    return {**preload, **monotonic, "FAKETIME": offset}
+
+
 class PowerCutDisk:
     """An ext4 file system whose power can be cut: whatever was not synced is gone."""
 
