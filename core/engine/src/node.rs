@@ -104,6 +104,15 @@ impl Node {
     /// # Errors
     /// When something it needs can't be used; the error says what to do.
     pub fn open(config: Config) -> Result<Self, OpenError> {
+        Self::open_with_events(config).map(|(node, _)| node)
+    }
+
+    /// Opens a node as [`Node::open`] does, with its events from the very first: a peer may be linked before
+    /// [`Node::events`] could be called.
+    ///
+    /// # Errors
+    /// When something it needs can't be used; the error says what to do.
+    pub fn open_with_events(config: Config) -> Result<(Self, Events), OpenError> {
         let checked = config.check()?;
         let interests = interests(&config.watch)?;
         let secret = ClusterSecret::read_file(&config.secret_file)?;
@@ -114,6 +123,7 @@ impl Node {
         let Checked { listen, allow } = checked;
         let trust = Trust::load(data_dir.path(), allow)?;
         let hub = Hub::default();
+        let events = hub.subscribe();
         let stop = Arc::new(AtomicBool::new(false));
         let recipe = recipe(&config, interests, &identity, &hub, &stop);
         let store = recipe.store.open()?;
@@ -141,7 +151,7 @@ impl Node {
         let thread = std::thread::Builder::new().name("entgldb-store".to_owned());
         let thread = thread.spawn(move || driver.run()).map_err(OpenError::Threads)?;
         info!(node = %id.short(), name, listen = ?transport.local_address(), "started");
-        Ok(Self {
+        let node = Self {
             id,
             name,
             transport,
@@ -152,7 +162,8 @@ impl Node {
             status,
             stop,
             _data_dir: data_dir,
-        })
+        };
+        Ok((node, events))
     }
 
     /// Its identity.

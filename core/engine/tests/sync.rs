@@ -145,6 +145,16 @@ fn three_nodes_in_a_line_end_equal_and_conflicts_keep_the_loser() {
 }
 
 #[test]
+fn a_peer_that_is_linked_at_once_is_told_of_all_the_same() {
+    let place = Place::new();
+    let (_a, _b) = (place.database("a.db"), place.database("b.db"));
+    let first = Node::open(place.config("a.db")).unwrap();
+    let (second, events) = Node::open_with_events(place.config_to("b.db", &first)).unwrap();
+    wait_for("a link", || !second.status().peers.is_empty());
+    wait_event(&events, "the link", |event| matches!(event, Event::PeerUp { .. }));
+}
+
+#[test]
 fn writes_made_while_the_engine_is_off_travel_once_it_is_back() {
     let place = Place::new();
     let (a, b) = (place.database("a.db"), place.database("b.db"));
