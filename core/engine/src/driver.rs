@@ -297,6 +297,8 @@ impl Driver {
                 self.input(Input::DialFailed { target, reason });
             }
             NetEvent::Refused { address, reason } => debug!(%address, %reason, "stranger refused"),
+            NetEvent::ListenPaused { limit } => self.tell(&Event::ListenPaused { descriptors_max: limit }),
+            NetEvent::ListenResumed => self.tell(&Event::ListenResumed),
             _ => {}
         }
     }

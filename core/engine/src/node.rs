@@ -285,6 +285,7 @@ fn net_config(config: &Config, name: &str, listen: Option<SocketAddr>) -> NetCon
     let mut net = NetConfig::new(name, u64::from_le_bytes(instance));
     net.listen = listen;
     net.frame_bytes_max = config.frame_bytes_max;
+    net.link_bytes_per_second = config.peer_bytes_per_second;
     if !config.zstd {
         net.codecs = vec![Codec::Brotli];
     }
