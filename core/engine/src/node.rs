@@ -273,6 +273,7 @@ fn recipe(
             sync_interval_ms: config.sync_interval_ms,
             payload_bytes_max: config.payload_bytes_max,
             frame_bytes_max: config.frame_bytes_max,
+            ..ReplicaConfig::default()
         },
         key: AuthorKey::from_seed(&identity.signing_key().to_bytes()),
         peers: config.peers.clone(),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Files in the order of dependency: each may use those above it.
-const ORDER: [&str; 21] = [
+const ORDER: [&str; 22] = [
     "limits",
     "id",
     "clock",
@@ -23,6 +23,7 @@ const ORDER: [&str; 21] = [
     "outgoing",
     "session",
     "flow",
+    "sending",
     "replica",
     "lib",
 ];
