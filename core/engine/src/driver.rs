@@ -116,6 +116,7 @@ pub(crate) struct Driver {
     hub: Hub,
     publisher: Publisher,
     attention: Attention,
+    is_short_of_room: bool,
     reopen_at: Instant,
     reopen_wait: Duration,
     waiting: Vec<(Instant, Reply)>,
@@ -148,6 +149,7 @@ impl Driver {
             hub: parts.hub,
             publisher: parts.publisher,
             attention: Attention::new(parts.waker),
+            is_short_of_room: false,
             reopen_at: now,
             reopen_wait: REOPEN.0,
             waiting: Vec::new(),
@@ -320,7 +322,26 @@ impl Driver {
         };
         match replica.handle(now, input) {
             Ok(outputs) => self.carry_out(outputs),
-            Err(failed) => self.store_failed(&failed.0),
+            Err(failed) => return self.store_failed(&failed.0),
+        }
+        self.notice_room();
+    }
+
+    /// Tells when remote changes begin to wait for room on the disk, and when they no longer do.
+    fn notice_room(&mut self) {
+        let Some(replica) = &mut self.replica else { return };
+        let is_short = replica.store().is_short_of_room();
+        if std::mem::replace(&mut self.is_short_of_room, is_short) == is_short {
+            return;
+        }
+        if is_short {
+            let message = "the disk is nearly full: changes of other nodes wait until there is room, local ones \
+                           are taken while there is any";
+            warn!("{message}");
+            self.publisher.note_error(message);
+            self.tell(&Event::StoreError { message: message.to_owned(), retry: true });
+        } else {
+            info!("the disk has room again");
         }
     }
 
@@ -387,8 +408,11 @@ impl Driver {
     fn reopen(&mut self) {
         let opened = self.recipe.store.open().and_then(|store| Ok(self.adopt(store)?));
         let Err(error) = opened else {
-            self.reopen_wait = REOPEN.0;
-            info!("the store is open again");
+            // It may have failed again at its first capture; then the wait goes on growing.
+            if self.replica.is_some() {
+                self.reopen_wait = REOPEN.0;
+                info!("the store is open again");
+            }
             return;
         };
         let (retry, message) = (!error.is_final(), error.to_string());

@@ -76,6 +76,7 @@ mod open;
 mod oplog;
 mod putback;
 mod quote;
+mod room;
 mod rows;
 mod scan;
 mod schema;
