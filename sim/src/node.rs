@@ -54,7 +54,7 @@ pub(crate) fn new_node(setting: &Setting, node: usize) -> Node {
             sync_interval_ms: options.sync_interval_ms,
             payload_bytes_max: options.payload_bytes_max,
             frame_bytes_max: options.frame_bytes_max,
-            ..Config::default()
+            limits: options.limits(node),
         },
         targets: targets(setting, node),
         mono_start: Time(0),

@@ -22,7 +22,7 @@ use crate::wire::{Ack, Code, Page, Run, RunResult};
 /// Attempts to find the outbox empty, and then as many to find it without the documents to be applied.
 const APPLY_ATTEMPTS: usize = 4;
 /// What an entry and a run take in a frame at most, beside key, content and the collection's name; and a frame by itself.
-const ENTRY_BYTES: usize = 48;
+const ENTRY_BYTES: usize = 88;
 const RUN_BYTES: usize = 256;
 const PAGE_BYTES: usize = 256;
 

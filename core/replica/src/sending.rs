@@ -15,6 +15,10 @@ use crate::wire::{Ack, Message, Page, Run};
 
 /// Bytes that a transport adds to a body at most.
 const FRAME_OVERHEAD: usize = 64;
+/// Bytes that a page of several units leaves free, for itself and for each run: a relay sends the same units under longer
+/// numbers, and must not find that they do not fit any more.
+const PAGE_SPARE: usize = 32;
+const RUN_SPARE: usize = 40;
 /// Bytes of a result in an acknowledgement beside its text, at most.
 const RESULT_BYTES: usize = 24;
 
@@ -51,11 +55,13 @@ pub(crate) fn send_page<S: Store>(
         }
         let page = send(link, &Message::Page(Page { id, runs: runs.clone() }));
         let bytes = page.body_len();
-        if bytes <= max {
+        let spare = PAGE_SPARE + RUN_SPARE * runs.len();
+        let less = room.and_then(|room| room.less(bytes + spare, max));
+        let is_small = bytes + spare <= max || less.is_none() || !is_several_units(&runs);
+        if bytes <= max && is_small {
             out.push(page);
             break runs;
         }
-        let less = room.and_then(|room| room.less(bytes, max));
         if less.is_none() && (room.is_none() || !is_several_units(&runs)) {
             let log = runs[0].log.clone();
             session.outgoing().hold_unit(&log, now);
