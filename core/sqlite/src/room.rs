@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// Free bytes that remote changes leave alone, at most; on a small file system, a part of it.
 const RESERVE_BYTES_MAX: u64 = 64 << 20;
 /// The part of a small file system that is left alone: one in so many.
-const RESERVE_PART: u64 = 20;
+const RESERVE_PART: u64 = 8;
 /// After the disk was found full in the middle of a commit, remote changes wait at least so long, whatever it says of
 /// itself: it may have room for anything but the next one.
 const FULL_WAIT: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ impl Room {
     /// Looks whether there is room for a remote change in the file system of `database`.
     pub(crate) fn look(&mut self, database: &Path) -> bool {
         let found_full = self.full_until.is_some_and(|until| Instant::now() < until);
-        self.is_short = found_full || free(database).is_some_and(|free| free.is_short());
+        self.is_short = found_full || free(database).is_some_and(|free| free.is_short(wal_bytes(database)));
         !self.is_short
     }
 
@@ -48,9 +48,16 @@ struct Free {
 }
 
 impl Free {
-    fn is_short(self) -> bool {
-        self.bytes < RESERVE_BYTES_MAX.min(self.of / RESERVE_PART)
+    /// What is in the WAL wants room in the database too.
+    fn is_short(self, wal_bytes: u64) -> bool {
+        self.bytes < RESERVE_BYTES_MAX.min(self.of / RESERVE_PART).saturating_add(wal_bytes)
     }
+}
+
+fn wal_bytes(database: &Path) -> u64 {
+    let mut wal = database.as_os_str().to_owned();
+    wal.push("-wal");
+    std::fs::metadata(wal).map_or(0, |file| file.len())
 }
 
 /// Room on the file system; `None` where it does not say, and the disk is only known to be full when it is.
@@ -72,12 +79,19 @@ mod tests {
 
     #[test]
     fn a_large_disk_keeps_a_fixed_reserve_and_a_small_one_a_part_of_itself() {
-        let free = |bytes, of| Free { bytes, of }.is_short();
+        let free = |bytes, of| Free { bytes, of }.is_short(0);
         assert!(free((64 << 20) - 1, 1 << 40));
         assert!(!free(64 << 20, 1 << 40));
-        assert!(free(0, 8 << 20));
+        assert!(free((1 << 20) - 1, 8 << 20));
         assert!(!free(1 << 20, 8 << 20));
         assert!(!free(0, 0), "a file system that does not know its size never counts as full");
+    }
+
+    #[test]
+    fn what_the_wal_holds_is_kept_room_for() {
+        let free = Free { bytes: 3 << 20, of: 8 << 20 };
+        assert!(!free.is_short(2 << 20));
+        assert!(free.is_short((2 << 20) + 1));
     }
 
     #[test]
