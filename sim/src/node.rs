@@ -55,6 +55,7 @@ pub(crate) fn new_node(setting: &Setting, node: usize) -> Node {
             payload_bytes_max: options.payload_bytes_max,
             frame_bytes_max: options.frame_bytes_max,
             mark: None,
+            limits: options.limits(node),
         },
         targets: targets(setting, node),
         mono_start: Time(0),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use entgldb_replica::limits::{FRAME_BYTES_DEFAULT, FRAME_BYTES_HARD, PAYLOAD_BYTES_DEFAULT};
+use entgldb_replica::limits::{FRAME_BYTES_DEFAULT, FRAME_BYTES_HARD, Limits, PAYLOAD_BYTES_DEFAULT};
 
 use crate::rng::{PerMillion, Rng};
 
@@ -242,6 +242,8 @@ pub struct Options {
     pub payload_bytes_max: usize,
     /// See [`entgldb_replica::Config::frame_bytes_max`].
     pub frame_bytes_max: usize,
+    /// Whether each node has limits of its own, many of them the least that there are.
+    pub small: bool,
     /// Longest latency of a link, in milliseconds.
     pub latency_ms: u64,
     /// Longest time that a step takes, in milliseconds.
@@ -285,11 +287,12 @@ impl Options {
             topology: *rng.pick(&[Topology::Mesh, Topology::Ring, Topology::Line, Topology::Star]),
             dialling: *rng.pick(&[Dialling::OneSide, Dialling::BothSides, Dialling::BothSides]),
             safety_ms: rng.between(20_000, 150_000),
-            load,
+            load: load.clone(),
             max_skew_ms: *rng.pick(&[0, 500, 20_000, 300_000, 300_000]),
             sync_interval_ms: *rng.pick(&[100, 500, 2_000, 2_000, 10_000]),
             payload_bytes_max: *rng.pick(&[PAYLOAD_BYTES_DEFAULT, 64 << 10]),
-            frame_bytes_max: *rng.pick(&[FRAME_BYTES_DEFAULT, FRAME_BYTES_HARD]),
+            frame_bytes_max: draw_frame(seed, &load),
+            small: Rng::of(seed, "small", 0).below(2) == 0,
             latency_ms: *rng.pick(&[0, 2, 50, 400, 3_000]),
             step_ms: *rng.pick(&[0, 0, 1, 20]),
             restart_ms: *rng.pick(&[0, 500, 5_000, 30_000]),
@@ -320,6 +323,27 @@ impl Options {
         self
     }
 
+    /// What one node's engine makes and sends at most.
+    #[must_use]
+    pub fn limits(&self, node: usize) -> Limits {
+        let defaults = Limits::default();
+        if !self.small {
+            return defaults;
+        }
+        let rng = &mut Rng::of(self.seed, "limits", node as u64);
+        Limits {
+            unit_changes: *rng.pick(&[1, 3, 50, defaults.unit_changes]),
+            unit_bytes: *rng.pick(&[1, 500, 20_000, defaults.unit_bytes]),
+            unit_gap_ms: *rng.pick(&[0, 1_000, 1_000, 60_000]),
+            page_entries: *rng.pick(&[1, 2, 10, 100, defaults.page_entries]),
+            page_bytes: *rng.pick(&[1, 300, 5_000, defaults.page_bytes]),
+            pages_in_flight: *rng.pick(&[1, 2, defaults.pages_in_flight]),
+            vector_logs: *rng.pick(&[1, 2, defaults.vector_logs]),
+            push_links: *rng.pick(&[1, 2, 3, defaults.push_links]),
+            catch_up_entries: *rng.pick(&[1, 20, 200, defaults.catch_up_entries]),
+        }
+    }
+
     /// The chance of a fault at one occasion.
     pub(crate) fn chance(&self, fault: Fault) -> PerMillion {
         match self.faults.get(&fault) {
@@ -327,6 +351,21 @@ impl Options {
             _ => PerMillion(0),
         }
     }
+}
+
+/// A frame limit that holds the largest transaction that an application makes: what does not fit is never sent.
+fn draw_frame(seed: u64, load: &Load) -> usize {
+    let drawn = *Rng::of(seed, "frame", 0).pick(&[
+        1 << 10,
+        4 << 10,
+        64 << 10,
+        FRAME_BYTES_DEFAULT,
+        FRAME_BYTES_HARD,
+    ]);
+    let document = 160 + load.document_bytes.max(60);
+    let runs = 4.min(load.transaction_documents);
+    let transaction = 400 + runs * 270 + load.transaction_documents * document;
+    drawn.max(usize::try_from(transaction).expect("a few megabytes"))
 }
 
 fn draw_faults(rng: &mut Rng, seed: u64) -> BTreeMap<Fault, Rate> {

@@ -1,5 +1,7 @@
 //! Makes a failing run smaller while it still fails in the same way.
 
+use entgldb_replica::limits::FRAME_BYTES_DEFAULT;
+
 use crate::options::{Dialling, Fault, Options, Topology};
 use crate::run::{Outcome, run};
 
@@ -59,6 +61,8 @@ fn candidates(options: &Options) -> Vec<Options> {
     push(&|o| o.load.unit_changes = 4_096);
     push(&|o| o.topology = Topology::Line);
     push(&|o| o.dialling = Dialling::OneSide);
+    push(&|o| o.small = false);
+    push(&|o| o.frame_bytes_max = o.frame_bytes_max.max(FRAME_BYTES_DEFAULT));
     push(&|o| o.latency_ms = 0);
     push(&|o| o.step_ms = 0);
     push(&|o| o.restart_ms = 0);

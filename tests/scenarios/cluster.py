@@ -51,12 +51,17 @@ def wait_until(condition, seconds, what):
 
 
 class Engine:
-    """One `entgldb sync` beside one database; started, killed and started again on the same files and port."""
+    """One `entgldb sync` beside one database; started, killed and started again on the same files and port.
 
-    def __init__(self, folder, name, secret, peers=(), port=None):
-        self.name, self.secret, self.peers, self.port = name, secret, list(peers), port
-        self.database = folder / f"{name}.db"
+    `prefix` is a command that runs it somewhere else or under something, such as `ip netns exec NAME`: one that becomes
+    the engine, so that a signal to it reaches the engine. `options` are added to the command line.
+    """
+
+    def __init__(self, folder, name, secret, peers=(), port=None, host="127.0.0.1", disk=None):
+        self.name, self.secret, self.peers, self.port, self.host = name, secret, list(peers), port, host
+        self.database = (disk or folder) / f"{name}.db"
         self.log = folder / f"{name}.log"
+        self.prefix, self.options, self.environment = [], [], {}
         self.events, self.changed = [], threading.Condition()
         self.alarms = []
         self.process = None
@@ -64,17 +69,19 @@ class Engine:
 
     @property
     def address(self):
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def start(self):
-        command = [program(), "sync", str(self.database), "--secret-file", str(self.secret), "--name", self.name]
+        command = [*self.prefix, program(), "sync", str(self.database), "--secret-file", str(self.secret)]
+        command += ["--name", self.name, *self.options]
         command += ["--json", "--stop-with-stdin", "--log", "info"]
         command += [word for table in shop.TABLES for word in ("--watch", table)]
         command += [word for peer in self.peers for word in ("--peer", peer)]
         command += ["--listen", self.address] if self.port else []
         with open(self.log, "a", encoding="utf-8") as log:
             pipe = subprocess.PIPE
-            self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True)
+            environment = {**os.environ, **self.environment}
+            self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, env=environment)
         self.events = []
         threading.Thread(target=self.collect, args=(self.process, self.events), daemon=True).start()
         return self
@@ -132,18 +139,21 @@ class Engine:
 
 
 class Writer:
-    """One writer process beside one database."""
+    """One writer process beside one database. Its ledger lies beside the engine's log, whatever disk the database is on."""
 
     def __init__(self, engine, seed):
         self.database, self.name, self.seed = engine.database, engine.name, seed
-        self.ledger = engine.database.with_suffix(".ledger")
+        self.ledger = engine.log.with_suffix(".ledger")
+        self.prefix, self.environment, self.options = [], {}, []
         self.starts, self.process = 0, None
 
     def start(self):
         self.starts += 1
         seed = f"{self.seed}-{self.name}-{self.starts}"
-        command = [sys.executable, str(HERE / "writer.py"), str(self.database), str(self.ledger), self.name, seed]
-        self.process = subprocess.Popen(command)
+        command = [*self.prefix, sys.executable, str(HERE / "writer.py")]
+        command += [str(self.database), str(self.ledger), self.name, seed, *self.options]
+        with open(self.ledger.with_suffix(".writer.log"), "a", encoding="utf-8") as log:
+            self.process = subprocess.Popen(command, env={**os.environ, **self.environment}, stderr=log)
         return self
 
     def kill(self):
@@ -189,8 +199,9 @@ class Scenario(unittest.TestCase):
         subprocess.run([program(), "keygen", str(path)], check=True, capture_output=True)
         return path
 
-    def engine(self, name, peers=(), listens=False, secret=None):
-        engine = Engine(self.folder, name, secret or self.secret, peers, free_port() if listens else None)
+    def engine(self, name, peers=(), listens=False, secret=None, host="127.0.0.1", disk=None):
+        port = free_port() if listens else None
+        engine = Engine(self.folder, name, secret or self.secret, peers, port, host, disk)
         self.ends.append(engine.end)
         return engine
 

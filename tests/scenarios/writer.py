@@ -1,6 +1,8 @@
 """A program that writes a shop's database, as any application would, and keeps a ledger of what it committed.
 
-    python3 writer.py DATABASE LEDGER NAME SEED
+    python3 writer.py DATABASE LEDGER NAME SEED [PRAGMA]
+
+PRAGMA is a setting of its connection, such as `synchronous = NORMAL`; SQLite's default is FULL.
 
 Before a transaction it notes in the ledger what it is about to write, afterwards how it ended. A note outlives the
 process's death at any moment (it is with the operating system), so what is noted as committed was acknowledged, and
@@ -9,18 +11,19 @@ what is only begun is unknown. Ends at SIGTERM, after the transaction at hand.
 import json
 import os
 import random
+import select
 import signal
 import sys
-import time
 
 import shop
 
 
 class Writer:
-    def __init__(self, database, ledger, name, seed):
+    def __init__(self, database, ledger, name, seed, pragma="synchronous = FULL"):
         self.name = name
         self.random = random.Random(seed)
         self.connection = shop.connect(database)
+        self.connection.execute(f"PRAGMA {pragma}")
         self.n = last_number(ledger)
         self.ledger = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self.own = [row[0] for row in self.connection.execute("SELECT id FROM orders WHERE writer = ?", (name,))]
@@ -32,7 +35,8 @@ class Writer:
     def run(self):
         while self.running:
             self.one_transaction()
-            time.sleep(self.random.uniform(0.002, 0.04))
+            # Not time.sleep: libfaketime takes the moment at which that ends for the time of day.
+            select.select([], [], [], self.random.uniform(0.002, 0.04))
 
     def one_transaction(self):
         self.n += 1
@@ -106,6 +110,6 @@ def last_number(ledger):
 
 
 if __name__ == "__main__":
-    writer = Writer(*sys.argv[1:5])
+    writer = Writer(*sys.argv[1:])
     signal.signal(signal.SIGTERM, writer.stop)
     writer.run()

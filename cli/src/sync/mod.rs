@@ -49,9 +49,9 @@ pub(crate) fn run(arguments: &SyncArguments) -> Result<(), Failure> {
     let (sender, inputs) = sync_channel(INPUTS_WAITING_MAX);
     let runs = Arc::new(AtomicBool::new(false));
     stop_when_asked(arguments, &sender, &runs)?;
-    let node = open(&config, &terminal)?;
+    let (node, events) = open(&config, &terminal)?;
     runs.store(true, Ordering::Relaxed);
-    forward(node.events(), sender)?;
+    forward(events, sender)?;
     let view =
         if arguments.json { View::Json } else { View::People(Box::new(People::new(terminal, &config))) };
     show_until_stopped(node, view, &inputs)
@@ -80,7 +80,7 @@ fn stop_when_asked(
 }
 
 /// Opens the node. While that takes long, somebody should know why.
-fn open(config: &Config, terminal: &Terminal) -> Result<Node, Failure> {
+fn open(config: &Config, terminal: &Terminal) -> Result<(Node, Events), Failure> {
     let database = config.database.clone();
     let (opened, wait) = channel::<()>();
     let (waiting, for_what) = (terminal.clone(), database.clone());
@@ -94,7 +94,7 @@ fn open(config: &Config, terminal: &Terminal) -> Result<Node, Failure> {
     };
     // Without a thread for it nobody is told, and it opens all the same.
     let _ = thread::Builder::new().name("waiting".to_owned()).spawn(tell);
-    let node = Node::open(config.clone()).map_err(|error| refusal::of_open(&error, &database));
+    let node = Node::open_with_events(config.clone()).map_err(|error| refusal::of_open(&error, &database));
     drop(opened);
     node
 }

@@ -128,6 +128,10 @@ impl People {
                 "another program has kept the database locked for {}; waiting",
                 span_of_ms(*for_ms)
             )),
+            Event::ListenPaused { descriptors_max } => self.warn(format_args!(
+                "few of the {descriptors_max} file descriptors are left; taking no connections for now (see ulimit -n)"
+            )),
+            Event::ListenResumed => self.terminal.say("taking connections again"),
             Event::StoreError { message, retry: true } => {
                 self.alarm(format_args!("the database gave an error: {message}; trying again"));
             }

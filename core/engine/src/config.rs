@@ -65,6 +65,9 @@ pub struct Config {
     /// Largest frame, in bytes. The same or more on all nodes that share large documents.
     #[serde(default = "default_frame_bytes_max")]
     pub frame_bytes_max: usize,
+    /// Bytes of frames that are taken from one peer in a second, decompressed. A peer that sends more is read more slowly.
+    #[serde(default = "default_peer_bytes_per_second")]
+    pub peer_bytes_per_second: usize,
     /// Whether zstd is offered to peers; brotli always is.
     #[serde(default = "default_true")]
     pub zstd: bool,
@@ -84,6 +87,10 @@ fn default_payload_bytes_max() -> usize {
 
 fn default_frame_bytes_max() -> usize {
     limits::FRAME_BYTES_DEFAULT
+}
+
+fn default_peer_bytes_per_second() -> usize {
+    limits::LINK_BYTES_PER_SECOND
 }
 
 fn default_true() -> bool {
@@ -135,6 +142,7 @@ impl Config {
             max_skew_ms: default_max_skew_ms(),
             payload_bytes_max: default_payload_bytes_max(),
             frame_bytes_max: default_frame_bytes_max(),
+            peer_bytes_per_second: default_peer_bytes_per_second(),
             zstd: default_true(),
         }
     }
@@ -188,6 +196,11 @@ impl Config {
                 "frame_bytes_max",
                 format!("it must be {least} to {max} (FRAME_BYTES_HARD)"),
             ));
+        }
+        if self.peer_bytes_per_second < limits::FRAME_BYTES_PER_SECOND {
+            let min = limits::FRAME_BYTES_PER_SECOND;
+            let reason = format!("it must be at least {min} (FRAME_BYTES_PER_SECOND)");
+            return Err(invalid("peer_bytes_per_second", reason));
         }
         if self.name.as_ref().is_some_and(String::is_empty) {
             return Err(invalid("name", "it must not be empty"));
@@ -267,7 +280,7 @@ mod tests {
 
     #[test]
     fn values_that_cannot_be_are_refused_with_the_field_and_what_is_possible() {
-        let cases: [(&str, Config); 8] = [
+        let cases: [(&str, Config); 9] = [
             ("watch", Config { watch: Vec::new(), ..config() }),
             ("listen", Config { listen: Some("localhost".into()), ..config() }),
             ("peers", Config { peers: vec!["till".into()], ..config() }),
@@ -276,6 +289,7 @@ mod tests {
             ("payload_bytes_max", Config { payload_bytes_max: 0, ..config() }),
             ("frame_bytes_max", Config { payload_bytes_max: 8 << 20, ..config() }),
             ("sync_interval_ms", Config { sync_interval_ms: 1, ..config() }),
+            ("peer_bytes_per_second", Config { peer_bytes_per_second: 1000, ..config() }),
         ];
         for (field, config) in cases {
             let error = config.check().err().unwrap_or_else(|| panic!("{field} was not refused"));

@@ -118,6 +118,7 @@ pub(crate) struct Driver {
     mark: MarkFile,
     publisher: Publisher,
     attention: Attention,
+    is_short_of_room: bool,
     reopen_at: Instant,
     reopen_wait: Duration,
     waiting: Vec<(Instant, Reply)>,
@@ -152,6 +153,7 @@ impl Driver {
             mark: parts.mark,
             publisher: parts.publisher,
             attention: Attention::new(parts.waker),
+            is_short_of_room: false,
             reopen_at: now,
             reopen_wait: REOPEN.0,
             waiting: Vec::new(),
@@ -303,6 +305,8 @@ impl Driver {
                 self.input(Input::DialFailed { target, reason });
             }
             NetEvent::Refused { address, reason } => debug!(%address, %reason, "stranger refused"),
+            NetEvent::ListenPaused { limit } => self.tell(&Event::ListenPaused { descriptors_max: limit }),
+            NetEvent::ListenResumed => self.tell(&Event::ListenResumed),
             _ => {}
         }
     }
@@ -324,7 +328,26 @@ impl Driver {
         };
         match replica.handle(now, input) {
             Ok(outputs) => self.carry_out(outputs),
-            Err(failed) => self.store_failed(&failed.0),
+            Err(failed) => return self.store_failed(&failed.0),
+        }
+        self.notice_room();
+    }
+
+    /// Tells when remote changes begin to wait for room on the disk, and when they no longer do.
+    fn notice_room(&mut self) {
+        let Some(replica) = &mut self.replica else { return };
+        let is_short = replica.store().is_short_of_room();
+        if std::mem::replace(&mut self.is_short_of_room, is_short) == is_short {
+            return;
+        }
+        if is_short {
+            let message = "the disk is nearly full: changes of other nodes wait until there is room, local ones \
+                           are taken while there is any";
+            warn!("{message}");
+            self.publisher.note_error(message);
+            self.tell(&Event::StoreError { message: message.to_owned(), retry: true });
+        } else {
+            info!("the disk has room again");
         }
     }
 
@@ -393,8 +416,11 @@ impl Driver {
     fn reopen(&mut self) {
         let opened = self.recipe.store.open().and_then(|store| Ok(self.adopt(store)?));
         let Err(error) = opened else {
-            self.reopen_wait = REOPEN.0;
-            info!("the store is open again");
+            // It may have failed again at its first capture; then the wait goes on growing.
+            if self.replica.is_some() {
+                self.reopen_wait = REOPEN.0;
+                info!("the store is open again");
+            }
             return;
         };
         let (retry, message) = (!error.is_final(), error.to_string());

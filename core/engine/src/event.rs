@@ -157,6 +157,13 @@ pub enum Event {
         /// Milliseconds so far.
         for_ms: u64,
     },
+    /// Few file descriptors are left: no connections are taken for now. Links stay as they are.
+    ListenPaused {
+        /// The most that the process may have.
+        descriptors_max: u64,
+    },
+    /// Connections are taken again.
+    ListenResumed,
     /// The store failed.
     StoreError {
         /// What happened.

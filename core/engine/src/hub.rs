@@ -11,20 +11,9 @@ use crate::event::Event;
 /// Events that wait for one subscriber; beyond that they are counted and left out.
 const WAITING_MAX: usize = 4096;
 
-/// Events that are kept for the first subscriber, who can't be there before the node is open.
-const EARLY_MAX: usize = 64;
-
 /// The sending side.
 #[derive(Clone, Default)]
-pub(crate) struct Hub(Arc<Mutex<Audience>>);
-
-#[derive(Default)]
-struct Audience {
-    subscribers: Vec<Subscriber>,
-    /// What happened before anybody subscribed.
-    early: Vec<Event>,
-    has_begun: bool,
-}
+pub(crate) struct Hub(Arc<Mutex<Vec<Subscriber>>>);
 
 struct Subscriber {
     queue: Sender<Event>,
@@ -42,23 +31,13 @@ impl Hub {
     pub(crate) fn subscribe(&self) -> Events {
         let (sender, receiver) = bounded(WAITING_MAX);
         let lost = Arc::new(AtomicU64::new(0));
-        let mut audience = self.audience();
-        audience.has_begun = true;
-        for event in audience.early.drain(..) {
-            // There is room: fewer are kept than may wait.
-            let _ = sender.try_send(event);
-        }
-        audience.subscribers.push(Subscriber { queue: sender, lost: Arc::clone(&lost) });
+        self.subscribers().push(Subscriber { queue: sender, lost: Arc::clone(&lost) });
         Events { queue: receiver, lost }
     }
 
     /// Tells all subscribers; forgets those that are gone.
     pub(crate) fn tell(&self, event: &Event) {
-        let mut audience = self.audience();
-        if !audience.has_begun && audience.early.len() < EARLY_MAX {
-            audience.early.push(event.clone());
-        }
-        audience.subscribers.retain(|subscriber| match subscriber.queue.try_send(event.clone()) {
+        self.subscribers().retain(|subscriber| match subscriber.queue.try_send(event.clone()) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
                 subscriber.lost.fetch_add(1, Ordering::Relaxed);
@@ -70,10 +49,10 @@ impl Hub {
 
     /// Ends all subscriptions once what waits is read.
     pub(crate) fn end(&self) {
-        self.audience().subscribers.clear();
+        self.subscribers().clear();
     }
 
-    fn audience(&self) -> std::sync::MutexGuard<'_, Audience> {
+    fn subscribers(&self) -> std::sync::MutexGuard<'_, Vec<Subscriber>> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -118,20 +97,6 @@ mod tests {
         }
         assert_eq!(events.next(Duration::ZERO), Ok(Event::Lost { count: 3 }));
         assert_eq!(events.next(Duration::ZERO), Ok(Event::Captured { changes: 1 }));
-    }
-
-    #[test]
-    fn the_first_subscriber_hears_what_happened_before_it_and_the_second_does_not() {
-        let hub = Hub::default();
-        for _ in 0..=EARLY_MAX {
-            hub.tell(&Event::Captured { changes: 1 });
-        }
-        let (first, second) = (hub.subscribe(), hub.subscribe());
-        for _ in 0..EARLY_MAX {
-            assert_eq!(first.next(Duration::ZERO), Ok(Event::Captured { changes: 1 }));
-        }
-        assert_eq!(first.next(Duration::ZERO), Err(NoEvent::Timeout));
-        assert_eq!(second.next(Duration::ZERO), Err(NoEvent::Timeout));
     }
 
     #[test]

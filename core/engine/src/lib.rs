@@ -33,6 +33,9 @@ mod config;
 mod data_dir;
 mod driver;
 mod event;
+// Fuzzers reach the checks of a configuration through this.
+#[doc(hidden)]
+pub mod fuzzing;
 mod hub;
 mod mark;
 mod node;

@@ -105,6 +105,15 @@ impl Node {
     /// # Errors
     /// When something it needs can't be used; the error says what to do.
     pub fn open(config: Config) -> Result<Self, OpenError> {
+        Self::open_with_events(config).map(|(node, _)| node)
+    }
+
+    /// Opens a node as [`Node::open`] does, with its events from the very first: a peer may be linked before
+    /// [`Node::events`] could be called.
+    ///
+    /// # Errors
+    /// When something it needs can't be used; the error says what to do.
+    pub fn open_with_events(config: Config) -> Result<(Self, Events), OpenError> {
         let checked = config.check()?;
         let interests = interests(&config.watch)?;
         let secret = ClusterSecret::read_file(&config.secret_file)?;
@@ -115,6 +124,7 @@ impl Node {
         let Checked { listen, allow } = checked;
         let trust = Trust::load(data_dir.path(), allow)?;
         let hub = Hub::default();
+        let events = hub.subscribe();
         let stop = Arc::new(AtomicBool::new(false));
         let recipe = recipe(&config, interests, &identity, &hub, &stop);
         let store = recipe.store.open()?;
@@ -143,7 +153,7 @@ impl Node {
         let thread = std::thread::Builder::new().name("entgldb-store".to_owned());
         let thread = thread.spawn(move || driver.run()).map_err(OpenError::Threads)?;
         info!(node = %id.short(), name, listen = ?transport.local_address(), "started");
-        Ok(Self {
+        let node = Self {
             id,
             name,
             transport,
@@ -154,7 +164,8 @@ impl Node {
             status,
             stop,
             _data_dir: data_dir,
-        })
+        };
+        Ok((node, events))
     }
 
     /// Its identity.
@@ -181,7 +192,7 @@ impl Node {
         self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// What happens from now on; the first caller also gets what happened since the node was opened.
+    /// What happens from now on.
     #[must_use]
     pub fn events(&self) -> Events {
         self.hub.subscribe()
@@ -277,6 +288,7 @@ fn net_config(config: &Config, name: &str, listen: Option<SocketAddr>) -> NetCon
     let mut net = NetConfig::new(name, u64::from_le_bytes(instance));
     net.listen = listen;
     net.frame_bytes_max = config.frame_bytes_max;
+    net.link_bytes_per_second = config.peer_bytes_per_second;
     if !config.zstd {
         net.codecs = vec![Codec::Brotli];
     }

@@ -129,6 +129,9 @@ pub struct TrafficCounts {
     pub handshakes_refused: u64,
     /// Dials that did not become links.
     pub dials_failed: u64,
+    /// Times that no connections were taken because few file descriptors were left.
+    #[serde(default)]
+    pub listen_pauses: u64,
 }
 
 impl From<Traffic> for TrafficCounts {
@@ -142,6 +145,7 @@ impl From<Traffic> for TrafficCounts {
             wire_bytes_out: traffic.wire_bytes_out,
             handshakes_refused: traffic.handshakes_refused,
             dials_failed: traffic.dials_failed,
+            listen_pauses: traffic.listen_pauses,
         }
     }
 }

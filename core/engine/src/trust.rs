@@ -13,7 +13,7 @@ use entgldb_replica::id::NodeId;
 use entgldb_replica::limits::PEERS_MAX;
 use serde::{Deserialize, Serialize};
 
-use crate::data_dir::replace;
+use crate::data_dir::replace_durably;
 
 const FILE: &str = "known_peers.json";
 
@@ -102,7 +102,11 @@ impl Trust {
         }
         let peer = KnownPeer { node: node.to_string(), first_seen_ms: now_ms };
         self.known.insert(name.to_owned(), peer);
-        write(&self.path, &self.known)?;
+        if let Err(error) = write(&self.path, &self.known) {
+            // Else the next attempt would find a pin that no restart knows.
+            self.known.remove(name);
+            return Err(error);
+        }
         Ok(Ok(()))
     }
 }
@@ -118,7 +122,7 @@ fn read(path: &Path) -> Result<BTreeMap<String, KnownPeer>, TrustError> {
 
 fn write(path: &Path, known: &BTreeMap<String, KnownPeer>) -> Result<(), TrustError> {
     let text = serde_json::to_string_pretty(known).expect("labels and identities are text");
-    replace(path, text.as_bytes()).map_err(|source| TrustError::Io { path: path.to_owned(), source })
+    replace_durably(path, text.as_bytes()).map_err(|source| TrustError::Io { path: path.to_owned(), source })
 }
 
 /// The peers that a node knows, by label, from another process.
@@ -173,6 +177,18 @@ mod tests {
         let mut trust = Trust::load(dir.path(), Some(vec![A])).unwrap();
         assert_eq!(trust.admit("till", B, 5).unwrap(), Err(Untrusted::NotAllowed(B)));
         assert_eq!(trust.admit("till", A, 5).unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn a_peer_that_could_not_be_pinned_is_not_let_in_the_next_time_either() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut trust = Trust::load(dir.path(), None).unwrap();
+        let blocked = dir.path().join(FILE);
+        fs::create_dir(&blocked).unwrap();
+        assert!(trust.admit("till", A, 5).is_err());
+        assert!(trust.admit("till", A, 6).is_err());
+        fs::remove_dir(&blocked).unwrap();
+        assert_eq!(trust.admit("till", A, 7).unwrap(), Ok(()));
     }
 
     #[test]

@@ -164,13 +164,12 @@ fn a_database_put_back_to_an_older_copy_goes_on_in_a_new_incarnation_and_gets_it
     let b = Connection::open(place.path("b.db")).unwrap();
     b.execute("INSERT INTO t VALUES (3, 'after the restore')", []).unwrap();
     // Alone: what it captures now would take the positions of what was lost.
-    let alone = Node::open(place.config("b.db")).unwrap();
-    let told = wait_event(&alone.events(), "the news", |event| matches!(event, Event::StartedAnew { .. }));
+    let (alone, events) = Node::open_with_events(place.config("b.db")).unwrap();
+    let told = wait_event(&events, "the news", |event| matches!(event, Event::StartedAnew { .. }));
     assert!(matches!(&told, Event::StartedAnew { detail } if detail.contains("has 1 of the 2")), "{told:?}");
     wait_for("the capture", || alone.status().captured == 1);
     alone.close();
-    let second = Node::open(place.config_to("b.db", &first)).unwrap();
-    let events = second.events();
+    let (second, events) = Node::open_with_events(place.config_to("b.db", &first)).unwrap();
     wait_for("all three on both", || notes(&a).len() == 3 && notes(&a) == notes(&b));
     second.sync_now(PATIENCE).unwrap();
     first.close();
@@ -178,6 +177,16 @@ fn a_database_put_back_to_an_older_copy_goes_on_in_a_new_incarnation_and_gets_it
     while let Ok(event) = events.next(Duration::ZERO) {
         assert!(!matches!(event, Event::StartedAnew { .. } | Event::Forked { .. }), "{event:?}");
     }
+}
+
+#[test]
+fn a_peer_that_is_linked_at_once_is_told_of_all_the_same() {
+    let place = Place::new();
+    let (_a, _b) = (place.database("a.db"), place.database("b.db"));
+    let first = Node::open(place.config("a.db")).unwrap();
+    let (second, events) = Node::open_with_events(place.config_to("b.db", &first)).unwrap();
+    wait_for("a link", || !second.status().peers.is_empty());
+    wait_event(&events, "the link", |event| matches!(event, Event::PeerUp { .. }));
 }
 
 #[test]

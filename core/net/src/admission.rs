@@ -77,7 +77,7 @@ impl Drop for Admitted {
 }
 
 /// What counts as one address: whoever has an IPv6 address usually has all of its /64.
-fn origin(address: IpAddr) -> IpAddr {
+pub(crate) fn origin(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
         v4 => v4,

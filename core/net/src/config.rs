@@ -53,12 +53,14 @@ impl Codec {
 pub struct Timing {
     /// The whole handshake; also the time to connect to one address.
     pub handshake: Duration,
+    /// The time between two handshakes of one address that are answered, beyond a second's worth at once.
+    pub handshake_every: Duration,
     /// Silence of ours after which we tell the peers that we are alive. The same, or at least well below `drop_after`,
     /// on all nodes.
     pub ping_after: Duration,
     /// Silence of a peer, or standstill of what we write to it, after which the link is dropped.
     pub drop_after: Duration,
-    /// Time for a frame that has begun to arrive.
+    /// Time for a frame that has begun to arrive; one that goes on at `FRAME_BYTES_PER_SECOND` may take longer.
     pub frame: Duration,
     /// Time to deliver what is queued and the parting word when a link is closed.
     pub close: Duration,
@@ -68,6 +70,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             handshake: Duration::from_millis(limits::HANDSHAKE_MS),
+            handshake_every: Duration::from_secs(1) / limits::HANDSHAKES_PER_SECOND,
             ping_after: Duration::from_millis(limits::PING_AFTER_MS),
             drop_after: Duration::from_millis(limits::DROP_AFTER_MS),
             frame: Duration::from_millis(limits::FRAME_MS),
@@ -87,6 +90,9 @@ pub struct NetConfig {
     pub instance: u64,
     /// Largest frame body that we take, in bytes; peers are told. At most `FRAME_BYTES_HARD`.
     pub frame_bytes_max: usize,
+    /// Bytes of frames that are taken from one peer in a second, counted as they are once decompressed. A peer that
+    /// sends more is read more slowly. At least 1.
+    pub link_bytes_per_second: usize,
     /// What we can decompress. Brotli is always there, named or not.
     pub codecs: Vec<Codec>,
     /// Deadlines.
@@ -102,6 +108,7 @@ impl NetConfig {
             name: name.to_owned(),
             instance,
             frame_bytes_max: limits::FRAME_BYTES_DEFAULT,
+            link_bytes_per_second: limits::LINK_BYTES_PER_SECOND,
             codecs: vec![Codec::Zstd, Codec::Brotli],
             timing: Timing::default(),
         }
@@ -110,6 +117,9 @@ impl NetConfig {
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         if !(1..=limits::FRAME_BYTES_HARD).contains(&self.frame_bytes_max) {
             return Err(ConfigError::FrameBytes(self.frame_bytes_max));
+        }
+        if self.link_bytes_per_second == 0 {
+            return Err(ConfigError::LinkRate);
         }
         if !name_is_valid(&self.name) {
             return Err(ConfigError::Name);
@@ -137,6 +147,9 @@ pub enum ConfigError {
     /// `frame_bytes_max` is 0 or over the hard limit.
     #[error("frame_bytes_max is {0}; it must be 1 to {max} (FRAME_BYTES_HARD)", max = limits::FRAME_BYTES_HARD)]
     FrameBytes(usize),
+    /// `link_bytes_per_second` is 0.
+    #[error("link_bytes_per_second is 0: nothing would ever be read")]
+    LinkRate,
     /// The label is too long or has a control character.
     #[error("a node's name has at most {max} bytes (NAME_BYTES_MAX) and no control characters", max = limits::NAME_BYTES_MAX)]
     Name,

@@ -119,7 +119,7 @@ mod tests {
 
     fn dialler(node: &Reached, identity: &Identity) -> Shared {
         let local = LocalEnd::new(&node.config, &node.secret, identity);
-        Shared::new(node.config.timing, local, Arc::new(|_| {}))
+        Shared::new(&node.config, local, Arc::new(|_| {}))
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -89,6 +89,13 @@ pub enum NetEvent {
         /// Why.
         reason: HandshakeError,
     },
+    /// The process has so few file descriptors left that no connections are taken for a while. Links stay as they are.
+    ListenPaused {
+        /// The most that it may have.
+        limit: u64,
+    },
+    /// Connections are taken again.
+    ListenResumed,
 }
 
 /// Why a link ended. Whatever was not acknowledged by the session layer must be offered again on the next one.
@@ -113,8 +120,8 @@ pub enum CloseReason {
     /// The peer took nothing of what we wrote for `DROP_AFTER_MS`.
     #[error("the peer takes nothing any more (DROP_AFTER_MS)")]
     Stalled,
-    /// A frame began and was not complete after `FRAME_MS`.
-    #[error("a frame was not complete in time (FRAME_MS)")]
+    /// A frame began, was not complete after `FRAME_MS`, and came at less than `FRAME_BYTES_PER_SECOND`.
+    #[error("a frame was not complete in time (FRAME_MS, FRAME_BYTES_PER_SECOND)")]
     FrameTimeout,
     /// A record was changed, repeated, left out or moved on its way.
     #[error("a record does not authenticate: it was changed, repeated, left out or moved on its way")]

@@ -145,6 +145,11 @@ impl FrameDecoder {
         !self.received.is_empty()
     }
 
+    /// Bytes of the frame that has begun, as far as they are here.
+    pub(crate) fn buffered(&self) -> usize {
+        self.received.len()
+    }
+
     /// Makes room for so many decrypted bytes and lets `fill` write them in place.
     pub(crate) fn receive<E>(
         &mut self,

@@ -73,6 +73,9 @@ pub enum HandshakeError {
     /// Newer connections needed the place (`PRE_AUTH_MAX`, `PRE_AUTH_PER_ADDRESS_MAX`), and this was the oldest.
     #[error("gave way to newer connections (PRE_AUTH_MAX, PRE_AUTH_PER_ADDRESS_MAX)")]
     PushedOut,
+    /// Its address has used up its handshakes (`HANDSHAKES_PER_SECOND`), and as many wait as may.
+    #[error("too many handshakes from this address (HANDSHAKES_PER_SECOND)")]
+    TooMany,
     /// The operating system's socket failed.
     #[error("the connection failed: {0}")]
     Io(io::ErrorKind),
@@ -136,14 +139,20 @@ impl LocalEnd {
         Ok(established)
     }
 
-    /// Plays the responder. The initiator waits until [`accept`] or [`refuse`] is called.
-    pub(crate) async fn respond(&self, stream: &mut TcpStream) -> Result<Established, HandshakeError> {
+    /// Plays the responder. The initiator waits until [`accept`] or [`refuse`] is called. `turn` is awaited before the
+    /// costly part begins, by those who have got as far as that.
+    pub(crate) async fn respond(
+        &self,
+        stream: &mut TcpStream,
+        turn: impl Future<Output = Result<(), HandshakeError>>,
+    ) -> Result<Established, HandshakeError> {
         let message = read_message(stream).await?;
         if message.len() != MESSAGE_1_BYTES {
             return Err(HandshakeError::Stranger);
         }
         let mut noise = self.noise(Role::Responder);
         noise.read_message(&message, &mut []).map_err(|_| HandshakeError::Stranger)?;
+        turn.await?;
         self.write_introduction(stream, &mut noise, Role::Responder).await?;
         let introduced = self.read_introduction(stream, &mut noise, Role::Initiator).await?;
         Ok(self.establish(noise, introduced))

@@ -18,6 +18,8 @@
 //!
 //! - The sink must return at once. It is bounded by the permits that come with the frames: when the owner holds
 //!   `IN_FLIGHT_BYTES_MAX` worth of them, nothing more is read from any peer until some are dropped.
+//! - One link holds at most `LINK_IN_FLIGHT_BYTES_MAX` of that, and is read at no more than its rate, so that a member that
+//!   floods holds up nobody but itself.
 //! - A send queue that is full is not waited for: [`Transport::send`] says so, and the owner closes that link, which
 //!   catches up on its next one.
 //! - A link ends at the first thing that is wrong with it. There is no resynchronisation; peers dial again.
@@ -54,9 +56,13 @@ mod admission;
 mod budget;
 mod codec;
 mod config;
+mod descriptors;
 mod dialer;
 mod event;
 mod frame;
+// Fuzzers and tests of other crates reach the readers of hostile bytes through this.
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod identity;
 mod introduction;
@@ -64,6 +70,7 @@ mod link;
 mod listener;
 #[cfg(test)]
 mod misbehaviour;
+mod pace;
 mod private_file;
 mod reader;
 mod record;

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::admission::Admitted;
+use crate::descriptors;
+use crate::event::NetEvent;
 use crate::handshake::{HandshakeError, accept, refuse};
 use crate::link::{self, Connection};
 use crate::shared::Shared;
+use crate::traffic::count;
 
 /// Waits after the system could not give us a connection (out of file descriptors or memory): it will not be better at
 /// once, and trying without a pause would burn a core.
@@ -21,6 +24,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Takes connections until the transport stops.
 pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
     let mut pause = PAUSE_FIRST;
+    let mut descriptor_limit = (shared.descriptor_limit)();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -29,8 +33,16 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, mut stop: wa
         match accepted {
             Ok((stream, address)) => {
                 pause = PAUSE_FIRST;
+                let scarce = descriptors::is_scarce(&stream, descriptor_limit);
                 let admitted = shared.admission.admit(address.ip());
                 tokio::spawn(take(Arc::clone(&shared), stream, address, admitted, stop.clone()));
+                if scarce {
+                    descriptor_limit = (shared.descriptor_limit)();
+                    tokio::select! {
+                        limit = wait_for_descriptors(&shared, descriptor_limit) => descriptor_limit = limit,
+                        _ = stop.wait_for(|stop| *stop) => return,
+                    }
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot take a connection");
@@ -39,6 +51,26 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, mut stop: wa
                     _ = stop.wait_for(|stop| *stop) => return,
                 }
             }
+        }
+    }
+}
+
+/// Lets newcomers wait in the system's queue until enough descriptors are free again; the result is the limit by now.
+async fn wait_for_descriptors(shared: &Shared, mut limit: Option<u64>) -> Option<u64> {
+    if !descriptors::are_scarce(limit) {
+        return limit;
+    }
+    count(&shared.counters.listen_pauses, 1);
+    tracing::warn!(limit, "few file descriptors are left: taking no connections for now");
+    (shared.sink)(NetEvent::ListenPaused { limit: limit.unwrap_or(0) });
+    loop {
+        // Not shorter, so that coming and going at the limit does not become a flood of events.
+        sleep(PAUSE_MAX).await;
+        limit = (shared.descriptor_limit)();
+        if !descriptors::are_scarce(limit) {
+            tracing::info!("taking connections again");
+            (shared.sink)(NetEvent::ListenResumed);
+            return limit;
         }
     }
 }
@@ -70,7 +102,7 @@ async fn shake_hands(
     address: SocketAddr,
 ) -> Result<Connection, HandshakeError> {
     stream.set_nodelay(true)?;
-    let mut established = shared.local.respond(&mut stream).await?;
+    let mut established = shared.local.respond(&mut stream, turn(shared, address)).await?;
     let Ok(session) = Arc::clone(&shared.sessions).try_acquire_owned() else {
         let full = HandshakeError::SessionsFull;
         refuse(&mut stream, &mut established.sealer, &full.to_string()).await?;
@@ -78,4 +110,13 @@ async fn shake_hands(
     };
     accept(&mut stream, &mut established.sealer).await?;
     Ok(Connection { stream, address, established, target: None, session })
+}
+
+/// Waits until this address may have another handshake.
+async fn turn(shared: &Shared, address: SocketAddr) -> Result<(), HandshakeError> {
+    let wait = shared.handshakes.take(address.ip(), Instant::now()).ok_or(HandshakeError::TooMany)?;
+    if !wait.is_zero() {
+        sleep(wait).await;
+    }
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use entgldb_replica::limits::{EXPANSION_BASE_BYTES, IN_FLIGHT_BYTES_MAX};
+use entgldb_replica::limits::{EXPANSION_BASE_BYTES, LINK_IN_FLIGHT_BYTES_MAX};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
@@ -20,6 +20,7 @@ use crate::handshake::{Established, HandshakeError, LocalEnd, accept};
 use crate::identity::Identity;
 use crate::introduction::IntroductionError;
 use crate::secret::ClusterSecret;
+use crate::shared::Shared;
 use crate::transport::Transport;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -85,6 +86,11 @@ fn frame(kind: u64, codec: Option<Codec>, raw_bytes: usize, body: &[u8]) -> Vec<
     plain
 }
 
+/// Responders of these tests answer without waiting for anything.
+fn at_once() -> std::future::Ready<Result<(), HandshakeError>> {
+    std::future::ready(Ok(()))
+}
+
 /// Links up as a good peer would, then sends these bytes: sealed, or as they are.
 async fn after_link_up(sealed: bool, bytes: &[u8]) -> CloseReason {
     let mut victim = Victim::start();
@@ -130,6 +136,28 @@ async fn a_length_over_the_limit_ends_the_link_though_nothing_follows_it() {
         let reason = after_link_up(true, &length.to_be_bytes()).await;
         let too_large = FrameError::TooLarge { bytes: length.into(), max: FRAME_BYTES };
         assert_eq!(reason, CloseReason::Protocol(too_large));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lengths_that_are_negative_or_huge_as_numbers_of_the_body_end_the_link() {
+    // -1, the smallest number and the largest positive one of 64 bits, and the same of 32.
+    for raw in [u64::MAX, 1 << 63, (1 << 63) - 1, 0xffff_ffff, 1 << 31] {
+        for (codec, flags) in [(None, 0u8), (Some(Codec::Brotli), 1), (Some(Codec::Zstd), 2)] {
+            let mut plain = frame(16, codec, usize::try_from(raw).unwrap(), b"x");
+            assert_eq!(plain[5], flags);
+            let reason = after_link_up(true, &plain).await;
+            let too_large = FrameError::TooLarge { bytes: raw, max: FRAME_BYTES };
+            assert_eq!(reason, CloseReason::Protocol(too_large));
+            // A number of more than 64 bits, and one in a longer form than it needs.
+            plain.truncate(6);
+            for number in [&[0xff; 10][..], &[0x81, 0x80, 0x00]] {
+                let mut plain = [&plain[..], number, b"x"].concat();
+                let length = u32::try_from(plain.len() - 4).unwrap();
+                plain[..4].copy_from_slice(&length.to_be_bytes());
+                assert_eq!(after_link_up(true, &plain).await, CloseReason::Protocol(FrameError::Header));
+            }
+        }
     }
 }
 
@@ -195,7 +223,10 @@ async fn an_identity_that_did_not_sign_is_refused_on_both_sides() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     victim.net.dial(listener.local_addr().unwrap().to_string());
     let (mut stream, _) = listener.accept().await.unwrap();
-    assert!(impostor.respond(&mut stream).await.is_err(), "the victim sent message 3 to an impostor");
+    assert!(
+        impostor.respond(&mut stream, at_once()).await.is_err(),
+        "the victim sent message 3 to an impostor"
+    );
     match victim.event().await {
         NetEvent::DialFailed { reason: DialError::Handshake(reason), .. } => {
             assert_eq!(reason, HandshakeError::Introduction(IntroductionError::Signature));
@@ -234,7 +265,7 @@ async fn a_responder_whose_first_word_is_not_ready_gets_no_link_and_delivers_not
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         victim.net.dial(listener.local_addr().unwrap().to_string());
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut established = victim.attacker().respond(&mut stream).await.unwrap();
+        let mut established = victim.attacker().respond(&mut stream, at_once()).await.unwrap();
         let mut wire = Vec::new();
         established.sealer.seal(&words, &mut wire);
         stream.write_all(&wire).await.unwrap();
@@ -251,7 +282,7 @@ async fn a_responder_that_never_says_ready_is_given_up_in_time_and_gets_no_data(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     victim.net.dial(listener.local_addr().unwrap().to_string());
     let (mut stream, _) = listener.accept().await.unwrap();
-    let _established = victim.attacker().respond(&mut stream).await.unwrap();
+    let _established = victim.attacker().respond(&mut stream, at_once()).await.unwrap();
     match victim.event().await {
         NetEvent::DialFailed { reason: DialError::Handshake(HandshakeError::Timeout), .. } => {}
         other => panic!("{other:?}"),
@@ -267,7 +298,7 @@ async fn a_good_peer_is_not_caught_by_any_of_this() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     victim.net.dial(listener.local_addr().unwrap().to_string());
     let (mut stream, _) = listener.accept().await.unwrap();
-    let mut established = victim.attacker().respond(&mut stream).await.unwrap();
+    let mut established = victim.attacker().respond(&mut stream, at_once()).await.unwrap();
     accept(&mut stream, &mut established.sealer).await.unwrap();
     assert!(matches!(victim.event().await, NetEvent::LinkUp { .. }));
     let mut wire = Vec::new();
@@ -288,7 +319,7 @@ async fn the_time_that_an_owner_takes_does_not_count_against_the_frame_that_has_
     let Established { mut sealer, .. } = victim.attacker().initiate(&mut stream).await.unwrap();
     assert!(matches!(victim.event().await, NetEvent::LinkUp { .. }));
     // The owner looks at no event, and so holds all permits. One frame more than fits, and a part of the next.
-    let frames = IN_FLIGHT_BYTES_MAX / FRAME_BYTES + 1;
+    let frames = LINK_IN_FLIGHT_BYTES_MAX / FRAME_BYTES + 1;
     let body = frame(16, None, FRAME_BYTES, &[7; FRAME_BYTES]);
     let mut wire = Vec::new();
     for _ in 0..frames {
@@ -310,6 +341,70 @@ async fn the_time_that_an_owner_takes_does_not_count_against_the_frame_that_has_
     stream.write_all(&wire).await.unwrap();
     let last = victim.event().await;
     assert!(matches!(last, NetEvent::Frame { .. }), "{last:?}");
+}
+
+/// Sends a frame in pieces, one every 50 ms, to a victim that gives a frame 300 ms; what comes of it.
+async fn in_pieces(piece_bytes: usize) -> NetEvent {
+    let mut victim = Victim::start_with(Timing { frame: Duration::from_millis(300), ..Timing::default() });
+    let mut stream = victim.connect().await;
+    let Established { mut sealer, .. } = victim.attacker().initiate(&mut stream).await.unwrap();
+    assert!(matches!(victim.event().await, NetEvent::LinkUp { .. }));
+    for piece in frame(16, None, FRAME_BYTES, &[7; FRAME_BYTES]).chunks(piece_bytes) {
+        let mut wire = Vec::new();
+        sealer.seal(piece, &mut wire);
+        // The line is cut when the victim has had enough.
+        let _ = stream.write_all(&wire).await;
+        if let Ok(event) = timeout(Duration::from_millis(50), victim.events.recv()).await {
+            return event.expect("a live sink");
+        }
+    }
+    victim.event().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_may_take_long_as_long_as_it_goes_on_and_is_not_waited_for_when_it_only_dribbles() {
+    // 80,000 bytes a second take more than a second; 4,000 would take 25.
+    assert!(matches!(in_pieces(4000).await, NetEvent::Frame { .. }));
+    let dribbled = in_pieces(200).await;
+    assert!(matches!(dribbled, NetEvent::LinkDown { reason: CloseReason::FrameTimeout, .. }), "{dribbled:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_few_file_descriptors_are_left_no_connections_are_taken_until_there_are_more() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static LIMIT: AtomicU64 = AtomicU64::new(u64::MAX / 100);
+    let secret = ClusterSecret::generate();
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let config = NetConfig::new("victim", 1);
+    let local = LocalEnd::new(&config, &secret, &Identity::generate());
+    let mut shared = Shared::new(&config, local, Arc::new(move |event| drop(sender.send(event))));
+    shared.descriptor_limit = || Some(LIMIT.load(Ordering::Relaxed));
+    let shared = Arc::new(shared);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    LIMIT.store(1, Ordering::Relaxed);
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    tokio::spawn(crate::listener::run(Arc::clone(&shared), listener, stopped));
+
+    // The one that shows it is still let in.
+    let peer = LocalEnd::new(&NetConfig::new("peer", 2), &secret, &Identity::generate());
+    let mut first = TcpStream::connect(address).await.unwrap();
+    let _link = peer.initiate(&mut first).await.unwrap();
+    let mut happened = [events.recv().await.unwrap(), events.recv().await.unwrap()];
+    happened.sort_by_key(|event| matches!(event, NetEvent::LinkUp { .. }));
+    assert!(matches!(happened[0], NetEvent::ListenPaused { limit: 1 }), "{happened:?}");
+    // The next one waits in the system's queue, and is let in when there is room again.
+    let mut second = TcpStream::connect(address).await.unwrap();
+    let peer = LocalEnd::new(&NetConfig::new("peer", 3), &secret, &Identity::generate());
+    assert!(timeout(Duration::from_millis(300), peer.initiate(&mut second)).await.is_err());
+    drop(second);
+    LIMIT.store(u64::MAX / 100, Ordering::Relaxed);
+    let resumed = timeout(SOON, events.recv()).await.unwrap().unwrap();
+    assert!(matches!(resumed, NetEvent::ListenResumed), "{resumed:?}");
+    let mut third = TcpStream::connect(address).await.unwrap();
+    let peer = LocalEnd::new(&NetConfig::new("peer", 4), &secret, &Identity::generate());
+    let _link = timeout(SOON, peer.initiate(&mut third)).await.unwrap().unwrap();
+    assert_eq!(shared.counters.snapshot().listen_pauses, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

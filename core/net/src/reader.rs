@@ -2,17 +2,21 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use entgldb_replica::id::LinkId;
+use entgldb_replica::limits::{FRAME_BYTES_PER_SECOND, LINK_IN_FLIGHT_BYTES_MAX};
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::OwnedReadHalf;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::budget::Budget;
 use crate::codec;
 use crate::event::{CloseReason, Frame, NetEvent};
 use crate::frame::{ALIVE, CLOSE, FrameDecoder, FrameError, SESSION_KINDS, WireFrame};
 use crate::handshake::close_text;
+use crate::pace::Pace;
 use crate::record::{LENGTH_BYTES, Opener};
 use crate::shared::Shared;
 use crate::traffic::count;
@@ -31,6 +35,9 @@ pub(crate) struct Reader {
     heard: Instant,
     /// When the frame or record that is not complete yet began.
     begun: Option<Instant>,
+    /// What this link may hold of the budget for received frames.
+    share: Budget,
+    pace: Pace,
 }
 
 impl Reader {
@@ -38,7 +45,8 @@ impl Reader {
         let frames = shared.local.decoder();
         let received = BytesMut::new();
         let heard = Instant::now();
-        Self { link, shared, stream, opener, received, frames, heard, begun: None }
+        let (share, pace) = (Budget::new(LINK_IN_FLIGHT_BYTES_MAX), Pace::new(heard));
+        Self { link, shared, stream, opener, received, frames, heard, begun: None, share, pace }
     }
 
     /// Delivers frames until the link ends; returns why it did.
@@ -72,18 +80,37 @@ impl Reader {
     async fn read(&mut self) -> Result<(), CloseReason> {
         self.received.reserve(READ_BYTES);
         let silent = self.heard + self.shared.timing.drop_after;
-        let late = self.begun.map(|begun| begun + self.shared.timing.frame);
+        let late = self.begun.map(|begun| begun + self.time_for_the_frame());
         let deadline = late.map_or(silent, |late| late.min(silent));
         match timeout_at(deadline, self.stream.read_buf(&mut self.received)).await {
             Ok(Ok(0)) => Err(CloseReason::Truncated),
             Ok(Ok(bytes)) => {
                 count(&self.shared.counters.wire_bytes_in, bytes);
                 self.heard = Instant::now();
+                self.keep_to_the_pace(bytes).await;
                 Ok(())
             }
             Ok(Err(error)) => Err(CloseReason::Io(error.kind())),
             Err(_) if late == Some(deadline) => Err(CloseReason::FrameTimeout),
             Err(_) => Err(CloseReason::Silent),
+        }
+    }
+
+    /// The time that the frame that has begun may take: longer if much of it is there already.
+    fn time_for_the_frame(&self) -> Duration {
+        let arrived = self.received.len() + self.frames.buffered();
+        let earned = Duration::from_secs(1).mul_f64(arrived as f64 / FRAME_BYTES_PER_SECOND as f64);
+        earned.max(self.shared.timing.frame)
+    }
+
+    /// Reads no faster than this peer may send. The wait is ours: it does not count as silence.
+    async fn keep_to_the_pace(&mut self, bytes: usize) {
+        let cost = Duration::from_secs(1).mul_f64(bytes as f64 / self.shared.link_bytes_per_second as f64);
+        let wait = self.pace.take(Instant::now(), cost);
+        if !wait.is_zero() {
+            sleep(wait).await;
+            self.heard += wait;
+            self.begun = self.begun.map(|begun| begun + wait);
         }
     }
 
@@ -119,7 +146,9 @@ impl Reader {
     }
 
     async fn deliver(&mut self, frame: WireFrame) -> Result<(), CloseReason> {
-        let permit = self.shared.budget.take(frame.raw_bytes).await;
+        // What is on the wire was counted as it was read.
+        self.keep_to_the_pace(frame.raw_bytes.saturating_sub(frame.body.len())).await;
+        let permit = Budget::take(&self.share, &self.shared.budget, frame.raw_bytes).await;
         // The wait was ours: it does not count as silence of the peer.
         self.heard = Instant::now();
         let WireFrame { kind, codec, raw_bytes, body } = frame;

@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use entgldb_replica::id::LinkId;
-use entgldb_replica::limits::{FRAME_BYTES_HARD, PRE_AUTH_MAX, SESSIONS_MAX};
+use entgldb_replica::limits::{FRAME_BYTES_HARD, IN_FLIGHT_BYTES_MAX, PRE_AUTH_MAX, SESSIONS_MAX};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::admission::Admission;
 use crate::budget::Budget;
-use crate::config::{REFUSED_EVENTS_PER_SECOND, Timing};
+use crate::config::{NetConfig, REFUSED_EVENTS_PER_SECOND, Timing};
+use crate::descriptors;
 use crate::event::{CloseReason, Frame, NetEvent, SendError};
 use crate::frame::SESSION_KINDS;
 use crate::handshake::{HandshakeError, LocalEnd};
+use crate::pace::HandshakePace;
 use crate::traffic::{Counters, count};
 
 /// Takes the events of a transport.
@@ -28,6 +30,9 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     pub(crate) counters: Arc<Counters>,
     pub(crate) admission: Admission,
+    pub(crate) handshakes: HandshakePace,
+    pub(crate) link_bytes_per_second: usize,
+    pub(crate) descriptor_limit: descriptors::Limit,
     /// Places for authenticated links.
     pub(crate) sessions: Arc<Semaphore>,
     /// Places for dials on their way.
@@ -45,14 +50,18 @@ pub(crate) struct LinkHandle {
 }
 
 impl Shared {
-    pub(crate) fn new(timing: Timing, local: LocalEnd, sink: Sink) -> Self {
+    pub(crate) fn new(config: &NetConfig, local: LocalEnd, sink: Sink) -> Self {
+        let timing = config.timing;
         Self {
             timing,
             local,
             sink,
-            budget: Budget::new(),
+            budget: Budget::new(IN_FLIGHT_BYTES_MAX),
             counters: Arc::default(),
             admission: Admission::default(),
+            handshakes: HandshakePace::new(timing.handshake_every),
+            link_bytes_per_second: config.link_bytes_per_second,
+            descriptor_limit: descriptors::limit_of_this_process,
             sessions: Arc::new(Semaphore::new(SESSIONS_MAX)),
             dials: Arc::new(Semaphore::new(PRE_AUTH_MAX)),
             links: Mutex::default(),

@@ -24,6 +24,8 @@ pub struct Traffic {
     pub handshakes_refused: u64,
     /// Dials that did not become links.
     pub dials_failed: u64,
+    /// Times that no connections were taken for want of file descriptors.
+    pub listen_pauses: u64,
 }
 
 #[derive(Default)]
@@ -37,6 +39,7 @@ pub(crate) struct Counters {
     pub(crate) links_up: AtomicU64,
     pub(crate) handshakes_refused: AtomicU64,
     pub(crate) dials_failed: AtomicU64,
+    pub(crate) listen_pauses: AtomicU64,
 }
 
 pub(crate) fn count(counter: &AtomicU64, more: usize) {
@@ -56,6 +59,7 @@ impl Counters {
             links_up: read(&self.links_up),
             handshakes_refused: read(&self.handshakes_refused),
             dials_failed: read(&self.dials_failed),
+            listen_pauses: read(&self.listen_pauses),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use entgldb_replica::id::LinkId;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -16,6 +17,10 @@ use crate::secret::ClusterSecret;
 use crate::shared::{Shared, Sink};
 use crate::traffic::Traffic;
 use crate::{dialer, listener};
+
+/// Connections that wait in the system until they are taken. Not few: in a flood, who finds no room there is heard again
+/// only after a second.
+const BACKLOG: u32 = 1024;
 
 /// The links of a node. Cheap to clone; every method may be called from any thread, inside a tokio runtime or not, and
 /// none blocks. When the last clone is dropped, the links close as by [`Transport::shutdown`].
@@ -48,7 +53,7 @@ impl Transport {
     ) -> Result<Self, StartError> {
         config.check()?;
         let local = LocalEnd::new(config, secret, identity);
-        let shared = Arc::new(Shared::new(config.timing, local, sink));
+        let shared = Arc::new(Shared::new(config, local, sink));
         let (stop, stopped) = watch::channel(false);
         let mut local_address = None;
         if let Some(address) = config.listen {
@@ -105,11 +110,14 @@ impl Transport {
     }
 }
 
-fn bind(handle: &Handle, address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
+fn bind(handle: &Handle, address: SocketAddr) -> io::Result<TcpListener> {
     let _runtime = handle.enter();
-    tokio::net::TcpListener::from_std(listener)
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Elsewhere it would let two processes listen at once; on Unix it lets one that was started again listen at once.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Why a transport did not start. Nothing was started.

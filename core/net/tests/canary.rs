@@ -5,7 +5,7 @@ mod common;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 
-use common::{Deed, Mischief, Node, listening, plain, rand64, relay};
+use common::{Deed, Mischief, Node, listening, plain, rand64, relay, secret_bytes};
 use data_encoding::{BASE32_NOPAD, BASE64, HEXLOWER};
 use entgldb_net::{ClusterSecret, NetConfig};
 use tracing::field::{Field, Visit};
@@ -76,7 +76,7 @@ async fn neither_logs_nor_debug_output_nor_the_wire_hold_secrets_or_content() {
     let debug = format!("{secret:?} {:?} {frame:?} {peer:?} {office_as_seen:?}", office.identity);
     let log = log.0.lock().unwrap().clone();
     assert!(log.contains("link up") && log.contains("dial failed"), "the log was not watched: {log}");
-    let raw = bytes_of(&secret);
+    let raw = secret_bytes(&secret);
     let seed = office.identity.signing_key().to_bytes();
     let mut canaries =
         vec![PASSPHRASE.to_owned(), secret.to_text().to_string(), String::from_utf8_lossy(BODY).into()];
@@ -108,9 +108,4 @@ async fn neither_logs_nor_debug_output_nor_the_wire_hold_secrets_or_content() {
             assert!(!wire.windows(8).any(|window| window == part), "a part of the {what} is on the wire");
         }
     }
-}
-
-fn bytes_of(secret: &ClusterSecret) -> Vec<u8> {
-    let digits = secret.to_text().trim_start_matches("entgldb1-").replace('-', "").to_uppercase();
-    BASE32_NOPAD.decode(digits.as_bytes()).unwrap()[..32].to_vec()
 }

@@ -10,7 +10,7 @@ use entgldb_net::{
     Transport,
 };
 use entgldb_replica::limits::{
-    FRAME_BYTES_HARD, IN_FLIGHT_BYTES_MAX, PRE_AUTH_MAX, SEND_QUEUE_FRAMES_MAX, SESSIONS_MAX,
+    FRAME_BYTES_HARD, LINK_IN_FLIGHT_BYTES_MAX, PRE_AUTH_MAX, SEND_QUEUE_FRAMES_MAX, SESSIONS_MAX,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -289,7 +289,7 @@ fn impossible_configurations_are_refused_before_anything_starts() {
 async fn an_owner_that_keeps_its_permits_stops_the_senders_until_it_lets_go() {
     const BODY: usize = 4 << 20;
     let ((mut one, _), (two, to_one)) = pair().await;
-    let fit = IN_FLIGHT_BYTES_MAX / BODY - 1;
+    let fit = LINK_IN_FLIGHT_BYTES_MAX / BODY - 1;
     let body = noise(BODY);
     for _ in 0..fit + 8 {
         two.send(to_one, plain(16, body.clone())).await;
@@ -300,7 +300,7 @@ async fn an_owner_that_keeps_its_permits_stops_the_senders_until_it_lets_go() {
     }
     assert!(one.events_within(Duration::from_millis(300)).await.is_empty());
     let read = one.net.traffic().wire_bytes_in as usize;
-    assert!(read < IN_FLIGHT_BYTES_MAX + 2 * BODY, "{read} bytes were read with {fit} frames held");
+    assert!(read < LINK_IN_FLIGHT_BYTES_MAX + 2 * BODY, "{read} bytes were read with {fit} frames held");
     held.clear();
     for _ in 0..8 {
         assert_eq!(one.frame().await.body.len(), BODY);
@@ -312,7 +312,7 @@ async fn a_peer_that_is_too_slow_fills_its_queue_which_is_said_and_not_waited_fo
     let ((mut one, _), (two, to_one)) = pair().await;
     let body = noise(4 << 20);
     // The receiver's budget, its frame being read, the sockets' buffers, then the queue.
-    let enough = IN_FLIGHT_BYTES_MAX / body.len() + SEND_QUEUE_FRAMES_MAX + 32;
+    let enough = LINK_IN_FLIGHT_BYTES_MAX / body.len() + SEND_QUEUE_FRAMES_MAX + 32;
     let mut sent = 0;
     let full = loop {
         match two.net.send(to_one, plain(16, body.clone())) {
@@ -333,7 +333,9 @@ async fn a_peer_that_is_too_slow_fills_its_queue_which_is_said_and_not_waited_fo
 #[tokio::test(flavor = "multi_thread")]
 async fn links_beyond_the_limit_are_refused_with_the_reason_and_a_place_that_falls_free_is_used() {
     let secret = ClusterSecret::generate();
-    let mut hub = Node::start(&listening("hub"), &secret);
+    let mut config = listening("hub");
+    config.timing.handshake_every = Duration::from_micros(1);
+    let mut hub = Node::start(&config, &secret);
     let mut many = Vec::new();
     for _ in 0..SESSIONS_MAX {
         let mut node = Node::start(&NetConfig::new("one of many", rand64()), &secret);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::clock::{Hlc, WallMillis};
 use crate::event::Event;
 use crate::id::{Collection, Incarnation, LinkId, NodeId};
-use crate::limits::{FRAME_BYTES_DEFAULT, MAX_SKEW_MS, PAYLOAD_BYTES_DEFAULT, SYNC_INTERVAL_MS};
+use crate::limits::{FRAME_BYTES_DEFAULT, Limits, MAX_SKEW_MS, PAYLOAD_BYTES_DEFAULT, SYNC_INTERVAL_MS};
 use crate::peers::TargetStatus;
 
 /// What a replica needs to know.
@@ -21,8 +21,10 @@ pub struct Config {
     pub sync_interval_ms: u64,
     /// Largest document captured, in bytes.
     pub payload_bytes_max: usize,
-    /// Largest frame taken, in bytes.
+    /// Largest frame taken, in bytes; less than [`crate::limits::FRAME_BYTES_LEAST`] counts as that.
     pub frame_bytes_max: usize,
+    /// What may be made smaller than usual. A value out of its range counts as the nearest end of it.
+    pub limits: Limits,
     /// How far the oplog had come when it was last seen, kept by the caller outside of the store: an oplog that falls
     /// short of it is an older copy, and the replica goes on in a new incarnation. `None` if nothing is known.
     pub mark: Option<Mark>,
@@ -46,6 +48,7 @@ impl Default for Config {
             payload_bytes_max: PAYLOAD_BYTES_DEFAULT,
             frame_bytes_max: FRAME_BYTES_DEFAULT,
             mark: None,
+            limits: Limits::default(),
         }
     }
 }

@@ -2,23 +2,29 @@
 //!
 //! Sessions say what came from whom; the ledger alone captures, checks, joins and commits, and is right whatever they say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use fastrand::Rng;
 
 use crate::apply::{Branches, OpenConflicts, Planner};
 use crate::clock::{Clock, Now, WallMillis};
 use crate::contract::{Config, Mark};
-use crate::entry::AuthorKey;
+use crate::entry::{AuthorKey, SignatureError, SignedHead};
 use crate::event::{Anew, Event};
 use crate::id::{Incarnation, LogId, NodeId, PublicKey};
-use crate::limits::{CONFLICT_KEEP_MS, UNIT_BYTES_MAX, UNIT_CHANGES_MAX, UNIT_GAP_MS};
+use crate::limits::{CONFLICT_KEEP_MS, FRAME_BYTES_DEFAULT};
 use crate::oplog::{Logs, Verdicts, check_page};
-use crate::page::build_page;
-use crate::store::{Appended, Commit, Committed, ConflictWrite, Guard, Problem, Store, UnitLimits};
+use crate::page::{Room, build_page, build_shortest};
+use crate::store::{Appended, Commit, Committed, ConflictWrite, Drain, Guard, Problem, Store, UnitLimits};
 use crate::version::Seq;
 use crate::wire::{Ack, Code, Page, Run, RunResult};
 
 /// Attempts to find the outbox empty, and then as many to find it without the documents to be applied.
 const APPLY_ATTEMPTS: usize = 4;
+/// What an entry and a run take in a frame at most, beside key, content and the collection's name; and a frame by itself.
+const ENTRY_BYTES: usize = 88;
+const RUN_BYTES: usize = 256;
+const PAGE_BYTES: usize = 256;
 
 /// See the module's documentation.
 pub(crate) struct Ledger<S: Store> {
@@ -38,7 +44,9 @@ pub(crate) struct Ledger<S: Store> {
     /// Since it was opened.
     pub(crate) conflicts: u64,
     key: AuthorKey,
+    rng: Rng,
     limits: UnitLimits,
+    unit_frame_bytes: usize,
     open_conflicts: OpenConflicts,
     branches: Branches,
 }
@@ -51,14 +59,18 @@ pub(crate) struct Taken {
     pub(crate) ack: Ack,
     /// Entries that were new here.
     pub(crate) entries: usize,
+    /// Bytes of their payloads.
+    pub(crate) bytes: usize,
+    /// One of our own logs that the peer had more of than we had.
+    pub(crate) rolled_back: Option<LogId>,
 }
 
 impl<S: Store> Ledger<S> {
-    /// Opens what is durable. `drawn` becomes the incarnation if the oplog is new, or another node's.
+    /// Opens what is durable. If the oplog is new, or another node's, its incarnation is drawn.
     pub(crate) fn open(
         mut store: S,
         key: AuthorKey,
-        drawn: Incarnation,
+        mut rng: Rng,
         config: &Config,
     ) -> Result<Self, S::Error> {
         let durable = store.load()?;
@@ -67,16 +79,16 @@ impl<S: Store> Ledger<S> {
         let anew = started_anew(&logs, node, durable.owner, config.mark);
         let incarnation = match durable.owner {
             Some((_, incarnation)) if anew.is_none() => incarnation,
-            _ => drawn,
+            _ => Incarnation(rng.u64(..)),
         };
         let mut open_conflicts = OpenConflicts::new();
         for conflict in &durable.open_conflicts {
             open_conflicts.entry(conflict.doc.clone()).or_default().push(conflict.clone());
         }
         let limits = UnitLimits {
-            changes: UNIT_CHANGES_MAX,
-            bytes: UNIT_BYTES_MAX,
-            gap_ms: UNIT_GAP_MS,
+            changes: config.limits.unit_changes,
+            bytes: config.limits.unit_bytes,
+            gap_ms: config.limits.unit_gap_ms,
             payload_bytes: config.payload_bytes_max,
         };
         Ok(Self {
@@ -91,7 +103,9 @@ impl<S: Store> Ledger<S> {
             applied: 0,
             conflicts: 0,
             key,
+            rng,
             limits,
+            unit_frame_bytes: config.frame_bytes_max.min(FRAME_BYTES_DEFAULT),
             open_conflicts,
             branches: Branches::new(),
         })
@@ -105,7 +119,7 @@ impl<S: Store> Ledger<S> {
 
     /// Captures what one look into the outbox shows: at most one unit.
     pub(crate) fn capture(&mut self, now: Now, events: &mut Vec<Event>) -> Result<(), S::Error> {
-        let drain = self.store.captured(&self.limits)?;
+        let drain = self.look()?;
         self.backlog = drain.more;
         events.extend(drain.refused.iter().cloned().map(Event::Problem));
         if drain.mark.is_none() {
@@ -125,6 +139,42 @@ impl<S: Store> Ledger<S> {
         Ok(())
     }
 
+    /// Looks into the outbox for a unit that fits a frame of the usual size, or of this node's if that is smaller: long
+    /// keys count too, and a unit that fits no frame would never get away. What the store will not take apart stays whole.
+    fn look(&mut self) -> Result<Drain, S::Error> {
+        let mut limits = self.limits;
+        loop {
+            let drain = self.store.captured(&limits)?;
+            let count = drain.changes.len();
+            if count <= 1 || limits.changes <= 1 || frame_bytes(&drain) <= self.unit_frame_bytes {
+                return Ok(drain);
+            }
+            limits.changes = limits.changes.min(count) / 2;
+        }
+    }
+
+    /// Goes on in a new incarnation. Positions of the old one were given out that this oplog knows nothing of.
+    pub(crate) fn start_anew(&mut self) {
+        self.incarnation = Incarnation(self.rng.u64(..));
+    }
+
+    /// Whether a head of one of our own logs that a peer shows is unknown here and really signed by us.
+    ///
+    /// The outer error is the store's, the inner one says that the head proves nothing.
+    pub(crate) fn is_forgotten(
+        &mut self,
+        log: &LogId,
+        signed: &SignedHead,
+    ) -> Result<Result<bool, SignatureError>, S::Error> {
+        if log.author != self.node || log.incarnation != self.incarnation {
+            return Ok(Ok(false));
+        }
+        if self.store.hash_at(log, signed.head.seq)? == Some(signed.head.hash) {
+            return Ok(Ok(false));
+        }
+        Ok(signed.verify(log, &self.key.public_key()).map(|()| true))
+    }
+
     /// Checks, joins and stores the entries of a page, all that can be taken in one commit. An impatient caller does not
     /// insist on an empty outbox.
     pub(crate) fn take(
@@ -140,6 +190,15 @@ impl<S: Store> Ledger<S> {
             page.runs.iter().map(|run| (run.log.clone(), run.signed.head.seq)).collect();
         let Verdicts { taken, refused } = check_page(&self.logs, &self.clock, now.wall, page);
         let entries: usize = taken.iter().map(|(run, _)| run.entries.len()).sum();
+        let payloads = taken.iter().flat_map(|(run, _)| &run.entries);
+        let bytes: usize = payloads.map(|linked| linked.entry().payload.len()).sum();
+        let own = |(run, _): &&(Appended, PublicKey)| {
+            run.log.author == self.node && run.log.incarnation == self.incarnation
+        };
+        let rolled_back = taken.iter().find(own).map(|(run, _)| run.log.clone());
+        if rolled_back.is_some() {
+            self.start_anew();
+        }
         let busy = entries > 0 && !self.apply(now, from, &taken, impatient, events)?;
         let mut reasons: BTreeMap<LogId, (Code, String)> = BTreeMap::new();
         for (log, code, detail) in refused {
@@ -163,7 +222,7 @@ impl<S: Store> Ledger<S> {
             RunResult { code, seq, detail }
         });
         let ack = Ack { page: id, results: results.collect() };
-        Ok(Taken { ends, ack, entries })
+        Ok(Taken { ends, ack, entries, bytes, rolled_back })
     }
 
     /// Commits checked entries, capturing local changes first. `false` if the application left no gap to do so.
@@ -192,8 +251,17 @@ impl<S: Store> Ledger<S> {
     }
 
     /// The next page for a peer that lacks something of each of these logs.
-    pub(crate) fn page(&mut self, positions: &BTreeMap<LogId, Seq>) -> Result<Vec<Run>, S::Error> {
-        build_page(&mut self.store, &self.logs, positions)
+    pub(crate) fn page(
+        &mut self,
+        positions: &BTreeMap<LogId, Seq>,
+        room: Room,
+    ) -> Result<Vec<Run>, S::Error> {
+        build_page(&mut self.store, &self.logs, positions, room)
+    }
+
+    /// The least that can be sent to it.
+    pub(crate) fn shortest_page(&mut self, positions: &BTreeMap<LogId, Seq>) -> Result<Vec<Run>, S::Error> {
+        build_shortest(&mut self.store, &self.logs, positions)
     }
 
     /// Work of the store's that may wait for quiet.
@@ -276,4 +344,14 @@ fn started_anew(
     // A new incarnation in which nothing was written yet stands in the mark only: the one before must not go on.
     let is_unknown = found == 0 && incarnation != last;
     (found < expected || is_unknown).then_some(Anew::OlderCopy { found, expected })
+}
+
+/// Bytes of a frame with these changes, at most.
+fn frame_bytes(drain: &Drain) -> usize {
+    let collections: BTreeSet<_> = drain.changes.iter().map(|change| &change.doc.0).collect();
+    let runs = collections.iter().map(|name| RUN_BYTES + name.as_str().len());
+    let entries = drain.changes.iter().map(|change| {
+        ENTRY_BYTES + change.doc.1.as_str().len() + change.content.as_ref().map_or(0, bytes::Bytes::len)
+    });
+    PAGE_BYTES + runs.sum::<usize>() + entries.sum::<usize>()
 }

@@ -60,6 +60,7 @@ mod page;
 mod peers;
 mod replica;
 pub mod resolve;
+mod sending;
 mod session;
 pub mod store;
 pub mod version;

@@ -40,6 +40,8 @@ pub const LOGS_MAX: usize = 1 << 16;
 pub const INTEREST_MAX: usize = 256;
 /// Links that a node takes pushed entries from at the same time; the others repair through digests.
 pub const PUSH_LINKS_MAX: usize = 6;
+/// A node that lacks more entries than this of a peer takes them from one peer at a time.
+pub const CATCH_UP_ENTRIES: u64 = 2_000;
 
 /// Largest message before authentication.
 pub const PRE_AUTH_BYTES_MAX: usize = 1 << 10;
@@ -49,8 +51,15 @@ pub const PRE_AUTH_TOKEN_BYTES_MAX: usize = 8 << 10;
 pub const FRAME_BYTES_DEFAULT: usize = 4 << 20;
 /// Largest frame that a configuration may allow.
 pub const FRAME_BYTES_HARD: usize = 16 << 20;
+/// Smallest frame that a configuration may ask for.
+pub const FRAME_BYTES_LEAST: usize = 1 << 10;
 /// Most bytes of received frames waiting for the engine, over all links.
 pub const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
+/// The part of [`IN_FLIGHT_BYTES_MAX`] that the frames of one link may take.
+pub const LINK_IN_FLIGHT_BYTES_MAX: usize = 16 << 20;
+/// Bytes of frames taken from one link in a second, decompressed, unless the configuration says otherwise; a peer that
+/// sends more is read more slowly.
+pub const LINK_BYTES_PER_SECOND: usize = 64 << 20;
 /// Frames smaller than this are sent uncompressed.
 pub const COMPRESS_FROM_BYTES: usize = 1 << 10;
 /// A compressed frame may declare at most this raw length plus [`EXPANSION_RATIO_MAX`] times its own.
@@ -66,6 +75,10 @@ pub const SESSIONS_MAX: usize = 256;
 pub const PRE_AUTH_MAX: usize = 64;
 /// Links in the handshake at the same time from one address.
 pub const PRE_AUTH_PER_ADDRESS_MAX: usize = 8;
+/// Handshakes of one address that are answered in a second; more wait for their turn.
+pub const HANDSHAKES_PER_SECOND: u32 = 20;
+/// Part of the process's file descriptors, in percent, that listening leaves to others.
+pub const DESCRIPTORS_FREE_PERCENT: u64 = 25;
 /// Frames waiting to be written to one link; a link that falls further behind is closed and catches up later.
 pub const SEND_QUEUE_FRAMES_MAX: usize = 64;
 
@@ -75,8 +88,10 @@ pub const HANDSHAKE_MS: u64 = 5_000;
 pub const PING_AFTER_MS: u64 = 30_000;
 /// Silence of a peer after which its link is dropped.
 pub const DROP_AFTER_MS: u64 = 90_000;
-/// A frame that has begun must be complete within this time.
+/// A frame that has begun must be complete within this time, or go on at [`FRAME_BYTES_PER_SECOND`].
 pub const FRAME_MS: u64 = 30_000;
+/// See [`FRAME_MS`].
+pub const FRAME_BYTES_PER_SECOND: usize = 16 << 10;
 /// Wait for a peer to acknowledge a page before the link is closed.
 pub const ACK_MS: u64 = 120_000;
 /// First wait before dialling again.
@@ -93,3 +108,79 @@ pub const SKEW_RETRY_MS: u64 = 5_000;
 pub const BAD_LOG_RETRY_MS: u64 = 60_000;
 /// How long a losing version stays in the conflict list.
 pub const CONFLICT_KEEP_MS: u64 = 24 * 3_600_000;
+
+/// The limits of what a node makes and sends, where a configuration may go below the constants. What a node takes from
+/// others is bounded by the constants alone, so nodes with different limits understand each other.
+///
+/// Small values cost time and lose nothing. The defaults are right for nearly everybody; the simulator draws others, so that
+/// what happens at the edges of pages and units happens often.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Changes in a unit; 1 to [`UNIT_CHANGES_MAX`].
+    pub unit_changes: usize,
+    /// Payload bytes in a unit, a single larger document excepted; 1 to [`UNIT_BYTES_MAX`].
+    pub unit_bytes: usize,
+    /// Milliseconds between write times that start a new unit.
+    pub unit_gap_ms: u64,
+    /// Entries at which a page stops growing, unless one unit has more; 1 to [`PAGE_ENTRIES_TARGET`].
+    pub page_entries: usize,
+    /// Payload bytes at which a page stops growing, unless one unit has more; 1 to [`PAGE_BYTES_TARGET`].
+    pub page_bytes: usize,
+    /// Pages on their way to one peer; 1 to [`PAGES_IN_FLIGHT_MAX`].
+    pub pages_in_flight: usize,
+    /// Logs in one part of a vector; 1 to [`VECTOR_LOGS_MAX`].
+    pub vector_logs: usize,
+    /// Links that entries are taken from at the same time; 1 to [`PUSH_LINKS_MAX`].
+    pub push_links: usize,
+    /// Entries lacked of a peer that make a catch-up, which is taken from one peer at a time; at least 1.
+    pub catch_up_entries: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            unit_changes: UNIT_CHANGES_MAX,
+            unit_bytes: UNIT_BYTES_MAX,
+            unit_gap_ms: UNIT_GAP_MS,
+            page_entries: PAGE_ENTRIES_TARGET,
+            page_bytes: PAGE_BYTES_TARGET,
+            pages_in_flight: PAGES_IN_FLIGHT_MAX,
+            vector_logs: VECTOR_LOGS_MAX,
+            push_links: PUSH_LINKS_MAX,
+            catch_up_entries: CATCH_UP_ENTRIES,
+        }
+    }
+}
+
+impl Limits {
+    /// The same with every value that is out of its range at the nearest end of it.
+    #[must_use]
+    pub fn clamped(self) -> Self {
+        Self {
+            unit_changes: self.unit_changes.clamp(1, UNIT_CHANGES_MAX),
+            unit_bytes: self.unit_bytes.clamp(1, UNIT_BYTES_MAX),
+            unit_gap_ms: self.unit_gap_ms,
+            page_entries: self.page_entries.clamp(1, PAGE_ENTRIES_TARGET),
+            page_bytes: self.page_bytes.clamp(1, PAGE_BYTES_TARGET),
+            pages_in_flight: self.pages_in_flight.clamp(1, PAGES_IN_FLIGHT_MAX),
+            vector_logs: self.vector_logs.clamp(1, VECTOR_LOGS_MAX),
+            push_links: self.push_links.clamp(1, PUSH_LINKS_MAX),
+            catch_up_entries: self.catch_up_entries.max(1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_out_of_range_count_as_the_nearest_that_is_allowed() {
+        let defaults = Limits::default();
+        assert_eq!(defaults.clamped(), defaults);
+        let low = Limits { page_entries: 0, pages_in_flight: 0, push_links: 0, ..defaults }.clamped();
+        assert_eq!((low.page_entries, low.pages_in_flight, low.push_links), (1, 1, 1));
+        let high = Limits { unit_changes: usize::MAX, vector_logs: usize::MAX, ..defaults };
+        assert_eq!(high.clamped(), defaults);
+    }
+}

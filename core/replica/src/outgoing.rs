@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::clock::Mono;
 use crate::id::{Collection, Incarnation, LogId, NodeId};
-use crate::limits::{ACK_MS, BAD_LOG_RETRY_MS, PAGES_IN_FLIGHT_MAX, SKEW_RETRY_MS};
+use crate::limits::{ACK_MS, BAD_LOG_RETRY_MS, SKEW_RETRY_MS};
 use crate::oplog::Logs;
 use crate::version::{Head, Seq};
-use crate::wire::{Ack, Code, Message, Page, Run, RunResult};
+use crate::wire::{Ack, Code, Run, RunResult};
 
 /// Wait before entries are offered again that a busy receiver could not take.
 const BUSY_RETRY_MS: u64 = 500;
@@ -63,9 +63,10 @@ impl Outgoing {
         &self,
         logs: &Logs,
         shared: &BTreeSet<Collection>,
+        pages_in_flight: usize,
         now: Mono,
     ) -> BTreeMap<LogId, Seq> {
-        if self.in_flight.len() >= PAGES_IN_FLIGHT_MAX {
+        if self.in_flight.len() >= pages_in_flight {
             return BTreeMap::new();
         }
         let lacking = |(log, head): (&LogId, &Head)| {
@@ -84,24 +85,22 @@ impl Outgoing {
         theirs.max(self.sent.get(log).copied().unwrap_or_default())
     }
 
-    /// Numbers a page that is about to be sent and remembers it.
-    pub(crate) fn page_out(&mut self, runs: Vec<Run>, now: Mono) -> Message {
+    /// The number of the next page.
+    pub(crate) fn next_page(&self) -> u64 {
+        self.pages_sent + 1
+    }
+
+    /// Remembers that the next page is on its way.
+    pub(crate) fn page_out(&mut self, runs: &[Run], now: Mono) {
         self.pages_sent += 1;
         let ends: Vec<(LogId, Seq)> = runs.iter().map(|run| (run.log.clone(), run.signed.head.seq)).collect();
         self.sent.extend(ends.iter().cloned());
         self.in_flight.push_back(InFlight { id: self.pages_sent, ends, sent: now });
-        Message::Page(Page { id: self.pages_sent, runs })
     }
 
-    /// The page just numbered can't be sent; its logs wait.
-    pub(crate) fn page_unsent(&mut self, now: Mono) {
-        if let Some(page) = self.in_flight.pop_back() {
-            self.pages_sent -= 1;
-            for (log, _) in page.ends {
-                self.sent.remove(&log);
-                self.hold([log], now);
-            }
-        }
+    /// A unit that can't be sent to this peer: its author's entries wait, and so do no others.
+    pub(crate) fn hold_unit(&mut self, log: &LogId, now: Mono) {
+        self.hold_author(log, now.plus(BAD_LOG_RETRY_MS));
     }
 
     /// These logs can't be sent for now.

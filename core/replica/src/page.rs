@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::clock::Hlc;
 use crate::entry::SignedHead;
 use crate::id::{Incarnation, LogId, NodeId};
-use crate::limits::{FRAME_BYTES_HARD, PAGE_BYTES_TARGET, PAGE_ENTRIES_MAX, PAGE_ENTRIES_TARGET};
+use crate::limits::{FRAME_BYTES_HARD, PAGE_ENTRIES_MAX};
 use crate::oplog::Logs;
 use crate::store::{ReadLimits, Store, Stored};
 use crate::version::Seq;
@@ -19,10 +19,20 @@ use crate::wire::{Run, check_of};
 type Positions = BTreeMap<LogId, Seq>;
 
 /// How much more fits into a page.
-#[derive(Clone, Copy)]
-struct Room {
-    entries: usize,
-    bytes: usize,
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Room {
+    pub(crate) entries: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Room {
+    /// Less room, after a page of `bytes` did not fit where `max` are allowed. `None` if it was the least already: one unit.
+    pub(crate) fn less(self, bytes: usize, max: usize) -> Option<Self> {
+        // By the share that it was too large, and a bit: entries are not all of one size.
+        let shrink = |value: usize| (value.saturating_mul(max) / bytes.max(1) * 3 / 4).max(1);
+        let less = Self { entries: shrink(self.entries.min(PAGE_ENTRIES_MAX)), bytes: shrink(self.bytes) };
+        (less != self).then_some(less)
+    }
 }
 
 /// What one author's logs hold between their positions and one time.
@@ -36,17 +46,10 @@ pub(crate) fn build_page<S: Store>(
     store: &mut S,
     logs: &Logs,
     positions: &Positions,
+    mut room: Room,
 ) -> Result<Vec<Run>, S::Error> {
-    let mut groups: BTreeMap<(NodeId, Incarnation), Positions> = BTreeMap::new();
-    for (log, after) in positions {
-        groups.entry((log.author, log.incarnation)).or_default().insert(log.clone(), *after);
-    }
-    let mut queue = BTreeMap::new();
-    for (group, positions) in groups {
-        queue_group(store, &mut queue, group, positions)?;
-    }
+    let mut queue = queue_all(store, positions)?;
     let mut runs: BTreeMap<LogId, Run> = BTreeMap::new();
-    let mut room = Room { entries: PAGE_ENTRIES_TARGET, bytes: PAGE_BYTES_TARGET };
     while room.entries > 0 && room.bytes > 0 {
         let Some(((_, group), mut positions)) = queue.pop_first() else { break };
         // Up to where the next author's turn begins.
@@ -55,7 +58,10 @@ pub(crate) fn build_page<S: Store>(
             Some(stretch) => stretch,
             None if runs.is_empty() => match whole_stretch(store, &positions)? {
                 Some(stretch) => stretch,
-                None => continue,
+                None => match shortest_run(store, &positions)? {
+                    Some(stretch) => stretch,
+                    None => continue,
+                },
             },
             None => break,
         };
@@ -72,7 +78,49 @@ pub(crate) fn build_page<S: Store>(
     Ok(runs.into_values().collect())
 }
 
+/// The shortest run of a single log that there is, of the author whose turn it is. For a peer that takes nothing larger.
+///
+/// What nodes with different interests have got from each other may be signed at other places in each log, so that no short
+/// stretch ends at a signed head in all of them. Then a unit can't stay whole on its way: that, or nothing at all.
+pub(crate) fn build_shortest<S: Store>(
+    store: &mut S,
+    logs: &Logs,
+    positions: &Positions,
+) -> Result<Vec<Run>, S::Error> {
+    let mut runs = BTreeMap::new();
+    if let Some((_, positions)) = queue_all(store, positions)?.pop_first()
+        && let Some(stretch) = shortest_run(store, &positions)?
+    {
+        for (log, entries, signed) in stretch.runs {
+            let after = positions.get(&log).copied().unwrap_or_default();
+            extend_run(store, logs, &mut runs, log, after, entries, signed)?;
+        }
+    }
+    Ok(runs.into_values().collect())
+}
+
+/// Whether runs hold entries of more than one unit, as far as times tell.
+pub(crate) fn is_several_units(runs: &[Run]) -> bool {
+    let times = |run: &Run| run.entries.first().map(|(entry, _)| entry.hlc) == Some(run.signed.hlc);
+    let mut ends = runs.iter().map(|run| run.signed.hlc);
+    let first = ends.next();
+    !runs.iter().all(times) || !ends.all(|end| Some(end) == first)
+}
+
 type Queue = BTreeMap<(Hlc, (NodeId, Incarnation)), Positions>;
+
+/// All authors in line.
+fn queue_all<S: Store>(store: &mut S, positions: &Positions) -> Result<Queue, S::Error> {
+    let mut groups: BTreeMap<(NodeId, Incarnation), Positions> = BTreeMap::new();
+    for (log, after) in positions {
+        groups.entry((log.author, log.incarnation)).or_default().insert(log.clone(), *after);
+    }
+    let mut queue = BTreeMap::new();
+    for (group, positions) in groups {
+        queue_group(store, &mut queue, group, positions)?;
+    }
+    Ok(queue)
+}
 
 /// Puts an author's logs in line, by the time of the next entry.
 fn queue_group<S: Store>(
@@ -200,10 +248,15 @@ fn whole_stretch<S: Store>(store: &mut S, positions: &Positions) -> Result<Optio
     let Some(mut cut) = cut else { return Ok(None) };
     let ends = 'raise: loop {
         let mut ends = Vec::new();
+        let mut entries = 0;
         for (log, after) in positions {
             let last = store.last_at(log, cut)?;
             if last <= *after {
                 continue;
+            }
+            entries += last.0 - after.0;
+            if entries > PAGE_ENTRIES_MAX as u64 {
+                return Ok(None);
             }
             let Some(signed) = store.signed_from(log, last)? else { return Ok(None) };
             if signed.hlc > cut {
@@ -222,4 +275,24 @@ fn whole_stretch<S: Store>(store: &mut S, positions: &Positions) -> Result<Optio
     let whole =
         runs.iter().all(|(_, entries, signed)| entries.last().map(|e| e.entry.seq) == Some(signed.head.seq));
     Ok(whole.then_some(Stretch { runs }))
+}
+
+/// The shortest run with a signed head at its end, of the log whose next entry is the earliest.
+fn shortest_run<S: Store>(store: &mut S, positions: &Positions) -> Result<Option<Stretch>, S::Error> {
+    let one = ReadLimits { until: Hlc(u64::MAX), entries: 1, bytes: 1 };
+    let mut earliest: Option<(Hlc, &LogId, Seq)> = None;
+    for (log, after) in positions {
+        if let Some(next) = store.read_log(log, *after, &one)?.first()
+            && earliest.is_none_or(|(hlc, ..)| next.entry.hlc < hlc)
+        {
+            earliest = Some((next.entry.hlc, log, *after));
+        }
+    }
+    let Some((_, log, after)) = earliest else { return Ok(None) };
+    let Some(signed) = store.signed_from(log, after.next())? else { return Ok(None) };
+    let limits = ReadLimits { until: signed.hlc, entries: PAGE_ENTRIES_MAX, bytes: FRAME_BYTES_HARD };
+    let mut entries = store.read_log(log, after, &limits)?;
+    entries.truncate(usize::try_from(signed.head.seq.0 - after.0).unwrap_or(usize::MAX));
+    let whole = entries.last().map(|last| last.entry.seq) == Some(signed.head.seq);
+    Ok(whole.then(|| Stretch { runs: vec![(log.clone(), entries, signed)] }))
 }

@@ -11,17 +11,18 @@ use fastrand::Rng;
 
 use crate::clock::{Mono, Now};
 use crate::contract::{Config, Input, Link, Mark, Output, Status, StoreFailed};
-use crate::entry::AuthorKey;
+use crate::entry::{AuthorKey, SignedHead};
 use crate::event::Event;
 use crate::flow::regulate;
-use crate::id::{Incarnation, LinkId, LogId};
+use crate::id::{LinkId, LogId};
 use crate::ledger::Ledger;
-use crate::limits::SESSIONS_MAX;
+use crate::limits::{FRAME_BYTES_LEAST, SESSIONS_MAX};
 use crate::peers::{Peers, TooManyPeers};
+use crate::sending::{Built, fit_ack, send, send_page};
 use crate::session::{Effect, Local, Session};
 use crate::store::Store;
-use crate::version::{Seq, Vector};
-use crate::wire::{Message, Page, Run};
+use crate::version::Vector;
+use crate::wire::{Message, OwnHead, Page, VectorPart};
 
 /// Time between calls of [`Store::tend`].
 const TEND_MS: u64 = 30_000;
@@ -34,7 +35,6 @@ pub struct Replica<S: Store> {
     local: Local,
     sessions: BTreeMap<LinkId, Session>,
     peers: Peers,
-    rng: Rng,
     inbox: VecDeque<Received>,
     more: bool,
     seen: Now,
@@ -48,9 +48,6 @@ struct Received {
     at: Mono,
 }
 
-/// One page built in this step, for every peer that lacks the same.
-type Built = Vec<(BTreeMap<LogId, Seq>, Vec<Run>)>;
-
 impl<S: Store> Replica<S> {
     /// Opens a replica over a store. `seed` is the source of all its randomness; the same seed and inputs give the same
     /// outputs, except that a new oplog should get a seed that no other node has.
@@ -58,14 +55,16 @@ impl<S: Store> Replica<S> {
     /// # Errors
     /// When the store can't be read.
     pub fn open(
-        config: Config,
+        mut config: Config,
         store: S,
         key: AuthorKey,
         seed: u64,
         now: Now,
     ) -> Result<Self, StoreFailed<S::Error>> {
         let mut rng = Rng::with_seed(seed);
-        let ledger = Ledger::open(store, key, Incarnation(rng.u64(..)), &config)?;
+        config.limits = config.limits.clamped();
+        config.frame_bytes_max = config.frame_bytes_max.max(FRAME_BYTES_LEAST);
+        let ledger = Ledger::open(store, key, rng.fork(), &config)?;
         let local = Local {
             node: ledger.node,
             incarnation: ledger.incarnation,
@@ -73,13 +72,13 @@ impl<S: Store> Replica<S> {
             sync_interval_ms: config.sync_interval_ms,
             max_skew_ms: config.max_skew_ms,
             frame_bytes_max: config.frame_bytes_max,
+            limits: config.limits,
         };
         Ok(Self {
             ledger,
             local,
             sessions: BTreeMap::new(),
             peers: Peers::new(rng.fork()),
-            rng,
             inbox: VecDeque::new(),
             more: true,
             seen: now,
@@ -106,9 +105,9 @@ impl<S: Store> Replica<S> {
         out.extend(self.ledger.anew.take().map(|anew| Output::Event(Event::StartedAnew(anew))));
         match input {
             Input::LocalChange => self.ledger.backlog = true,
-            Input::LinkUp(link) => self.link_up(now, link, &mut out),
+            Input::LinkUp(link) => self.link_up(now, link, &mut out)?,
             Input::LinkDown { link, reason } => self.forget_link(now, link, &reason, &mut out),
-            Input::Frame { link, kind, body } => self.frame(now, link, kind, body, &mut out),
+            Input::Frame { link, kind, body } => self.frame(now, link, kind, body, &mut out)?,
             Input::DialFailed { target, reason } => self.peers.dial_failed(&target, reason, now.mono),
             Input::SyncNow => {
                 self.peers.hurry(now.mono);
@@ -208,7 +207,8 @@ impl<S: Store> Replica<S> {
         }
         self.tick_sessions(now, out);
         let rest_ms = 2 * self.local.sync_interval_ms;
-        let flows = regulate(&mut self.sessions, &self.ledger.logs, rest_ms, now.mono);
+        let limits = &self.local.limits;
+        let flows = regulate(&mut self.sessions, &self.ledger.logs, limits, rest_ms, now.mono);
         out.extend(flows.iter().map(|(link, message)| send(*link, message)));
         self.send_pages(now, out)?;
         out.extend(self.peers.due(now.mono).into_iter().map(|target| Output::Dial { target }));
@@ -216,13 +216,13 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    fn link_up(&mut self, now: Now, link: Link, out: &mut Vec<Output>) {
+    fn link_up(&mut self, now: Now, link: Link, out: &mut Vec<Output>) -> Result<(), StoreFailed<S::Error>> {
         if link.peer == self.local.node {
             if let Some(target) = &link.target {
                 self.peers.is_ourselves(target);
             }
             out.push(Output::Close { link: link.id, reason: "this is the same node".to_owned() });
-            return;
+            return Ok(());
         }
         let dialler = |link: &Link| if link.we_dialled { self.local.node } else { link.peer };
         let other = self.sessions.values().find(|session| session.link.peer == link.peer);
@@ -236,12 +236,12 @@ impl<S: Store> Replica<S> {
             }
             let reason = "there is another link between these nodes".to_owned();
             out.push(Output::Close { link: link.id, reason });
-            return;
+            return Ok(());
         }
         if other.is_none() && self.sessions.len() >= SESSIONS_MAX {
             let reason = format!("the limit SESSIONS_MAX allows {SESSIONS_MAX} links");
             out.push(Output::Close { link: link.id, reason });
-            return;
+            return Ok(());
         }
         if let Some(target) = &link.target {
             self.peers.linked(target, link.id, link.peer, now.mono);
@@ -253,7 +253,7 @@ impl<S: Store> Replica<S> {
         if let Some(other) = other {
             self.close(now, other.id, "a newer link between these nodes took over", out);
         }
-        self.carry_out(now, id, vec![hello], out);
+        self.carry_out(now, id, vec![hello], out)
     }
 
     /// Forgets a link and asks the transport to close it.
@@ -271,36 +271,93 @@ impl<S: Store> Replica<S> {
         out.push(Output::Event(Event::PeerDown { node, name, reason: reason.to_owned() }));
     }
 
-    fn frame(&mut self, now: Now, link: LinkId, kind: u64, body: Bytes, out: &mut Vec<Output>) {
-        let Some(session) = self.sessions.get_mut(&link) else { return };
+    fn frame(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        kind: u64,
+        body: Bytes,
+        out: &mut Vec<Output>,
+    ) -> Result<(), StoreFailed<S::Error>> {
+        let Some(session) = self.sessions.get_mut(&link) else { return Ok(()) };
         let message = match Message::decode(kind, body) {
             Ok(Some(message)) => message,
-            Ok(None) => return,
-            Err(error) => return self.close(now, link, &format!("bad message: {error}"), out),
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                self.close(now, link, &format!("bad message: {error}"), out);
+                return Ok(());
+            }
         };
         match session.handle_message(now, &self.local, &self.ledger.logs, message) {
-            Ok(effects) => self.carry_out(now, link, effects, out),
+            Ok(effects) => self.carry_out(now, link, effects, out)?,
             Err(violation) => self.close(now, link, &format!("protocol violation: {violation}"), out),
         }
+        Ok(())
     }
 
-    fn carry_out(&mut self, now: Now, link: LinkId, effects: Vec<Effect>, out: &mut Vec<Output>) {
+    fn carry_out(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        effects: Vec<Effect>,
+        out: &mut Vec<Output>,
+    ) -> Result<(), StoreFailed<S::Error>> {
         for effect in effects {
             match effect {
                 Effect::Send(message) => out.push(send(link, &message)),
                 Effect::Take(page) => self.inbox.push_back(Received { link, page, at: now.mono }),
                 Effect::Event(event) => out.push(Output::Event(event)),
-                Effect::OwnLogAhead(log) => self.start_anew(link, log, out),
+                Effect::SendVector(part) => self.send_vector(link, part, out)?,
+                Effect::OwnHead(log, signed) => self.weigh_own_head(link, log, &signed, out)?,
             }
         }
+        Ok(())
     }
 
-    /// Our oplog was rolled back: sequence numbers that we would give out next were given out already.
-    fn start_anew(&mut self, link: LinkId, log: LogId, out: &mut Vec<Output>) {
-        if log.incarnation != self.local.incarnation {
-            return;
+    /// Adds to a part of a vector what proves the peer's own heads to it, and sends it.
+    fn send_vector(
+        &mut self,
+        link: LinkId,
+        mut part: VectorPart,
+        out: &mut Vec<Output>,
+    ) -> Result<(), StoreFailed<S::Error>> {
+        let Some(session) = self.sessions.get(&link) else { return Ok(()) };
+        for (log, head) in part.heads.iter().filter(|(log, _)| session.is_peers_own(log)) {
+            let signed = self.ledger.store.signed_until(log, head.seq)?;
+            if let Some(signed) = signed.filter(|signed| signed.head == *head) {
+                let (incarnation, collection) = (log.incarnation, log.collection.clone());
+                part.own.push(OwnHead { incarnation, collection, signed });
+            }
         }
-        self.ledger.incarnation = Incarnation(self.rng.u64(..));
+        out.push(send(link, &Message::Vector(part)));
+        Ok(())
+    }
+
+    /// A peer shows a head of one of our own logs. Only our own signature makes us believe that we have lost something.
+    fn weigh_own_head(
+        &mut self,
+        link: LinkId,
+        log: LogId,
+        signed: &SignedHead,
+        out: &mut Vec<Output>,
+    ) -> Result<(), StoreFailed<S::Error>> {
+        let Some(node) = self.sessions.get(&link).map(|session| session.link.peer) else { return Ok(()) };
+        match self.ledger.is_forgotten(&log, signed)? {
+            Ok(true) => {
+                self.ledger.start_anew();
+                self.rolled_back(link, log, out);
+            }
+            Ok(false) => {}
+            Err(reason) => {
+                let detail = format!("{log}: a head of this node's own log proves nothing: {reason}");
+                out.push(Output::Event(Event::Refused { node, log, detail }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Our oplog was rolled back: positions that we would give out next were given out already.
+    fn rolled_back(&mut self, link: LinkId, log: LogId, out: &mut Vec<Output>) {
         self.local.incarnation = self.ledger.incarnation;
         if let Some(session) = self.sessions.get(&link) {
             out.push(Output::Event(Event::RolledBack { node: session.link.peer, log }));
@@ -333,35 +390,8 @@ impl<S: Store> Replica<S> {
     fn send_pages(&mut self, now: Now, out: &mut Vec<Output>) -> Result<(), StoreFailed<S::Error>> {
         self.more = false;
         let mut built = Built::new();
-        for (link, session) in &mut self.sessions {
-            let positions = session.to_send(&self.ledger.logs, now.mono);
-            if positions.is_empty() {
-                continue;
-            }
-            let runs = match built.iter().find(|(known, _)| *known == positions) {
-                Some((_, runs)) => runs.clone(),
-                None => {
-                    let runs = self.ledger.page(&positions)?;
-                    built.push((positions.clone(), runs.clone()));
-                    runs
-                }
-            };
-            if runs.is_empty() {
-                session.outgoing().hold(positions.into_keys(), now.mono);
-                continue;
-            }
-            let log = runs[0].log.clone();
-            let page = send(*link, &session.outgoing().page_out(runs, now.mono));
-            let (bytes, max) = (page.body_len() + FRAME_OVERHEAD, session.link.frame_bytes_max);
-            if bytes > max {
-                session.outgoing().page_unsent(now.mono);
-                let detail =
-                    format!("a unit of {bytes} bytes does not fit the peer's frame_bytes_max of {max}");
-                out.push(Output::Event(Event::RefusedByPeer { node: session.link.peer, log, detail }));
-                continue;
-            }
-            out.push(page);
-            self.more |= !session.to_send(&self.ledger.logs, now.mono).is_empty();
+        for session in self.sessions.values_mut() {
+            self.more |= send_page(session, &mut self.ledger, &self.local, now.mono, &mut built, out)?;
         }
         Ok(())
     }
@@ -379,18 +409,13 @@ impl<S: Store> Replica<S> {
         let mut events = Vec::new();
         let taken = self.ledger.take(now, from, page, impatient, &mut events)?;
         out.extend(events.into_iter().map(Output::Event));
-        if let Some(session) = self.sessions.get_mut(&link) {
-            let effects = session.page_taken(&self.ledger.logs, taken);
-            self.carry_out(now, link, effects, out);
+        if let Some(log) = taken.rolled_back.clone() {
+            self.rolled_back(link, log, out);
         }
-        Ok(())
+        let Some(session) = self.sessions.get_mut(&link) else { return Ok(()) };
+        let mut taken = taken;
+        fit_ack(&mut taken.ack, session.link.frame_bytes_max);
+        let effects = session.page_taken(now.mono, &self.ledger.logs, taken);
+        self.carry_out(now, link, effects, out)
     }
-}
-
-/// Bytes that a transport adds to a body at most.
-const FRAME_OVERHEAD: usize = 64;
-
-fn send(link: LinkId, message: &Message) -> Output {
-    let (kind, body) = message.encode();
-    Output::Send { link, kind, body, compress: message.has_documents() }
 }

@@ -14,10 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::{Mono, Now, WallMillis};
 use crate::contract::{Link, PeerStatus};
+use crate::entry::SignedHead;
 use crate::event::Event;
 use crate::id::{Collection, Incarnation, LogId, NodeId};
 use crate::ledger::Taken;
-use crate::limits::{ACK_MS, DROP_AFTER_MS, LOGS_MAX, PAGES_IN_FLIGHT_MAX, VECTOR_LOGS_MAX};
+use crate::limits::{ACK_MS, DROP_AFTER_MS, LOGS_MAX, Limits, PAGES_IN_FLIGHT_MAX};
 use crate::oplog::Logs;
 use crate::outgoing::{AckError, Outgoing};
 use crate::version::{Head, Seq};
@@ -32,6 +33,7 @@ pub(crate) struct Local {
     pub(crate) sync_interval_ms: u64,
     pub(crate) max_skew_ms: u64,
     pub(crate) frame_bytes_max: usize,
+    pub(crate) limits: Limits,
 }
 
 /// What a session wants done.
@@ -41,9 +43,21 @@ pub(crate) enum Effect {
     /// Check these entries, store them and report to [`Session::page_taken`].
     Take(Page),
     Event(Event),
-    /// The peer has entries of one of our own logs that we have not.
-    OwnLogAhead(LogId),
+    /// Send a part of our vector, with our peer's signatures over the heads of its own logs in it.
+    SendVector(VectorPart),
+    /// The peer shows a head of one of our own logs that is said to be signed by us.
+    OwnHead(LogId, SignedHead),
 }
+
+/// Entries that a flow has to bring in a while, to be worth waiting for; each counts as this many bytes and its payload.
+const GAIN_OF_ENTRY: usize = 100;
+/// Bytes that are a sign of flow.
+const GAIN_LEAST: usize = 10_000;
+/// Bytes of a vector's part beside its heads, and of a head beside its collection's name; more than it can be.
+const VECTOR_BYTES: usize = 32;
+const HEAD_BYTES: usize = 120;
+/// The same of a head's proof.
+const PROOF_BYTES: usize = 150;
 
 /// A peer that does not keep to the protocol. Its link is closed; what it sent before stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,9 +97,12 @@ pub(crate) struct Session {
     vector_seen: bool,
     may_send: bool,
     granted: Option<Mono>,
+    closed: Option<Mono>,
     pages_seen: u64,
     pages_taken: u64,
-    last_page: Mono,
+    last_gain: Mono,
+    gain: usize,
+    peer_incarnation: Incarnation,
     next_digest: Mono,
     vector_sent: Option<Mono>,
     in_sync: Option<WallMillis>,
@@ -114,9 +131,12 @@ impl Session {
             vector_seen: false,
             may_send: false,
             granted: None,
+            closed: None,
             pages_seen: 0,
             pages_taken: 0,
-            last_page: now.mono,
+            last_gain: now.mono,
+            gain: 0,
+            peer_incarnation: Incarnation(0),
             next_digest: now.mono.plus(local.sync_interval_ms),
             vector_sent: None,
             in_sync: None,
@@ -145,7 +165,7 @@ impl Session {
                 self.may_send = open;
                 Ok(Vec::new())
             }
-            Message::Page(page) => self.handle_page(now, page).map(|take| vec![take]),
+            Message::Page(page) => self.handle_page(page).map(|take| vec![take]),
             Message::Ack(ack) => self.handle_ack(now, ack),
         }
     }
@@ -161,6 +181,7 @@ impl Session {
             return Err(Violation::SecondHello);
         }
         self.hello_seen = true;
+        self.peer_incarnation = hello.incarnation;
         self.shared =
             hello.interests.iter().filter(|name| local.interests.contains(*name)).cloned().collect();
         let mut effects = vec![Effect::Event(Event::PeerUp {
@@ -169,7 +190,7 @@ impl Session {
             shared: self.shared.iter().cloned().collect(),
         })];
         effects.extend(self.note_clock(now, local, hello.wall));
-        effects.extend(self.send_vector(now, logs));
+        effects.extend(self.send_vector(now, local, logs));
         Ok(effects)
     }
 
@@ -190,21 +211,30 @@ impl Session {
         })
     }
 
-    fn send_vector(&mut self, now: Now, logs: &Logs) -> Vec<Effect> {
+    /// The vector in as many parts as it takes to keep each under the peer's frame limit.
+    fn send_vector(&mut self, now: Now, local: &Local, logs: &Logs) -> Vec<Effect> {
         self.vector_sent = Some(now.mono);
-        let heads: Vec<(LogId, Head)> = logs
-            .vector()
-            .iter()
-            .filter(|(log, _)| self.shared.contains(&log.collection))
-            .map(|(log, head)| (log.clone(), *head))
-            .collect();
-        let parts = heads.len().div_ceil(VECTOR_LOGS_MAX).max(1);
-        let part = |index: usize| {
-            let from = index * VECTOR_LOGS_MAX;
-            let heads = heads[from..heads.len().min(from + VECTOR_LOGS_MAX)].to_vec();
-            Effect::Send(Message::Vector(VectorPart { heads, last: index + 1 == parts }))
-        };
-        (0..parts).map(part).collect()
+        let mut parts = vec![VectorPart::default()];
+        let mut bytes = VECTOR_BYTES;
+        for (log, head) in logs.vector().iter().filter(|(log, _)| self.shared.contains(&log.collection)) {
+            let name = log.collection.as_str().len();
+            let proof = if self.is_peers_own(log) { PROOF_BYTES + name } else { 0 };
+            bytes += HEAD_BYTES + name + proof;
+            let part = parts.last_mut().expect("there is a first part");
+            if part.heads.len() >= local.limits.vector_logs || bytes > self.link.frame_bytes_max {
+                bytes = VECTOR_BYTES + HEAD_BYTES + name + proof;
+                parts.push(VectorPart { heads: vec![(log.clone(), *head)], ..VectorPart::default() });
+            } else {
+                part.heads.push((log.clone(), *head));
+            }
+        }
+        parts.last_mut().expect("there is a first part").last = true;
+        parts.into_iter().map(Effect::SendVector).collect()
+    }
+
+    /// Whether it is a log that the peer goes on writing, as far as we know.
+    pub(crate) fn is_peers_own(&self, log: &LogId) -> bool {
+        log.author == self.link.peer && log.incarnation == self.peer_incarnation
     }
 
     fn handle_vector(
@@ -217,20 +247,23 @@ impl Session {
         if self.arriving.len() > LOGS_MAX {
             return Err(Violation::LogsOverLimit { max: LOGS_MAX });
         }
+        let current = part.own.into_iter().filter(|own| own.incarnation == local.incarnation);
+        let mut effects: Vec<Effect> = current
+            .map(|own| {
+                let (incarnation, collection) = (own.incarnation, own.collection);
+                let log = LogId { author: local.node, incarnation, collection };
+                Effect::OwnHead(log, own.signed)
+            })
+            .collect();
         if !part.last {
-            return Ok(Vec::new());
+            return Ok(effects);
         }
         let heads = std::mem::take(&mut self.arriving);
-        let mut effects = Vec::new();
         for (log, head) in &heads {
             let ours = logs.vector().head(log);
             if head.seq == ours.seq && head.hash != ours.hash {
                 let (node, log) = (self.link.peer, log.clone());
                 effects.push(Effect::Event(Event::Forked { node, log, seq: head.seq }));
-            }
-            let differs = head.seq > ours.seq || (head.seq == ours.seq && head.hash != ours.hash);
-            if differs && log.author == local.node && log.incarnation == local.incarnation {
-                effects.push(Effect::OwnLogAhead(log.clone()));
             }
         }
         let shared = |(log, _): &(LogId, Head)| self.shared.contains(&log.collection);
@@ -253,12 +286,12 @@ impl Session {
         let quiet = self.outgoing.is_idle() && self.pages_seen == self.pages_taken;
         let rested = self.vector_sent.is_none_or(|sent| now.mono.since(sent) >= local.sync_interval_ms);
         if quiet && rested {
-            effects.extend(self.send_vector(now, logs));
+            effects.extend(self.send_vector(now, local, logs));
         }
         effects
     }
 
-    fn handle_page(&mut self, now: Now, page: Page) -> Result<Effect, Violation> {
+    fn handle_page(&mut self, page: Page) -> Result<Effect, Violation> {
         let expected = self.pages_seen + 1;
         if page.id != expected {
             return Err(Violation::PageOrder { expected, found: page.id });
@@ -270,13 +303,16 @@ impl Session {
         if self.pages_seen - self.pages_taken > PAGES_IN_FLIGHT_MAX as u64 {
             return Err(Violation::PagesOverLimit { max: PAGES_IN_FLIGHT_MAX });
         }
-        self.last_page = now.mono;
         Ok(Effect::Take(page))
     }
 
     /// Reports what became of a page, in the order the pages came.
-    pub(crate) fn page_taken(&mut self, logs: &Logs, taken: Taken) -> Vec<Effect> {
+    pub(crate) fn page_taken(&mut self, now: Mono, logs: &Logs, taken: Taken) -> Vec<Effect> {
         self.pages_taken += 1;
+        self.gain += taken.entries * GAIN_OF_ENTRY + taken.bytes;
+        if self.gain >= GAIN_LEAST {
+            (self.gain, self.last_gain) = (0, now);
+        }
         for ((log, end), result) in taken.ends.into_iter().zip(&taken.ack.results) {
             if result.code == Code::Taken {
                 self.outgoing.learn(log, end);
@@ -312,11 +348,11 @@ impl Session {
     }
 
     /// What the peer lacks and may be sent now: logs with the position after which to send. Empty if nothing.
-    pub(crate) fn to_send(&self, logs: &Logs, now: Mono) -> BTreeMap<LogId, Seq> {
+    pub(crate) fn to_send(&self, local: &Local, logs: &Logs, now: Mono) -> BTreeMap<LogId, Seq> {
         if !self.vector_seen || !self.may_send {
             return BTreeMap::new();
         }
-        self.outgoing.to_send(logs, &self.shared, now)
+        self.outgoing.to_send(logs, &self.shared, local.limits.pages_in_flight, now)
     }
 
     /// The sending half, for pages.
@@ -369,14 +405,21 @@ impl Session {
         self.granted
     }
 
-    /// When the last page came, or the flow was opened.
-    pub(crate) fn last_sign_of_flow(&self) -> Mono {
-        self.granted.map_or(self.last_page, |granted| granted.max(self.last_page))
+    /// When the peer last had brought something worth waiting for, or its flow was opened. Pages without news count for
+    /// nothing: a peer must not be able to make others wait by sending something.
+    pub(crate) fn last_gain(&self) -> Mono {
+        self.granted.map_or(self.last_gain, |granted| granted.max(self.last_gain))
+    }
+
+    /// When the flow was last closed; `None` if it never was.
+    pub(crate) fn closed(&self) -> Option<Mono> {
+        self.closed
     }
 
     /// Opens or closes the peer's flow towards this node.
     pub(crate) fn grant(&mut self, open: bool, now: Mono) -> Message {
         self.granted = open.then_some(now);
+        self.closed = if open { self.closed } else { Some(now) };
         Message::Flow { open }
     }
 
@@ -404,6 +447,7 @@ impl Session {
 mod tests {
     use super::*;
     use crate::id::LinkId;
+    use crate::limits::VECTOR_LOGS_MAX;
     use crate::store::Durable;
     use crate::version::Hash;
 
@@ -433,6 +477,7 @@ mod tests {
                 sync_interval_ms: 2_000,
                 max_skew_ms: 300_000,
                 frame_bytes_max: 1 << 20,
+                limits: Limits::default(),
             };
             let (session, _) = Session::open(link, &local, NOW);
             Self { session, local, logs: Logs::from_durable(&Durable::default()) }
@@ -508,7 +553,7 @@ mod tests {
         let head = Head { seq: Seq(1), hash: Hash([1; 32]) };
         let part = |from: u64| {
             let heads = (from..from + VECTOR_LOGS_MAX as u64).map(|n| (log(n), head)).collect();
-            Message::Vector(VectorPart { heads, last: false })
+            Message::Vector(VectorPart { heads, ..VectorPart::default() })
         };
         let mut parts = 0;
         let over = loop {
@@ -531,8 +576,44 @@ mod tests {
     #[test]
     fn a_page_that_is_never_acknowledged_ends_the_session() {
         let mut talk = Talk::greeted();
-        talk.session.outgoing().page_out(Vec::new(), NOW.mono);
+        talk.session.outgoing().page_out(&[], NOW.mono);
         assert!(talk.tick_at(ACK_MS - 1).is_ok());
         assert!(matches!(talk.tick_at(ACK_MS), Err(Violation::AckOverdue(_))));
+    }
+
+    #[test]
+    fn a_peer_that_promises_much_and_brings_nothing_does_not_keep_others_waiting() {
+        let mut sessions = BTreeMap::new();
+        let talk = Talk::greeted();
+        for n in 1..=2 {
+            let mut talk = Talk::greeted();
+            talk.session.link.id = LinkId(n);
+            let log = LogId {
+                author: NodeId([3; 32]),
+                incarnation: Incarnation(1),
+                collection: Collection::new("t").unwrap(),
+            };
+            let heads = vec![(log, Head { seq: Seq(1_000_000), hash: Hash([1; 32]) })];
+            talk.say(Message::Vector(VectorPart { heads, last: true, ..VectorPart::default() })).unwrap();
+            sessions.insert(LinkId(n), talk.session);
+        }
+        let limits = Limits::default();
+        let mut granted = |at: Mono| {
+            let messages = crate::flow::regulate(&mut sessions, &talk.logs, &limits, 4_000, at);
+            for session in sessions.values_mut() {
+                let taken = Taken {
+                    ends: Vec::new(),
+                    ack: Ack { page: 1, results: Vec::new() },
+                    entries: 0,
+                    bytes: 0,
+                    rolled_back: None,
+                };
+                session.page_taken(at, &talk.logs, taken);
+            }
+            messages.into_iter().map(|(link, _)| link.0).collect::<Vec<u64>>()
+        };
+        assert_eq!(granted(NOW.mono), [1], "a long history comes from one peer at a time");
+        assert_eq!(granted(NOW.mono.plus(9_999)), [] as [u64; 0]);
+        assert_eq!(granted(NOW.mono.plus(10_000)), [2], "empty pages are no reason to wait");
     }
 }

@@ -12,15 +12,17 @@ use crate::clock::{Hlc, Stamp, WallMillis};
 use crate::entry::{Entry, Op, SignedHead};
 use crate::fingerprint::Fingerprint;
 use crate::id::{Collection, Incarnation, Key, LogId, NameError, NodeId, PublicKey};
-use crate::limits::{INTEREST_MAX, PAGE_ENTRIES_MAX, PAYLOAD_BYTES_HARD, VECTOR_LOGS_MAX};
+use crate::limits::{INTEREST_MAX, PAGE_ENTRIES_MAX, PAYLOAD_BYTES_HARD};
 use crate::version::{Hash, Head, Seq};
 
 #[rustfmt::skip]
 #[allow(missing_docs, unreachable_pub)]
 pub(crate) mod generated;
+mod vector;
 
 use generated as proto;
 pub use generated::run_result::Code;
+use vector::{decode_vector, encode_vector};
 
 /// Version of the session messages that this crate speaks.
 pub const VERSION: u32 = 1;
@@ -116,12 +118,26 @@ pub struct Digest {
 }
 
 /// A part of a vector.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct VectorPart {
     /// Heads of logs.
     pub heads: Vec<(LogId, Head)>,
+    /// Of these, the heads of the receiver's own logs, with its own signatures: what makes a node that was restored from
+    /// an older copy believe it.
+    pub own: Vec<OwnHead>,
     /// Whether the vector is complete with this part.
     pub last: bool,
+}
+
+/// A head of a log whose author receives it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct OwnHead {
+    /// The birth of the author's oplog.
+    pub incarnation: Incarnation,
+    /// The log's collection.
+    pub collection: Collection,
+    /// The head, signed by its author.
+    pub signed: SignedHead,
 }
 
 /// Entries of any number of logs, whole units only.
@@ -304,36 +320,6 @@ fn decode_hello(hello: proto::Hello) -> Result<Hello, WireError> {
     })
 }
 
-fn encode_vector(part: &VectorPart) -> proto::Vector {
-    let mut authors = Table::new();
-    let heads = part
-        .heads
-        .iter()
-        .map(|(log, head)| proto::LogHead {
-            author: authors.index(&log.author),
-            incarnation: log.incarnation.0,
-            collection: log.collection.as_str().to_owned(),
-            seq: head.seq.0,
-            hash: head.hash.0.to_vec(),
-        })
-        .collect();
-    proto::Vector { authors: authors.1.iter().map(|id| id.0.to_vec()).collect(), heads, last_part: part.last }
-}
-
-fn decode_vector(vector: proto::Vector) -> Result<VectorPart, WireError> {
-    at_most(vector.heads.len(), VECTOR_LOGS_MAX, "Vector.heads", "VECTOR_LOGS_MAX")?;
-    let heads = vector.heads.into_iter().map(|head| {
-        let author = vector.authors.get(head.author as usize).ok_or(invalid("LogHead.author"))?;
-        let log = LogId {
-            author: NodeId(array(author, "Vector.authors")?),
-            incarnation: Incarnation(head.incarnation),
-            collection: collection(&head.collection, "LogHead.collection")?,
-        };
-        Ok((log, Head { seq: Seq(head.seq), hash: Hash(array(&head.hash, "LogHead.hash")?) }))
-    });
-    Ok(VectorPart { heads: heads.collect::<Result<_, WireError>>()?, last: vector.last_part })
-}
-
 fn encode_page(page: &Page) -> proto::Page {
     let (mut authors, mut nodes) = (Table::new(), Table::new());
     let runs = page
@@ -475,6 +461,7 @@ fn decode_ack(ack: proto::Ack) -> Result<Ack, WireError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::VECTOR_LOGS_MAX;
     use proptest::prelude::*;
 
     fn node() -> impl Strategy<Value = NodeId> {
@@ -545,7 +532,14 @@ mod tests {
                         let log = LogId { author, incarnation: Incarnation(incarnation), collection };
                         (log, Head { seq: Seq(seq), hash: Hash(hash) })
                     });
-                    Message::Vector(VectorPart { heads: heads.collect(), last: true })
+                    let own = |(log, head): &(LogId, Head)| OwnHead {
+                        incarnation: log.incarnation,
+                        collection: log.collection.clone(),
+                        signed: SignedHead { head: *head, hlc: Hlc(7), signature: [8; 64] },
+                    };
+                    let heads: Vec<(LogId, Head)> = heads.collect();
+                    let own = heads.iter().step_by(2).map(own).collect();
+                    Message::Vector(VectorPart { heads, own, last: true })
                 }),
             (any::<u64>(), prop::collection::vec((0i32..5, any::<u64>(), ".{0,20}"), 0..5)).prop_map(
                 |(page, results)| {
@@ -592,6 +586,7 @@ mod tests {
             authors: vec![vec![0; 32]],
             heads: vec![head; VECTOR_LOGS_MAX + 1],
             last_part: true,
+            own: Vec::new(),
         };
         let refused = Message::decode(proto::Kind::Vector as i32 as u64, vector.encode_to_vec().into());
         assert!(matches!(refused, Err(WireError::TooMany { limit: "VECTOR_LOGS_MAX", .. })), "{refused:?}");

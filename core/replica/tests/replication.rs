@@ -1,6 +1,6 @@
 //! How replicas behave together, over a network that the test moves.
 
-#[allow(unreachable_pub, missing_docs)]
+#[allow(unreachable_pub, missing_docs, dead_code)]
 mod mesh;
 
 use bytes::Bytes;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Files in the order of dependency: each may use those above it.
-const ORDER: [&str; 21] = [
+const ORDER: [&str; 25] = [
     "limits",
     "id",
     "clock",
@@ -26,6 +26,7 @@ const ORDER: [&str; 21] = [
     "outgoing",
     "session",
     "flow",
+    "sending",
     "replica",
     "lib",
 ];

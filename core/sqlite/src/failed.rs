@@ -31,6 +31,7 @@ impl SqliteFailed {
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
+            Self::Sqlite { .. } if self.is_disk_full() => false,
             Self::Sqlite { source, .. } => matches!(
                 code(source),
                 Some(
@@ -44,6 +45,14 @@ impl SqliteFailed {
             Self::Stopped => false,
             Self::Damaged { .. } => true,
         }
+    }
+
+    /// Whether only room was missing. Nothing is wrong with what is on the disk.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        let Self::Sqlite { source, .. } = self else { return false };
+        // The shared memory beside the WAL is a file too, and says it in its own way.
+        code(source) == Some(ErrorCode::DiskFull)
+            || source.sqlite_extended_error_code() == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
     }
 
     pub(crate) fn damaged(what: impl Into<String>) -> Self {

@@ -65,6 +65,9 @@ mod commit;
 mod compare;
 mod document;
 mod failed;
+// Fuzzers reach the readers of other nodes' documents through this.
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod inspect;
 mod json;
 mod key;
@@ -73,6 +76,7 @@ mod open;
 mod oplog;
 mod putback;
 mod quote;
+mod room;
 mod rows;
 mod scan;
 mod schema;

@@ -8,7 +8,7 @@ use entgldb_replica::entry::SignedHead;
 use entgldb_replica::id::{Collection, DocId, Incarnation, LogId, NodeId};
 use entgldb_replica::resolve::{Conflict, Row, Version};
 use entgldb_replica::store::{
-    Commit, Committed, Drain, Durable, OutboxMark, Problem, ReadLimits, Store, Stored, UnitLimits,
+    Commit, Committed, Drain, Durable, Guard, OutboxMark, Problem, ReadLimits, Store, Stored, UnitLimits,
 };
 use entgldb_replica::version::{Hash, Seq};
 use rusqlite::{Connection, OptionalExtension};
@@ -18,6 +18,7 @@ use crate::commit::{Step, Stopped};
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::names::{Names, log_of};
 use crate::open::{self, OpenError, SqliteConfig};
+use crate::room::Room;
 use crate::watched::{Watched, schema_version};
 use crate::{oplog, scan, schema};
 
@@ -36,6 +37,7 @@ pub struct SqliteStore {
     pub(crate) path: PathBuf,
     /// Changes that can't travel, found by looks into the outbox that are not committed yet.
     refused: Vec<(OutboxMark, Problem)>,
+    pub(crate) room: Room,
     /// Where `tend` goes on.
     pub(crate) tending: crate::tend::Tending,
 }
@@ -73,6 +75,7 @@ impl SqliteStore {
             watch,
             path: config.path,
             refused: Vec::new(),
+            room: Room::default(),
             tending: crate::tend::Tending::default(),
         })
     }
@@ -81,6 +84,12 @@ impl SqliteStore {
     #[must_use]
     pub fn collections(&self) -> &[Collection] {
         &self.watch
+    }
+
+    /// Whether remote changes have to wait because the disk is nearly full. Local ones are taken while there is any room.
+    #[must_use]
+    pub fn is_short_of_room(&self) -> bool {
+        self.room.is_short()
     }
 
     /// Whether no note of a local change waits. Costs a few microseconds.
@@ -160,7 +169,10 @@ impl SqliteStore {
             };
             match result {
                 Ok((true, problems)) => {
-                    self.connection.execute_batch("COMMIT").doing("committing")?;
+                    if let Err(failed) = self.connection.execute_batch("COMMIT").doing("committing") {
+                        self.roll_back();
+                        return Err(failed);
+                    }
                     return Ok(Some(problems));
                 }
                 Ok((false, _)) | Err(Stopped::OutboxMoved) => {
@@ -325,6 +337,11 @@ impl Store for SqliteStore {
     }
 
     fn commit(&mut self, commit: &Commit) -> Outcome<Committed> {
+        let is_remote = commit.guard != Guard::None;
+        // To the replica this is a guard that does not hold: the peer is told to come again.
+        if is_remote && !self.room.look(&self.path) {
+            return Ok(Committed::OutboxMoved);
+        }
         let refused = std::mem::take(&mut self.refused);
         let (noted, kept): (Vec<_>, Vec<_>) =
             refused.into_iter().partition(|(mark, _)| commit.drained.is_some_and(|drained| *mark <= drained));
@@ -333,7 +350,16 @@ impl Store for SqliteStore {
             step.carry_out(commit)?;
             step.note_refused(noted.iter().map(|(_, problem)| problem), &commit.rows)?;
             Ok(true)
-        })?;
+        });
+        let problems = match problems {
+            Err(failed) if is_remote && failed.is_disk_full() => {
+                // Rolled back as a whole, and what is on the disk is sound.
+                self.names = Names::load(&self.connection)?;
+                self.room.was_full();
+                None
+            }
+            problems => problems?,
+        };
         match problems {
             Some(problems) => Ok(Committed::Done(problems)),
             None => {

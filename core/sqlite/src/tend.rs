@@ -43,9 +43,13 @@ impl Tending {
 impl SqliteStore {
     pub(crate) fn tend_all(&mut self, conflicts_before: WallMillis) -> Outcome<Vec<Problem>> {
         self.refresh()?;
-        self.drop_conflicts(conflicts_before)?;
-        let mut problems = self.try_again(conflicts_before)?;
-        problems.extend(self.fill_new_columns(conflicts_before)?);
+        let mut problems = Vec::new();
+        // None of this is worth the last room on a disk.
+        if self.room.look(&self.path) {
+            self.drop_conflicts(conflicts_before)?;
+            problems = self.try_again(conflicts_before)?;
+            problems.extend(self.fill_new_columns(conflicts_before)?);
+        }
         self.checkpoint()?;
         Ok(problems)
     }
@@ -148,9 +152,15 @@ impl SqliteStore {
         let mut wal = self.path.clone().into_os_string();
         wal.push("-wal");
         if std::fs::metadata(&wal).is_ok_and(|file| file.len() > WAL_LARGE) {
-            self.connection
+            let moved = self
+                .connection
                 .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-                .doing("moving the WAL into the database")?;
+                .doing("moving the WAL into the database");
+            match moved {
+                // What did not fit stays in the WAL.
+                Err(failed) if failed.is_disk_full() => self.room.was_full(),
+                moved => moved?,
+            }
         }
         Ok(())
     }

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use entgldb_replica::id::LinkId;
-use entgldb_replica::limits::{
-    PAGE_ENTRIES_MAX, PAGES_IN_FLIGHT_MAX, UNIT_BYTES_MAX, UNIT_CHANGES_MAX, VECTOR_LOGS_MAX,
-};
+use entgldb_replica::limits::{PAGE_ENTRIES_MAX, UNIT_BYTES_MAX, UNIT_CHANGES_MAX};
 use entgldb_replica::store::Guard;
 use entgldb_replica::wire::Message;
 
@@ -36,6 +34,7 @@ impl Checker for Limits {
 
     fn sent(&mut self, setting: &Setting, sent: &Sent<'_>) -> Verdict {
         let (from, most) = (sent.from, setting.options.frame_bytes_max);
+        let limits = setting.options.limits(from);
         ensure(sent.bytes <= most, || format!("node {from} sends {} bytes of {most}", sent.bytes))?;
         match sent.message {
             Some(Message::Page(page)) => {
@@ -43,8 +42,8 @@ impl Checker for Limits {
                 ensure(entries <= PAGE_ENTRIES_MAX, || format!("node {from}: PAGE_ENTRIES_MAX, {entries}"))?;
                 let in_flight = self.in_flight.entry(sent.link).or_default();
                 *in_flight += 1;
-                ensure(*in_flight <= PAGES_IN_FLIGHT_MAX || sent.doubtful, || {
-                    format!("node {from}: PAGES_IN_FLIGHT_MAX")
+                ensure(*in_flight <= limits.pages_in_flight || sent.doubtful, || {
+                    format!("node {from}: pages_in_flight")
                 })
             }
             Some(Message::Ack(_)) => {
@@ -53,7 +52,7 @@ impl Checker for Limits {
                 Ok(())
             }
             Some(Message::Vector(part)) => {
-                ensure(part.heads.len() <= VECTOR_LOGS_MAX, || format!("node {from}: VECTOR_LOGS_MAX"))
+                ensure(part.heads.len() <= limits.vector_logs, || format!("node {from}: vector_logs"))
             }
             _ => Ok(()),
         }

@@ -39,6 +39,7 @@ pub fn listening(name: &str) -> NetConfig {
 pub fn hasty() -> Timing {
     Timing {
         handshake: Duration::from_millis(600),
+        handshake_every: Duration::from_millis(1),
         ping_after: Duration::from_millis(150),
         drop_after: Duration::from_millis(600),
         frame: Duration::from_millis(400),
@@ -145,6 +146,12 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
+}
+
+/// The 32 bytes that the text form stands for.
+pub fn secret_bytes(secret: &ClusterSecret) -> Vec<u8> {
+    let digits = secret.to_text().trim_start_matches("entgldb1-").replace('-', "").to_uppercase();
+    data_encoding::BASE32_NOPAD.decode(digits.as_bytes()).unwrap()[..32].to_vec()
 }
 
 pub fn plain(kind: u64, body: impl Into<Bytes>) -> Frame {

@@ -40,6 +40,9 @@ pub struct Vector {
     pub heads: ::prost::alloc::vec::Vec<LogHead>,
     #[prost(bool, tag = "3")]
     pub last_part: bool,
+    /// Of these heads, those of the receiver's own logs, with the receiver's signatures.
+    #[prost(message, repeated, tag = "4")]
+    pub own: ::prost::alloc::vec::Vec<OwnHead>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogHead {
@@ -55,6 +58,25 @@ pub struct LogHead {
     /// 32 bytes
     #[prost(bytes = "vec", tag = "5")]
     pub hash: ::prost::alloc::vec::Vec<u8>,
+}
+/// A head of a log whose author is the receiver: proof that the author gave these positions out.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OwnHead {
+    #[prost(fixed64, tag = "1")]
+    pub incarnation: u64,
+    #[prost(string, tag = "2")]
+    pub collection: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub seq: u64,
+    /// 32 bytes
+    #[prost(bytes = "vec", tag = "4")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
+    /// hybrid time of the entry at the head
+    #[prost(fixed64, tag = "5")]
+    pub hlc: u64,
+    /// Ed25519; 64 bytes
+    #[prost(bytes = "vec", tag = "6")]
+    pub signature: ::prost::alloc::vec::Vec<u8>,
 }
 /// Whether the receiver of this message may send pages.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

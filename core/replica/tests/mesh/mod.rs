@@ -8,7 +8,7 @@ use entgldb_replica::clock::{Mono, Now, WallMillis};
 use entgldb_replica::entry::AuthorKey;
 use entgldb_replica::event::Event;
 use entgldb_replica::id::{Collection, LinkId, NodeId};
-use entgldb_replica::limits::FRAME_BYTES_DEFAULT;
+use entgldb_replica::limits::{FRAME_BYTES_DEFAULT, Limits};
 use entgldb_replica::{Config, Input, Link, Mark, Output, Replica};
 use fastrand::Rng;
 
@@ -51,6 +51,8 @@ pub struct Mesh {
     pub frames: u64,
     rng: Rng,
     pub tamper: Option<fn(u64, bytes::Bytes) -> bytes::Bytes>,
+    /// Largest frame of links made from now on.
+    pub frame_bytes_max: usize,
 }
 
 pub fn interests(names: &[&str]) -> BTreeSet<Collection> {
@@ -67,6 +69,7 @@ impl Mesh {
             frames: 0,
             rng: Rng::with_seed(7),
             tamper: None,
+            frame_bytes_max: FRAME_BYTES_DEFAULT,
         };
         for _ in 0..count {
             mesh.add(collections);
@@ -94,6 +97,12 @@ impl Mesh {
         });
         self.start(index, MemoryStore::default());
         index
+    }
+
+    /// Gives a node other limits and starts it again.
+    pub fn limit(&mut self, index: usize, limits: Limits) {
+        self.nodes[index].config.limits = limits;
+        self.restart(index);
     }
 
     pub fn now(&self, node: usize) -> Now {
@@ -168,7 +177,7 @@ impl Mesh {
                 instance: peer_index as u64 * 1000 + peer.starts,
                 we_dialled: side == 0,
                 target: None,
-                frame_bytes_max: FRAME_BYTES_DEFAULT,
+                frame_bytes_max: self.frame_bytes_max,
             };
             self.input(index, Input::LinkUp(link));
         }

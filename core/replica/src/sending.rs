@@ -1,0 +1,106 @@
+//! What leaves a node: pages cut to the frames that the peer takes.
+
+use std::collections::BTreeMap;
+
+use crate::clock::Mono;
+use crate::contract::{Output, StoreFailed};
+use crate::event::Event;
+use crate::id::{LinkId, LogId};
+use crate::ledger::Ledger;
+use crate::page::{Room, is_several_units};
+use crate::session::{Local, Session};
+use crate::store::Store;
+use crate::version::Seq;
+use crate::wire::{Ack, Message, Page, Run};
+
+/// Bytes that a transport adds to a body at most.
+const FRAME_OVERHEAD: usize = 64;
+/// Bytes that a page of several units leaves free, for itself and for each run: a relay sends the same units under longer
+/// numbers, and must not find that they do not fit any more.
+const PAGE_SPARE: usize = 32;
+const RUN_SPARE: usize = 40;
+/// Bytes of a result in an acknowledgement beside its text, at most.
+const RESULT_BYTES: usize = 24;
+
+/// Pages built in one step, each for every peer that lacks the same and takes as much.
+pub(crate) type Built = Vec<((BTreeMap<LogId, Seq>, Room), Vec<Run>)>;
+
+/// Sends one page to a peer that may get one, as large as its frames allow; answers whether there is more to do.
+///
+/// A unit that fits no frame of the peer waits, with its author's others, and is told of; everybody else's entries go on.
+pub(crate) fn send_page<S: Store>(
+    session: &mut Session,
+    ledger: &mut Ledger<S>,
+    local: &Local,
+    now: Mono,
+    built: &mut Built,
+    out: &mut Vec<Output>,
+) -> Result<bool, StoreFailed<S::Error>> {
+    let positions = session.to_send(local, &ledger.logs, now);
+    if positions.is_empty() {
+        return Ok(false);
+    }
+    let (link, id) = (session.link.id, session.outgoing().next_page());
+    let max = session.link.frame_bytes_max.saturating_sub(FRAME_OVERHEAD);
+    let mut room =
+        Some(Room { entries: local.limits.page_entries, bytes: local.limits.page_bytes.min(max).max(1) });
+    let runs = loop {
+        let runs = match room {
+            Some(room) => build(ledger, built, &positions, room)?,
+            None => ledger.shortest_page(&positions)?,
+        };
+        if runs.is_empty() {
+            session.outgoing().hold(positions.into_keys(), now);
+            return Ok(false);
+        }
+        let page = send(link, &Message::Page(Page { id, runs: runs.clone() }));
+        let bytes = page.body_len();
+        let spare = PAGE_SPARE + RUN_SPARE * runs.len();
+        let less = room.and_then(|room| room.less(bytes + spare, max));
+        let is_small = bytes + spare <= max || less.is_none() || !is_several_units(&runs);
+        if bytes <= max && is_small {
+            out.push(page);
+            break runs;
+        }
+        if less.is_none() && (room.is_none() || !is_several_units(&runs)) {
+            let log = runs[0].log.clone();
+            session.outgoing().hold_unit(&log, now);
+            let most = session.link.frame_bytes_max;
+            let detail = format!("a unit of {bytes} bytes does not fit the peer's frame_bytes_max of {most}");
+            out.push(Output::Event(Event::RefusedByPeer { node: session.link.peer, log, detail }));
+            return Ok(true);
+        }
+        room = less;
+    };
+    session.outgoing().page_out(&runs, now);
+    Ok(!session.to_send(local, &ledger.logs, now).is_empty())
+}
+
+/// The page for a peer, from those built in this step if one fits.
+fn build<S: Store>(
+    ledger: &mut Ledger<S>,
+    built: &mut Built,
+    positions: &BTreeMap<LogId, Seq>,
+    room: Room,
+) -> Result<Vec<Run>, S::Error> {
+    if let Some((_, runs)) = built.iter().find(|((known, size), _)| known == positions && *size == room) {
+        return Ok(runs.clone());
+    }
+    let runs = ledger.page(positions, room)?;
+    built.push(((positions.clone(), room), runs.clone()));
+    Ok(runs)
+}
+
+/// Takes the texts for people out of an acknowledgement that would not fit the peer's frames with them.
+pub(crate) fn fit_ack(ack: &mut Ack, frame_bytes_max: usize) {
+    let bytes: usize = ack.results.iter().map(|result| result.detail.len() + RESULT_BYTES).sum();
+    if bytes + FRAME_OVERHEAD > frame_bytes_max {
+        ack.results.iter_mut().for_each(|result| result.detail.clear());
+    }
+}
+
+/// A message as an output.
+pub(crate) fn send(link: LinkId, message: &Message) -> Output {
+    let (kind, body) = message.encode();
+    Output::Send { link, kind, body, compress: message.has_documents() }
+}
