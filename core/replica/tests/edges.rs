@@ -85,6 +85,7 @@ fn a_restored_node_that_wrote_before_it_met_anybody_goes_on_in_a_new_incarnation
             mesh.settle();
         }
         mesh.crash(0);
+        mesh.nodes[0].mark = None;
         mesh.start(0, backup);
         for n in 0..writes {
             mesh.write(0, "t", &format!("on the other branch {n}"), "x");
