@@ -327,7 +327,7 @@ impl Inner {
         self.read()?;
         let Some((log, seq)) = self.disk.versions.get(&(doc.clone(), *stamp)) else { return Ok(None) };
         let stored = position(*seq).and_then(|index| self.disk.log.get(log)?.get(index));
-        Ok(stored.map(|s| Version { replaces: s.entry.replaces, content: s.entry.content().cloned() }))
+        Ok(stored.map(|s| Version::of(&s.entry)))
     }
 
     fn read_log(&mut self, log: &LogId, after: Seq, limits: &ReadLimits) -> Result<Vec<Stored>, DiskFailed> {

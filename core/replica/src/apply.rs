@@ -11,8 +11,10 @@ use crate::clock::{Clock, Hlc, Stamp, WallMillis};
 use crate::entry::{AuthorKey, Entry, Op, SignedHead};
 use crate::fingerprint::Fingerprint;
 use crate::id::{Collection, DocId, Incarnation, LogId, NodeId, PublicKey, sha256};
+use crate::merge::Merged;
 use crate::oplog::Logs;
 use crate::resolve::{Conflict, Relation, Row, Side, Version, relation, takes_over};
+use crate::states::{self, States, Written};
 use crate::store::{Appended, Change, Commit, ConflictWrite, Drain, Guard, RowWrite, Store};
 use crate::version::Hash;
 
@@ -27,6 +29,7 @@ pub(crate) struct Planner<'a> {
     pub(crate) node: NodeId,
     pub(crate) incarnation: Incarnation,
     pub(crate) wall: WallMillis,
+    pub(crate) states: States<'a>,
 }
 
 /// A captured change that leaves its document other than its row says.
@@ -34,6 +37,14 @@ struct Changed<'a> {
     change: &'a Change,
     before: Option<Row>,
     content: Option<Hash>,
+}
+
+/// What becomes of one.
+struct Captured<'a> {
+    doc: &'a DocId,
+    before: Option<Row>,
+    content: Option<Hash>,
+    written: Written,
 }
 
 impl Planner<'_> {
@@ -76,12 +87,20 @@ impl Planner<'_> {
         }
         commit.clock = hlc;
         let stamp = Stamp { hlc, node: self.node };
-        for Changed { change, before, content } in &changed {
-            let row = Row { stamp, content: *content };
-            commit.rows.push(RowWrite { doc: change.doc.clone(), row, before: *before, apply: None });
+        let mut captured = Vec::with_capacity(changed.len());
+        for Changed { change, before, content } in changed {
+            let doc = &change.doc;
+            let state = self.states.read(store, doc, before.as_ref())?;
+            let Some(written) = self.states.write(store, doc, state, change.content.as_ref(), stamp) else {
+                continue;
+            };
+            let row = Row { stamp, content };
+            let merged = written.after.as_ref().map(|after| after.encode(stamp));
+            commit.rows.push(RowWrite { doc: doc.clone(), row, before, apply: None, merged });
+            captured.push(Captured { doc, before, content, written });
         }
         commit.fingerprints = row_digests(self.logs, &commit.rows);
-        commit.appended = self.sign_runs(hlc, &changed);
+        commit.appended = self.sign_runs(hlc, captured);
         if self.logs.key_of(&self.node).is_none() {
             commit.authors.push(self.key.public_key());
         }
@@ -89,26 +108,30 @@ impl Planner<'_> {
     }
 
     /// One signed run for each collection that changed.
-    fn sign_runs(&self, hlc: Hlc, changed: &[Changed<'_>]) -> Vec<Appended> {
-        let mut by_collection: BTreeMap<&Collection, Vec<&Changed<'_>>> = BTreeMap::new();
-        for changed in changed {
-            by_collection.entry(&changed.change.doc.0).or_default().push(changed);
+    fn sign_runs(&self, hlc: Hlc, captured: Vec<Captured<'_>>) -> Vec<Appended> {
+        let mut by_collection: BTreeMap<&Collection, Vec<Captured<'_>>> = BTreeMap::new();
+        for captured in captured {
+            by_collection.entry(&captured.doc.0).or_default().push(captured);
         }
         let mut runs = Vec::with_capacity(by_collection.len());
         for (collection, changes) in by_collection {
             let (author, incarnation) = (self.node, self.incarnation);
             let log = LogId { author, incarnation, collection: collection.clone() };
             let mut chain = self.logs.chain(&log);
-            let link = |Changed { change, before, content }: &Changed<'_>| {
+            let link = |Captured { doc, before, content, written }: Captured<'_>| {
+                let payload_hash = match written.op {
+                    Op::Put => content,
+                    Op::Delete | Op::Edit => None,
+                };
+                let payload_hash = payload_hash.unwrap_or_else(|| Hash(sha256(&written.payload)));
                 let entry = Entry {
                     seq: chain.head().seq.next(),
                     hlc,
                     replaces: before.map(|row| row.stamp),
-                    op: if change.content.is_some() { Op::Put } else { Op::Delete },
-                    key: change.doc.1.clone(),
-                    payload: change.content.clone().unwrap_or_default(),
+                    op: written.op,
+                    key: doc.1.clone(),
+                    payload: written.payload,
                 };
-                let payload_hash = content.unwrap_or(Hash(sha256(&[])));
                 let linked = chain.link_hashed(entry, payload_hash);
                 linked.expect("an own entry continues its own log and is younger than all it saw")
             };
@@ -137,6 +160,14 @@ impl Planner<'_> {
         let mut conflicts = Conflicts { store, incoming: versions, open, branches, writes: Vec::new() };
         for (stamp, doc, entry, payload_hash) in &incoming {
             let now = current.get_mut(doc).expect("every incoming document was read");
+            if !now.is_read {
+                now.is_read = true;
+                now.state = self.states.read(conflicts.store, doc, now.now.as_ref())?;
+            }
+            if entry.op == Op::Edit || now.state.is_some() {
+                conflicts.join(doc, *stamp, entry, now)?;
+                continue;
+            }
             conflicts.note(doc, *stamp, entry, now.now.as_ref())?;
             let content = entry.content().map(|_| *payload_hash);
             if takes_over(now.now.as_ref(), stamp, content) {
@@ -181,6 +212,8 @@ pub(crate) type OpenConflicts = BTreeMap<DocId, Vec<Conflict>>;
 
 /// Documents whose last conflicts are remembered.
 const BRANCHES_MAX: usize = 10_000;
+/// Edits of one document of which an incoming one may be noted to have hidden something.
+const LOST_MAX: usize = 4;
 /// Conflicts that are remembered of one document: one for each other node that edits it at the same time.
 const BRANCHES_OF_ONE_MAX: usize = 8;
 
@@ -196,6 +229,11 @@ struct Current {
     before: Option<Row>,
     now: Option<Row>,
     content: Option<Bytes>,
+    /// Its state, if it merges; read with its first entry.
+    state: Option<Merged>,
+    is_read: bool,
+    /// Whether the state is another one than before.
+    is_joined: bool,
 }
 
 /// An incoming entry: its stamp, its document, itself, and its payload's hash.
@@ -223,15 +261,25 @@ fn read_current<S: Store>(
     docs.sort_unstable();
     docs.dedup();
     let rows = store.rows(&docs)?;
-    let current = |row: Option<Row>| Current { before: row, now: row, content: None };
+    let current = |row: Option<Row>| Current {
+        before: row,
+        now: row,
+        content: None,
+        state: None,
+        is_read: false,
+        is_joined: false,
+    };
     Ok(docs.into_iter().zip(rows.into_iter().map(current)).collect())
 }
 
 /// Documents whose row changes, in the order of their stamps, so that parents come before children.
 fn rows_to_write(current: BTreeMap<DocId, Current>) -> Vec<RowWrite> {
     let write = |(doc, current): (DocId, Current)| {
-        let row = current.now.filter(|_| current.now != current.before)?;
-        Some(RowWrite { doc, row, before: current.before, apply: Some(current.content) })
+        let row = current.now.filter(|_| current.now != current.before || current.is_joined)?;
+        let is_there = current.is_joined && current.before.is_some_and(|before| before.content == row.content);
+        let apply = (!is_there).then_some(current.content);
+        let merged = current.state.map(|state| state.encode(row.stamp));
+        Some(RowWrite { doc, row, before: current.before, apply, merged })
     };
     let mut rows: Vec<RowWrite> = current.into_iter().filter_map(write).collect();
     rows.sort_by(|a, b| (a.row.stamp, &a.doc).cmp(&(b.row.stamp, &b.doc)));
@@ -268,12 +316,7 @@ impl<S: Store> Conflicts<'_, S> {
         entry: &Entry,
         standing: Option<&Row>,
     ) -> Result<(), S::Error> {
-        if let Some(waiting) = self.open.get(doc) {
-            for conflict in waiting.iter().filter(|conflict| conflict.missing == Some(stamp)) {
-                let found = self.relate(doc, conflict.loser.stamp, Some(stamp))?;
-                self.settle(conflict.clone(), found);
-            }
-        }
+        self.note_arrival(doc, stamp)?;
         let Some(row) = standing else { return Ok(()) };
         if entry.replaces == Some(row.stamp) || stamp == row.stamp {
             return Ok(());
@@ -281,11 +324,11 @@ impl<S: Store> Conflicts<'_, S> {
         let incoming = Side { stamp, content: entry.content().cloned() };
         let known = self.version(doc, row.stamp)?;
         let same = row.content.is_none() && entry.op == Op::Delete
-            || known.as_ref().is_some_and(|known| known.content == incoming.content);
+            || known.as_ref().is_some_and(|known| known.op == entry.op && known.payload == entry.payload);
         if same {
             return Ok(());
         }
-        let (replaces, content) = known.map_or((None, None), |known| (known.replaces, known.content));
+        let (replaces, content) = known.map_or((None, None), |known| (known.replaces, known.content()));
         let standing = Side { stamp: row.stamp, content };
         let goes_on = self.extends_losing_branch(doc, entry, &standing, replaces);
         let (winner, loser, replaces) = if stamp > row.stamp {
@@ -298,6 +341,87 @@ impl<S: Store> Conflicts<'_, S> {
             self.settle(Conflict { doc: doc.clone(), winner, loser, missing: None }, found);
         }
         Ok(())
+    }
+
+    /// Settles what waited for a version that has come.
+    fn note_arrival(&mut self, doc: &DocId, stamp: Stamp) -> Result<(), S::Error> {
+        let Some(waiting) = self.open.get(doc) else { return Ok(()) };
+        for conflict in waiting.iter().filter(|conflict| conflict.missing == Some(stamp)) {
+            let found = self.relate(doc, conflict.loser.stamp, Some(stamp))?;
+            self.settle(conflict.clone(), found);
+        }
+        Ok(())
+    }
+
+    /// Joins an entry into the state of a document that merges, and notes whose edits no longer show for want of knowing
+    /// of each other.
+    fn join(
+        &mut self,
+        doc: &DocId,
+        stamp: Stamp,
+        entry: &Entry,
+        current: &mut Current,
+    ) -> Result<(), S::Error> {
+        self.note_arrival(doc, stamp)?;
+        let before = match current.state.take() {
+            Some(state) => state,
+            None => {
+                let version = match &current.now {
+                    Some(row) => self.version(doc, row.stamp)?,
+                    None => None,
+                };
+                states::base(current.now.as_ref(), version)
+            }
+        };
+        let said = states::said(entry, stamp);
+        let mut after = before.clone();
+        after.join(said.clone());
+        let content = after.content();
+        if let Some(row) = current.now
+            && entry.replaces != Some(row.stamp)
+            && stamp != row.stamp
+        {
+            self.note_lost(doc, (stamp, entry.replaces), &row, &before, &said, &after)?;
+        }
+        current.is_joined |= after != before || current.now.is_none();
+        let was = current.now.map(|row| row.stamp);
+        let newest = after.newest().max(was).unwrap_or(stamp);
+        current.now = Some(Row { stamp: newest, content: content.as_ref().map(|content| Hash(sha256(content))) });
+        (current.content, current.state) = (content, Some(after));
+        Ok(())
+    }
+
+    fn note_lost(
+        &mut self,
+        doc: &DocId,
+        (stamp, replaces): (Stamp, Option<Stamp>),
+        row: &Row,
+        before: &Merged,
+        said: &Merged,
+        after: &Merged,
+    ) -> Result<(), S::Error> {
+        let last = Stamp { hlc: Hlc(u64::MAX), node: NodeId([u8::MAX; 32]) };
+        if !said.lost_in(after).is_empty() && row.stamp > stamp {
+            let winner = Side { stamp: row.stamp, content: after.content() };
+            let loser = Side { stamp, content: after.preferring(said, last) };
+            let known = self.version(doc, row.stamp)?.and_then(|version| version.replaces);
+            let found = self.relate(doc, stamp, known)?;
+            self.settle_lost(Conflict { doc: doc.clone(), winner, loser, missing: None }, found);
+        }
+        let lost = before.lost_in(after).into_iter().filter(|lost| *lost < stamp);
+        for lost in lost.rev().take(LOST_MAX) {
+            let winner = Side { stamp, content: after.content() };
+            let loser = Side { stamp: lost, content: before.content() };
+            let found = self.relate(doc, lost, replaces)?;
+            self.settle_lost(Conflict { doc: doc.clone(), winner, loser, missing: None }, found);
+        }
+        Ok(())
+    }
+
+    fn settle_lost(&mut self, conflict: Conflict, found: Relation) {
+        if found != Relation::Succession {
+            self.settle(conflict, found);
+        }
     }
 
     /// Whether the entry replaces the losing end of two branches whose winning end is the standing version, or was
@@ -333,7 +457,7 @@ impl<S: Store> Conflicts<'_, S> {
 
     fn version(&mut self, doc: &DocId, stamp: Stamp) -> Result<Option<Version>, S::Error> {
         match self.incoming.get(&(doc, stamp)) {
-            Some(entry) => Ok(Some(Version { replaces: entry.replaces, content: entry.content().cloned() })),
+            Some(entry) => Ok(Some(Version::of(entry))),
             None => self.store.version(doc, &stamp),
         }
     }

@@ -17,6 +17,9 @@ pub struct Config {
     pub interests: BTreeSet<Collection>,
     /// A remote entry further ahead of the wall clock than this waits.
     pub max_skew_ms: u64,
+    /// Collections whose documents merge field by field instead of the last write winning. It says how this node writes;
+    /// what others wrote is joined as they wrote it, so nodes that differ in this still end with the same documents.
+    pub merging: BTreeSet<Collection>,
     /// Time between digests.
     pub sync_interval_ms: u64,
     /// Largest document captured, in bytes.
@@ -30,7 +33,7 @@ pub struct Config {
     pub mark: Option<Mark>,
 }
 
-/// How far a node's own oplog has come: see [`Config::mark`] and [`crate::Replica::mark`].
+/// How far a node's own oplog has come: see [`Config::mark`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mark {
     /// The incarnation that it writes in.
@@ -43,6 +46,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             interests: BTreeSet::new(),
+            merging: BTreeSet::new(),
             max_skew_ms: MAX_SKEW_MS,
             sync_interval_ms: SYNC_INTERVAL_MS,
             payload_bytes_max: PAYLOAD_BYTES_DEFAULT,

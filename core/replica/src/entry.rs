@@ -20,6 +20,8 @@ pub enum Op {
     Put = 1,
     /// The document is gone; the payload is empty.
     Delete = 2,
+    /// A part of the document was written or removed; the payload is the edit (`Merged` in the protocol).
+    Edit = 3,
 }
 
 impl Op {
@@ -29,6 +31,7 @@ impl Op {
         match number {
             1 => Some(Self::Put),
             2 => Some(Self::Delete),
+            3 => Some(Self::Edit),
             _ => None,
         }
     }
@@ -58,12 +61,12 @@ impl Entry {
         Stamp { hlc: self.hlc, node: author }
     }
 
-    /// The content that the document has after this entry; `None` if it is gone.
+    /// The content that this entry alone gives the document; `None` if it is gone, or if the entry is an edit.
     #[must_use]
     pub fn content(&self) -> Option<&Bytes> {
         match self.op {
             Op::Put => Some(&self.payload),
-            Op::Delete => None,
+            Op::Delete | Op::Edit => None,
         }
     }
 }

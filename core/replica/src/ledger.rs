@@ -11,10 +11,11 @@ use crate::clock::{Clock, Now, WallMillis};
 use crate::contract::{Config, Mark};
 use crate::entry::{AuthorKey, SignatureError, SignedHead};
 use crate::event::{Anew, Event};
-use crate::id::{Incarnation, LogId, NodeId, PublicKey};
+use crate::id::{Collection, Incarnation, LogId, NodeId, PublicKey};
 use crate::limits::{CONFLICT_KEEP_MS, FRAME_BYTES_DEFAULT};
 use crate::oplog::{Logs, Verdicts, check_page};
 use crate::page::{Room, build_page, build_shortest};
+use crate::states::{EDIT_BYTES_FACTOR, EDIT_BYTES_SPARE, States};
 use crate::store::{Appended, Commit, Committed, ConflictWrite, Drain, Guard, Problem, Store, UnitLimits};
 use crate::version::Seq;
 use crate::wire::{Ack, Code, Page, Run, RunResult};
@@ -49,6 +50,9 @@ pub(crate) struct Ledger<S: Store> {
     unit_frame_bytes: usize,
     open_conflicts: OpenConflicts,
     branches: Branches,
+    /// Collections that this node writes so that they merge, and those in which documents have states.
+    merging: BTreeSet<Collection>,
+    stated: BTreeSet<Collection>,
 }
 
 /// What became of a page.
@@ -108,6 +112,8 @@ impl<S: Store> Ledger<S> {
             unit_frame_bytes: config.frame_bytes_max.min(FRAME_BYTES_DEFAULT),
             open_conflicts,
             branches: Branches::new(),
+            merging: config.merging.clone(),
+            stated: durable.merged.into_iter().collect(),
         })
     }
 
@@ -146,7 +152,8 @@ impl<S: Store> Ledger<S> {
         loop {
             let drain = self.store.captured(&limits)?;
             let count = drain.changes.len();
-            if count <= 1 || limits.changes <= 1 || frame_bytes(&drain) <= self.unit_frame_bytes {
+            let bytes = frame_bytes(&drain, &self.merging);
+            if count <= 1 || limits.changes <= 1 || bytes <= self.unit_frame_bytes {
                 return Ok(drain);
             }
             limits.changes = limits.changes.min(count) / 2;
@@ -277,6 +284,7 @@ impl<S: Store> Ledger<S> {
             node: self.node,
             incarnation: self.incarnation,
             wall: now.wall,
+            states: States { merging: &self.merging, stated: &self.stated },
         };
         (planner, &mut self.store, &self.open_conflicts, &mut self.branches)
     }
@@ -291,6 +299,11 @@ impl<S: Store> Ledger<S> {
         self.logs.committed(&commit.appended, &commit.authors);
         for (collection, digest) in &commit.fingerprints {
             self.logs.set_row_digest(collection.clone(), *digest);
+        }
+        for write in commit.rows.iter().filter(|write| write.merged.is_some()) {
+            if !self.stated.contains(&write.doc.0) {
+                self.stated.insert(write.doc.0.clone());
+            }
         }
         let mut before = None;
         for write in &commit.conflicts {
@@ -347,11 +360,17 @@ fn started_anew(
 }
 
 /// Bytes of a frame with these changes, at most.
-fn frame_bytes(drain: &Drain) -> usize {
+fn frame_bytes(drain: &Drain, merging: &BTreeSet<Collection>) -> usize {
     let collections: BTreeSet<_> = drain.changes.iter().map(|change| &change.doc.0).collect();
     let runs = collections.iter().map(|name| RUN_BYTES + name.as_str().len());
     let entries = drain.changes.iter().map(|change| {
-        ENTRY_BYTES + change.doc.1.as_str().len() + change.content.as_ref().map_or(0, bytes::Bytes::len)
+        let content = change.content.as_ref().map_or(0, bytes::Bytes::len);
+        let payload = if merging.contains(&change.doc.0) {
+            EDIT_BYTES_FACTOR * content + EDIT_BYTES_SPARE
+        } else {
+            content
+        };
+        ENTRY_BYTES + change.doc.1.as_str().len() + payload
     });
     PAGE_BYTES + runs.sum::<usize>() + entries.sum::<usize>()
 }

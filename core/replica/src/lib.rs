@@ -62,6 +62,7 @@ mod replica;
 pub mod resolve;
 mod sending;
 mod session;
+mod states;
 pub mod store;
 pub mod version;
 pub mod wire;

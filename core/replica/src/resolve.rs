@@ -9,6 +9,7 @@
 use bytes::Bytes;
 
 use crate::clock::Stamp;
+use crate::entry::{Entry, Op};
 use crate::id::DocId;
 use crate::version::Hash;
 
@@ -35,8 +36,24 @@ pub fn takes_over(row: Option<&Row>, stamp: &Stamp, content: Option<Hash>) -> bo
 pub struct Version {
     /// The version that it replaced.
     pub replaces: Option<Stamp>,
-    /// Its content; `None` for a delete.
-    pub content: Option<Bytes>,
+    /// What was done.
+    pub op: Op,
+    /// The content, the edit, or nothing for a delete.
+    pub payload: Bytes,
+}
+
+impl Version {
+    /// The version that an entry made.
+    #[must_use]
+    pub fn of(entry: &Entry) -> Self {
+        Self { replaces: entry.replaces, op: entry.op, payload: entry.payload.clone() }
+    }
+
+    /// The whole content; `None` for a delete, or an edit.
+    #[must_use]
+    pub fn content(&self) -> Option<Bytes> {
+        (self.op == Op::Put).then(|| self.payload.clone())
+    }
 }
 
 /// How an older version of a document relates to a younger one.

@@ -4,6 +4,8 @@
 //! one thread, one at a time. An error is final: the replica is dropped and opened again from what is durable. A store
 //! that is merely busy waits (and reports that it waits) instead of failing.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use crate::clock::{Hlc, Stamp, WallMillis};
@@ -28,6 +30,8 @@ pub struct Durable {
     pub fingerprints: Vec<(Collection, Fingerprint)>,
     /// Conflicts that are not certain yet.
     pub open_conflicts: Vec<Conflict>,
+    /// Collections with documents that have a state beside their row.
+    pub merged: Vec<Collection>,
 }
 
 /// One change that the application made here and that no entry stands for yet.
@@ -101,8 +105,10 @@ pub struct RowWrite {
     /// The row before, as [`Store::rows`] answered it.
     pub before: Option<Row>,
     /// For a remote change: the content to bring into the application's store, or `None` inside to delete it there.
-    /// `None` outside for a local change, whose content is there already.
+    /// `None` outside if the content is there already: for a local change, or if only the state has changed.
     pub apply: Option<Option<Bytes>>,
+    /// The state of a document that merges, kept beside its row for [`Store::merged`]. `None` if it has none.
+    pub merged: Option<Bytes>,
 }
 
 /// What must be true of the outbox for a commit that applies remote changes.
@@ -231,6 +237,18 @@ pub trait Store {
     /// # Errors
     /// When the store can't be read.
     fn rows(&mut self, docs: &[DocId]) -> Result<Vec<Option<Row>>, Self::Error>;
+
+    /// The states of documents that merge, in order; `None` for one that has none.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    fn merged(&mut self, docs: &[DocId]) -> Result<Vec<Option<Bytes>>, Self::Error>;
+
+    /// Fields of a collection's documents that are strings with JSON in them, which merges too.
+    fn json_fields(&self, collection: &Collection) -> BTreeSet<String> {
+        let _ = collection;
+        BTreeSet::new()
+    }
 
     /// The version of a document with this stamp, if the oplog has it.
     ///

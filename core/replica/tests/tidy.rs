@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Files in the order of dependency: each may use those above it.
-const ORDER: [&str; 25] = [
+const ORDER: [&str; 26] = [
     "limits",
     "id",
     "clock",
@@ -16,6 +16,7 @@ const ORDER: [&str; 25] = [
     "wire",
     "edit",
     "store",
+    "states",
     "event",
     "oplog",
     "page",

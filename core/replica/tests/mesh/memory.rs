@@ -25,6 +25,7 @@ pub struct MemoryStore {
     pub log: BTreeMap<LogId, Vec<Stored>>,
     pub signed: BTreeMap<LogId, BTreeMap<Seq, SignedHead>>,
     pub rows: BTreeMap<DocId, Row>,
+    pub merged: BTreeMap<DocId, Bytes>,
     authors: Vec<PublicKey>,
     fingerprints: BTreeMap<Collection, Fingerprint>,
     pub conflicts: BTreeMap<(DocId, Stamp, Stamp), Conflict>,
@@ -75,6 +76,7 @@ impl Store for MemoryStore {
             authors: self.authors.clone(),
             fingerprints: self.fingerprints.clone().into_iter().collect(),
             open_conflicts: self.conflicts.values().filter(|c| c.missing.is_some()).cloned().collect(),
+            merged: self.merged.keys().map(|(collection, _)| collection.clone()).collect(),
         })
     }
 
@@ -101,12 +103,16 @@ impl Store for MemoryStore {
         Ok(docs.iter().map(|doc| self.rows.get(doc).copied()).collect())
     }
 
+    fn merged(&mut self, docs: &[DocId]) -> Result<Vec<Option<Bytes>>, DiskFailed> {
+        Ok(docs.iter().map(|doc| self.merged.get(doc).cloned()).collect())
+    }
+
     fn version(&mut self, doc: &DocId, stamp: &Stamp) -> Result<Option<Version>, DiskFailed> {
         self.versions_read += 1;
         let logs = self.log.iter().filter(|(log, _)| log.author == stamp.node && log.collection == doc.0);
         let mut found = logs.flat_map(|(_, entries)| entries);
         let found = found.find(|stored| stored.entry.hlc == stamp.hlc && stored.entry.key == doc.1);
-        Ok(found.map(|s| Version { replaces: s.entry.replaces, content: s.entry.content().cloned() }))
+        Ok(found.map(|s| Version::of(&s.entry)))
     }
 
     fn read_log(&mut self, log: &LogId, after: Seq, limits: &ReadLimits) -> Result<Vec<Stored>, DiskFailed> {
@@ -174,12 +180,15 @@ impl Store for MemoryStore {
         for write in &commit.rows {
             let before = self.rows.insert(write.doc.clone(), write.row);
             assert_eq!(before, write.before, "a row was decided on what it was");
-            assert!(
-                before.is_none_or(
-                    |before| (before.stamp, before.content) < (write.row.stamp, write.row.content)
-                ),
-                "a row's stamp only rises"
-            );
+            let rises = |before: Row| match write.merged {
+                Some(_) => before.stamp <= write.row.stamp,
+                None => (before.stamp, before.content) < (write.row.stamp, write.row.content),
+            };
+            assert!(before.is_none_or(rises), "a row's stamp only rises");
+            match &write.merged {
+                Some(state) => drop(self.merged.insert(write.doc.clone(), state.clone())),
+                None => drop(self.merged.remove(&write.doc)),
+            }
             match &write.apply {
                 Some(Some(content)) => drop(self.docs.insert(write.doc.clone(), content.clone())),
                 Some(None) => drop(self.docs.remove(&write.doc)),

@@ -20,7 +20,7 @@ const WALL_START_MS: u64 = 1_800_000_000_000;
 pub struct Node {
     pub replica: Option<Replica<MemoryStore>>,
     key: AuthorKey,
-    config: Config,
+    pub config: Config,
     pub events: Vec<Event>,
     starts: u64,
     /// What the caller keeps beside the store; taken when the node ends, given back when it starts.

@@ -1,0 +1,108 @@
+//! States of documents that merge, on their way through a step.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use crate::clock::Stamp;
+use crate::entry::{Entry, Op};
+use crate::id::{Collection, DocId};
+use crate::merge::Merged;
+use crate::resolve::{Row, Version};
+use crate::store::Store;
+
+/// An edit may have so many times the bytes of the document it leaves, and [`EDIT_BYTES_SPARE`] more. A larger one is
+/// written as a whole document: a unit of edits must still fit a frame.
+pub(crate) const EDIT_BYTES_FACTOR: usize = 2;
+/// See [`EDIT_BYTES_FACTOR`].
+pub(crate) const EDIT_BYTES_SPARE: usize = 1 << 10;
+
+/// Which collections have states.
+#[derive(Clone, Copy)]
+pub(crate) struct States<'a> {
+    /// Those whose documents this node writes so that they merge.
+    pub(crate) merging: &'a BTreeSet<Collection>,
+    /// Those in which the store has a state of some document.
+    pub(crate) stated: &'a BTreeSet<Collection>,
+}
+
+/// What a local change is written as.
+pub(crate) struct Written {
+    pub(crate) op: Op,
+    pub(crate) payload: Bytes,
+    /// The document's state after it, if it has one.
+    pub(crate) after: Option<Merged>,
+}
+
+impl States<'_> {
+    /// The state of a document; `None` if it has none and none is to be kept.
+    pub(crate) fn read<S: Store>(
+        &self,
+        store: &mut S,
+        doc: &DocId,
+        row: Option<&Row>,
+    ) -> Result<Option<Merged>, S::Error> {
+        if self.stated.contains(&doc.0)
+            && let Some(row) = row
+            && let Some(bytes) = store.merged(std::slice::from_ref(doc))?.pop().flatten()
+            && let Ok(state) = Merged::decode(bytes, row.stamp)
+        {
+            return Ok(Some(state));
+        }
+        if !self.merging.contains(&doc.0) {
+            return Ok(None);
+        }
+        let version = match row {
+            Some(row) => store.version(doc, &row.stamp)?,
+            None => None,
+        };
+        Ok(Some(base(row, version)))
+    }
+
+    /// What a local change is written as. `None` if it changes nothing but the way in which the document is written.
+    pub(crate) fn write<S: Store>(
+        &self,
+        store: &S,
+        doc: &DocId,
+        state: Option<Merged>,
+        content: Option<&Bytes>,
+        stamp: Stamp,
+    ) -> Option<Written> {
+        let merging = self.merging.contains(&doc.0);
+        if merging && let Some(state) = &state {
+            match state.edit(content, &store.json_fields(&doc.0), stamp) {
+                Some(edited) => {
+                    let payload = edited.edit.encode(stamp);
+                    let most = EDIT_BYTES_FACTOR * content.map_or(0, Bytes::len) + EDIT_BYTES_SPARE;
+                    if payload.len() <= most {
+                        return Some(Written { op: Op::Edit, payload, after: Some(edited.after) });
+                    }
+                }
+                None if content.is_some() => return None,
+                None => {}
+            }
+        }
+        let after = state.map(|mut state| {
+            state.join(Merged::replaced(stamp, content));
+            state
+        });
+        let op = if content.is_some() { Op::Put } else { Op::Delete };
+        Some(Written { op, payload: content.cloned().unwrap_or_default(), after })
+    }
+}
+
+/// The state that a document has by its row alone: the version that stands, written as a whole.
+pub(crate) fn base(row: Option<&Row>, version: Option<Version>) -> Merged {
+    let Some(row) = row else { return Merged::default() };
+    let content = version.and_then(|version| version.content());
+    Merged::replaced(row.stamp, content.as_ref())
+}
+
+/// What an entry says as a state. An edit that can't be read says nothing, on every node.
+pub(crate) fn said(entry: &Entry, stamp: Stamp) -> Merged {
+    match entry.op {
+        Op::Put => Merged::replaced(stamp, Some(&entry.payload)),
+        Op::Delete => Merged::replaced(stamp, None),
+        Op::Edit => Merged::decode_edit(entry.payload.clone(), stamp).unwrap_or_default(),
+    }
+}
