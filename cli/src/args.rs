@@ -65,6 +65,10 @@ pub(crate) struct SyncArguments {
     /// A table to sync; give it once for each. It needs a declared primary key.
     #[arg(long, value_name = "TABLE", required_unless_present = "config")]
     pub(crate) watch: Vec<String>,
+    /// A table among them whose rows merge column by column, instead of the last write of a row winning. May be given
+    /// several times.
+    #[arg(long = "merge", value_name = "TABLE")]
+    pub(crate) merge: Vec<String>,
     /// File with the cluster secret, from `entgldb keygen`. Only its owner may be able to read it.
     #[arg(long, value_name = "FILE", required_unless_present = "config")]
     pub(crate) secret_file: Option<PathBuf>,

@@ -27,6 +27,9 @@ pub(super) fn gather(arguments: &SyncArguments) -> Result<Config, Failure> {
     if !arguments.watch.is_empty() {
         config.watch.clone_from(&arguments.watch);
     }
+    if !arguments.merge.is_empty() {
+        config.merge.clone_from(&arguments.merge);
+    }
     if !arguments.peers.is_empty() {
         config.peers.clone_from(&arguments.peers);
     }
@@ -79,11 +82,12 @@ mod tests {
     #[test]
     fn options_alone_make_a_configuration() {
         let config = gather(&arguments(
-            "entgldb sync a.db --watch t --watch u --secret-file s --peer h:1 --peer i:2 --durability normal --name till",
+            "entgldb sync a.db --watch t --watch u --merge u --secret-file s --peer h:1 --peer i:2 --durability normal --name till",
         ))
         .unwrap();
         let mut expected = Config::new("a.db", "s");
         expected.watch = vec!["t".to_owned(), "u".to_owned()];
+        expected.merge = vec!["u".to_owned()];
         expected.peers = vec!["h:1".to_owned(), "i:2".to_owned()];
         expected.durability = Durability::Normal;
         expected.name = Some("till".to_owned());

@@ -35,6 +35,10 @@ pub struct Config {
     /// Tables to sync.
     #[serde(default)]
     pub watch: Vec<String>,
+    /// Those of them whose rows merge column by column (and inside of JSON columns) instead of the last write of a row
+    /// winning. It says how this node writes; what others wrote is joined as they wrote it.
+    #[serde(default)]
+    pub merge: Vec<String>,
     /// `address:port` to listen on; none to only dial.
     #[serde(default)]
     pub listen: Option<String>,
@@ -132,6 +136,7 @@ impl Config {
             database: database.into(),
             secret_file: secret_file.into(),
             watch: Vec::new(),
+            merge: Vec::new(),
             listen: None,
             peers: Vec::new(),
             data_dir: None,
@@ -180,6 +185,9 @@ impl Config {
         if self.watch.len() > limits::INTEREST_MAX {
             let (count, max) = (self.watch.len(), limits::INTEREST_MAX);
             return Err(invalid("watch", format!("{count} tables; the limit INTEREST_MAX allows {max}")));
+        }
+        if let Some(unknown) = self.merge.iter().find(|name| !self.watch.contains(name)) {
+            return Err(invalid("merge", format!("{unknown:?} is not among the tables to sync (watch)")));
         }
         if !SYNC_INTERVAL_RANGE_MS.contains(&self.sync_interval_ms) {
             let (from, to) = (SYNC_INTERVAL_RANGE_MS.start(), SYNC_INTERVAL_RANGE_MS.end());
@@ -281,6 +289,7 @@ mod tests {
     #[test]
     fn values_that_cannot_be_are_refused_with_the_field_and_what_is_possible() {
         let cases: [(&str, Config); 9] = [
+            ("merge", Config { merge: vec!["other".into()], ..config() }),
             ("watch", Config { watch: Vec::new(), ..config() }),
             ("listen", Config { listen: Some("localhost".into()), ..config() }),
             ("peers", Config { peers: vec!["till".into()], ..config() }),

@@ -126,7 +126,8 @@ impl Node {
         let hub = Hub::default();
         let events = hub.subscribe();
         let stop = Arc::new(AtomicBool::new(false));
-        let recipe = recipe(&config, interests, &identity, &hub, &stop);
+        let merging = self::interests(&config.merge)?;
+        let recipe = recipe(&config, (interests, merging), &identity, &hub, &stop);
         let store = recipe.store.open()?;
         let (to_driver, inbox) = driver::channel();
         let waker = Waker::start(&config.database, wake(&to_driver));
@@ -252,7 +253,7 @@ fn interests(watch: &[String]) -> Result<BTreeSet<Collection>, OpenError> {
 
 fn recipe(
     config: &Config,
-    interests: BTreeSet<Collection>,
+    (interests, merging): (BTreeSet<Collection>, BTreeSet<Collection>),
     identity: &Identity,
     hub: &Hub,
     stop: &Arc<AtomicBool>,
@@ -271,6 +272,7 @@ fn recipe(
         },
         replica: ReplicaConfig {
             interests,
+            merging,
             max_skew_ms: config.max_skew_ms,
             sync_interval_ms: config.sync_interval_ms,
             payload_bytes_max: config.payload_bytes_max,

@@ -352,3 +352,57 @@ fn a_catch_up_tells_its_progress_and_its_end() {
     wait_event(&events, "the end", |event| matches!(event, Event::CaughtUp { .. }));
     assert_eq!(notes(&a), notes(&b));
 }
+
+#[test]
+fn rows_of_a_merging_table_keep_what_both_sides_wrote_and_json_columns_merge_inside() {
+    let place = Place::new();
+    let open = |name: &str| {
+        let app = Connection::open(place.path(name)).unwrap();
+        app.execute_batch(
+            "PRAGMA journal_mode = WAL;
+             CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT NOT NULL, price REAL NOT NULL, data JSON)",
+        )
+        .unwrap();
+        app
+    };
+    let (a, b) = (open("a.db"), open("b.db"));
+    let merging = |config: Config| Config { merge: vec!["t".to_owned()], ..config };
+    let read = |app: &Connection| -> Vec<(String, f64, String)> {
+        let mut statement = app.prepare("SELECT name, price, data FROM t ORDER BY id").unwrap();
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    };
+    a.execute(r#"INSERT INTO t VALUES (1, 'tea', 1.0, '{"tags": ["hot"], "stock": 5}')"#, []).unwrap();
+    let first = Node::open(merging(place.config("a.db"))).unwrap();
+    let second = Node::open(merging(place.config_to("b.db", &first))).unwrap();
+    wait_for("the row", || read(&b).len() == 1);
+    let id = second.node_id();
+    second.close();
+    // Apart: a changes the price and the stock, b the name and the tags; both the tags.
+    a.execute(r#"UPDATE t SET price = 2.5, data = '{"tags": ["hot", "green"], "stock": 4}'"#, []).unwrap();
+    b.execute(r#"UPDATE t SET name = 'sencha', data = '{"tags": ["hot", "new"], "stock": 5}'"#, []).unwrap();
+    let (second, events) = Node::open_with_events(merging(place.config_to("b.db", &first))).unwrap();
+    assert_eq!(second.node_id(), id);
+    wait_for("both edits on both sides", || {
+        let (a, b) = (read(&a), read(&b));
+        a == b && a[0].0 == "sencha" && a[0].1 == 2.5
+    });
+    let data = read(&a)[0].2.clone();
+    assert!(data.contains(r#""stock":4"#) && ["hot", "green", "new"].iter().all(|tag| data.contains(tag)), "{data}");
+    second.sync_now(PATIENCE).unwrap();
+    let captured = (first.status().captured, second.status().captured);
+    // A row that a merge wrote is no change of the application's, and a deleted one stays deleted.
+    a.execute("DELETE FROM t", []).unwrap();
+    wait_for("the delete", || read(&b).is_empty());
+    second.sync_now(PATIENCE).unwrap();
+    assert_eq!((first.status().captured, second.status().captured), (captured.0 + 1, captured.1));
+    first.close();
+    second.close();
+    while let Ok(event) = events.next(Duration::ZERO) {
+        assert!(!matches!(event, Event::Conflict { .. } | Event::Diverged { .. }), "{event:?}");
+    }
+    for name in ["a.db", "b.db"] {
+        let report = entgldb::verify(&place.path(name), &mut |_| {}).unwrap();
+        assert!(report.faults.is_empty(), "{name}: {:?}", report.faults);
+    }
+}

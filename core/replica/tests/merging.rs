@@ -37,9 +37,9 @@ fn write(mesh: &mut Mesh, node: usize, key: &str, value: &Value) {
     mesh.write(node, "t", key, &value.to_string());
 }
 
-fn conflicts(mesh: &Mesh, node: usize) -> Vec<&Conflict> {
-    let conflict = |event| match event {
-        &Event::Conflict(ref conflict) => Some(conflict),
+fn conflicts<'a>(mesh: &'a Mesh, node: usize) -> Vec<&'a Conflict> {
+    let conflict = |event: &'a Event| match event {
+        Event::Conflict(conflict) => Some(conflict),
         _ => None,
     };
     mesh.nodes[node].events.iter().filter_map(conflict).collect()

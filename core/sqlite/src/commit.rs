@@ -133,10 +133,11 @@ impl<'a> Step<'a> {
             .prepare_cached(
                 "INSERT INTO _entgldb_rows(collection_no, key, hlc, author_no, hash, entry) VALUES(?1, ?2, ?3, ?4, ?5, ?6)
                  ON CONFLICT DO UPDATE SET hlc = excluded.hlc, author_no = excluded.author_no, hash = excluded.hash,
-                 entry = excluded.entry, extra = CASE WHEN ?7 THEN extra END",
+                 entry = CASE WHEN excluded.entry IS NULL AND hlc = excluded.hlc AND author_no = excluded.author_no THEN entry ELSE excluded.entry END,
+                 extra = CASE WHEN ?7 THEN extra END",
             )
             .doing("writing rows")?;
-        for RowWrite { doc, row, apply, .. } in &commit.rows {
+        for RowWrite { doc, row, apply, merged, .. } in &commit.rows {
             let collection = self.names.collection_no(self.connection, &doc.0)?;
             let author = self.names.author(self.connection, &row.stamp.node)?;
             let entry = entries.get(&(collection, author, row.stamp.hlc.0, doc.1.as_str()));
@@ -153,6 +154,9 @@ impl<'a> Step<'a> {
                     keeps_extra,
                 ))
                 .doing("writing rows")?;
+            if let Some(state) = merged {
+                schema::put_state(self.connection, collection, doc.1.as_str(), state)?;
+            }
         }
         Ok(())
     }

@@ -2,9 +2,12 @@
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
+use entgldb_replica::clock::Stamp;
 use entgldb_replica::entry::Op;
 use entgldb_replica::fingerprint::Fingerprint;
 use entgldb_replica::id::{Collection, Key, LogId, sha256};
+use entgldb_replica::merge::Merged;
 
 use crate::document::{self, Extra};
 use crate::failed::{Outcome, While};
@@ -12,7 +15,7 @@ use crate::names::{LogEnd, log_of};
 use crate::table::Table;
 use crate::value::Sql;
 use crate::verify::{Check, Fault};
-use crate::{aside, capture, oplog, rows, watched};
+use crate::{aside, capture, oplog, rows, schema, watched};
 
 /// Local changes that wait to be captured; with more, the tables are not compared.
 const OUTBOX_COMPARED_MAX: i64 = 100_000;
@@ -129,12 +132,50 @@ impl Check<'_> {
         else {
             return Ok(Some("the row's entry is another document's, or missing".into()));
         };
+        if self.stated.contains(&no)
+            && let Some(state) = schema::state(self.connection(), no, &row.key)?
+        {
+            return self.merged_row(no, &key, row, stamp, state, compared);
+        }
         let hash = (stored.entry.op == Op::Put).then(|| sha256(&stored.entry.payload));
         if hash != row.hash {
             return Ok(Some("the row's content hash is not that of its entry".into()));
         }
         let Some(compared) = compared else { return Ok(None) };
         self.table_row(no, &key, row, stored.entry.content().map(|content| &**content), compared)
+    }
+
+    /// A document that merges is what its state says, however the table writes it.
+    fn merged_row(
+        &mut self,
+        no: i64,
+        key: &Key,
+        row: &RowRecord,
+        stamp: Stamp,
+        state: Vec<u8>,
+        compared: Option<&Compared>,
+    ) -> Outcome<Option<String>> {
+        let Ok(state) = Merged::decode(state.into(), stamp) else {
+            return Ok(Some("the document's state can't be read".into()));
+        };
+        let content = state.content();
+        if state.newest().is_some_and(|newest| newest > stamp) || content.is_some() != row.hash.is_some() {
+            return Ok(Some("the row is not what the document's state says".into()));
+        }
+        let Some(compared) = compared else { return Ok(None) };
+        let now = match compared.table.form.decode(key.as_str()) {
+            Ok(columns) => rows::read(self.connection(), &compared.table, &columns).doing("reading a row")?,
+            Err(_) => None,
+        };
+        let extra = row.extra.as_deref().and_then(Extra::from_text);
+        let now = now.map(|now| Bytes::from(document::content(&compared.table, &now, extra.as_ref())));
+        let json = compared.table.columns.iter().filter(|column| column.is_json);
+        let json = json.map(|column| column.name.clone()).collect();
+        if now.is_some() && state.edit(now.as_ref(), &json, stamp).is_none() {
+            self.report.table_rows += 1;
+            return Ok(None);
+        }
+        self.table_row(no, key, row, content.as_deref(), compared)
     }
 
     fn table_row(

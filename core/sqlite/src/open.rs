@@ -203,6 +203,7 @@ pub(crate) fn connection(config: &mut SqliteConfig) -> Result<Connection, OpenEr
         .doing("setting up the connection")?;
     match schema::format(&connection)? {
         Some(found) if found > FORMAT => return Err(OpenError::NewerFormat { path, found }),
+        Some(found) if found < FORMAT => in_transaction(&connection, schema::upgrade)?,
         Some(_) => {}
         None => in_transaction(&connection, create_tables)?,
     }

@@ -230,8 +230,7 @@ pub(crate) fn entry_at(connection: &Connection, names: &Names, id: i64) -> Outco
     let mut rows = statement.query([id]).doing("reading an entry")?;
     let Some(row) = rows.next().doing("reading an entry")? else { return Ok(None) };
     let Stored { entry, .. } = stored(names, row)?;
-    let content = entry.content().cloned();
-    Ok(Some(Version { replaces: entry.replaces, content }))
+    Ok(Some(Version::of(&entry)))
 }
 
 /// The signed head of a log nearest to a position, on the side that `sql` says.

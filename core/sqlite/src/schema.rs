@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::failed::{Outcome, While};
 
 /// Number of the layout below.
-pub(crate) const FORMAT: i64 = 1;
+pub(crate) const FORMAT: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE _entgldb_meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -37,6 +37,10 @@ CREATE TABLE _entgldb_problems(collection_no INTEGER NOT NULL, key TEXT NOT NULL
   noted_at INTEGER NOT NULL, PRIMARY KEY(collection_no, key)) WITHOUT ROWID;
 ";
 
+/// Since format 2.
+const STATES: &str = "CREATE TABLE _entgldb_states(collection_no INTEGER NOT NULL, key TEXT NOT NULL, state BLOB NOT NULL,
+  PRIMARY KEY(collection_no, key)) WITHOUT ROWID";
+
 /// The format of the engine's tables in a database; `None` if it has none.
 pub(crate) fn format(connection: &Connection) -> Outcome<Option<i64>> {
     let present: bool = connection
@@ -55,7 +59,50 @@ pub(crate) fn format(connection: &Connection) -> Outcome<Option<i64>> {
 /// Creates the tables. To be called in a write transaction.
 pub(crate) fn create(connection: &Connection) -> Outcome<()> {
     connection.execute_batch(TABLES).doing("creating the engine's tables")?;
+    connection.execute_batch(STATES).doing("creating the engine's tables")?;
     put(connection, "format", FORMAT)
+}
+
+/// Brings tables of an earlier format up to this one. To be called in a write transaction.
+pub(crate) fn upgrade(connection: &Connection) -> Outcome<()> {
+    if format(connection)? == Some(1) {
+        connection.execute_batch(STATES).doing("upgrading the engine's tables")?;
+    }
+    put(connection, "format", FORMAT)
+}
+
+/// Collections in which documents have states.
+pub(crate) fn stated(connection: &Connection) -> Outcome<Vec<i64>> {
+    if format(connection)?.is_none_or(|format| format < 2) {
+        return Ok(Vec::new());
+    }
+    let mut statement = connection
+        .prepare_cached(
+            "SELECT no FROM _entgldb_collections c
+             WHERE EXISTS(SELECT 1 FROM _entgldb_states s WHERE s.collection_no = c.no) ORDER BY no",
+        )
+        .doing("looking for states")?;
+    let found = statement.query_map([], |row| row.get(0)).and_then(Iterator::collect);
+    found.doing("looking for states")
+}
+
+/// The state of a document that merges.
+pub(crate) fn state(connection: &Connection, collection_no: i64, key: &str) -> Outcome<Option<Vec<u8>>> {
+    connection
+        .prepare_cached("SELECT state FROM _entgldb_states WHERE collection_no = ?1 AND key = ?2")
+        .and_then(|mut statement| statement.query_row((collection_no, key), |row| row.get(0)).optional())
+        .doing("reading a state")
+}
+
+/// Writes the state of a document that merges.
+pub(crate) fn put_state(connection: &Connection, collection_no: i64, key: &str, state: &[u8]) -> Outcome<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO _entgldb_states VALUES(?1, ?2, ?3) ON CONFLICT DO UPDATE SET state = excluded.state",
+        )
+        .and_then(|mut statement| statement.execute((collection_no, key, state)))
+        .doing("writing a state")?;
+    Ok(())
 }
 
 /// Reads one named value.

@@ -1,8 +1,9 @@
 //! The store of a replica in the application's own database.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
+use bytes::Bytes;
 use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
 use entgldb_replica::entry::SignedHead;
 use entgldb_replica::id::{Collection, DocId, Incarnation, LogId, NodeId};
@@ -227,6 +228,11 @@ impl SqliteStore {
         Ok(Some(Row { stamp: self.names.stamp(hlc, author)?, content: hash.map(Hash) }))
     }
 
+    fn stated(&self) -> Outcome<Vec<Collection>> {
+        let numbers = schema::stated(&self.connection)?;
+        numbers.into_iter().map(|no| self.names.collection(no).cloned()).collect()
+    }
+
     fn open_conflicts(&self) -> Outcome<Vec<Conflict>> {
         let mut statement = self
             .connection
@@ -266,6 +272,7 @@ impl Store for SqliteStore {
                 .map(|(name, print)| (name.clone(), *print))
                 .collect(),
             open_conflicts: self.open_conflicts()?,
+            merged: self.stated()?,
         })
     }
 
@@ -289,6 +296,19 @@ impl Store for SqliteStore {
             return self.read(|store| docs.iter().map(|doc| store.row(doc)).collect());
         }
         docs.iter().map(|doc| self.row(doc)).collect()
+    }
+
+    fn merged(&mut self, docs: &[DocId]) -> Outcome<Vec<Option<Bytes>>> {
+        let state = |(collection, key): &DocId| {
+            let Some(no) = self.names.known_collection(collection) else { return Ok(None) };
+            Ok(schema::state(&self.connection, no, key.as_str())?.map(Bytes::from))
+        };
+        docs.iter().map(state).collect()
+    }
+
+    fn json_fields(&self, collection: &Collection) -> BTreeSet<String> {
+        let columns = self.watched.table(collection).into_iter().flat_map(|table| &table.columns);
+        columns.filter(|column| column.is_json).map(|column| column.name.clone()).collect()
     }
 
     fn version(&mut self, doc: &DocId, stamp: &Stamp) -> Outcome<Option<Version>> {

@@ -19,6 +19,8 @@ pub(crate) struct Column {
     pub(crate) default: Option<String>,
     /// The default as JSON; `None` if it is not constant.
     pub(crate) default_json: Option<Vec<u8>>,
+    /// Whether it is declared to hold JSON, which merges inside.
+    pub(crate) is_json: bool,
 }
 
 /// A reference to another table.
@@ -125,6 +127,7 @@ impl Table {
             columns.push(Column {
                 name: column.name.clone(),
                 affinity: Affinity::of(&column.declared, strict),
+                is_json: column.declared.to_ascii_uppercase().contains("JSON"),
                 default_json: constant_default(connection, column.default.as_deref()),
                 default: column.default.clone(),
             });

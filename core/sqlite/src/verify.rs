@@ -16,7 +16,7 @@ use crate::failed::{Outcome, SqliteFailed, While};
 use crate::inspect::Inspector;
 use crate::names::{LogEnd, Names, entry_id, log_of, seq_of};
 use crate::open::OpenError;
-use crate::oplog;
+use crate::{oplog, schema};
 
 /// Faults and notes that are listed; all of them are counted.
 const LISTED_MAX: usize = 100;
@@ -119,9 +119,11 @@ pub fn verify(path: &Path, on_progress: &mut dyn FnMut(Progress)) -> Result<Repo
     let Some(inspector) = Inspector::open(path)? else { return Err(VerifyError::NotAStore) };
     inspector.connection.execute_batch("BEGIN").doing("beginning to read")?;
     let names = Names::load(&inspector.connection)?;
+    let stated = schema::stated(&inspector.connection)?;
     let mut check = Check {
         inspector,
         names,
+        stated,
         report: Report::default(),
         progress: Progress { done: 0, total: 0 },
         on_progress,
@@ -139,6 +141,8 @@ pub fn verify(path: &Path, on_progress: &mut dyn FnMut(Progress)) -> Result<Repo
 pub(crate) struct Check<'a> {
     pub(crate) inspector: Inspector,
     pub(crate) names: Names,
+    /// Collections in which documents have states.
+    pub(crate) stated: Vec<i64>,
     pub(crate) report: Report,
     progress: Progress,
     on_progress: &'a mut dyn FnMut(Progress),

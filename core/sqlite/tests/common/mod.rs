@@ -183,6 +183,7 @@ impl Node {
                 row: Row { stamp, content },
                 before: row,
                 apply: None,
+                merged: None,
             });
             entries.push(linked);
         }
@@ -256,7 +257,8 @@ impl Node {
                 let content = entry.content().map(|content| Hash(sha256(content)));
                 if takes_over(standing.as_ref(), &stamp, content) {
                     let apply = Some(entry.content().cloned());
-                    newest.insert(doc.clone(), RowWrite { doc, row: Row { stamp, content }, before, apply });
+                    let row = Row { stamp, content };
+                    newest.insert(doc.clone(), RowWrite { doc, row, before, apply, merged: None });
                 }
             }
             let rows = newest.into_values().collect();
@@ -335,7 +337,7 @@ impl Node {
         let doc = (Collection::new(collection).unwrap(), Key::new(key).unwrap());
         let row = self.store.rows(std::slice::from_ref(&doc)).unwrap()[0]?;
         let version = self.store.version(&doc, &row.stamp).unwrap().unwrap();
-        version.content.map(|content| String::from_utf8(content.to_vec()).unwrap())
+        version.content().map(|content| String::from_utf8(content.to_vec()).unwrap())
     }
 
     /// Notes every row of a table again, as a trigger would, and captures: anything authored is an echo.
@@ -404,7 +406,7 @@ impl Remote {
             content: content.is_some().then(|| linked.payload_hash()),
         };
         let apply = Some(content.is_some().then_some(payload));
-        let write = RowWrite { doc: (collection, key), row, before: None, apply };
+        let write = RowWrite { doc: (collection, key), row, before: None, apply, merged: None };
         (write, Appended { log, entries: vec![linked], signed })
     }
 }
