@@ -276,7 +276,8 @@ fn read_current<S: Store>(
 fn rows_to_write(current: BTreeMap<DocId, Current>) -> Vec<RowWrite> {
     let write = |(doc, current): (DocId, Current)| {
         let row = current.now.filter(|_| current.now != current.before || current.is_joined)?;
-        let is_there = current.is_joined && current.before.is_some_and(|before| before.content == row.content);
+        let is_there =
+            current.is_joined && current.before.is_some_and(|before| before.content == row.content);
         let apply = (!is_there).then_some(current.content);
         let merged = current.state.map(|state| state.encode(row.stamp));
         Some(RowWrite { doc, row, before: current.before, apply, merged })
@@ -386,7 +387,8 @@ impl<S: Store> Conflicts<'_, S> {
         current.is_joined |= after != before || current.now.is_none();
         let was = current.now.map(|row| row.stamp);
         let newest = after.newest().max(was).unwrap_or(stamp);
-        current.now = Some(Row { stamp: newest, content: content.as_ref().map(|content| Hash(sha256(content))) });
+        current.now =
+            Some(Row { stamp: newest, content: content.as_ref().map(|content| Hash(sha256(content))) });
         (current.content, current.state) = (content, Some(after));
         Ok(())
     }

@@ -115,8 +115,11 @@ fn unreadable(error: prost::DecodeError) -> MergedError {
 
 /// What is written as JSON must be JSON. The whole document need not be.
 fn check_scalars(place: &Place) -> Result<(), MergedError> {
-    place.children.values().try_for_each(|child| {
+    place.children.iter().try_for_each(|(step, child)| {
         let is_json = |text: &Bytes| matches!(Json::parse(text), Some(Json::Scalar(_) | Json::Array(_)));
+        if step.item().is_some_and(|item| !is_json(&item)) {
+            return Err(MergedError::Invalid("step"));
+        }
         match &child.value {
             Some((_, Value::Scalar(text))) if !is_json(text) => Err(MergedError::Invalid("scalar")),
             _ => check_scalars(child),
@@ -148,7 +151,8 @@ impl Writer<'_> {
                 Json::Scalar(text) => written_inside(text, self.stamp),
                 _ => None,
             };
-            now == wanted || (self.json_fields.contains(name) && inside(now).is_some_and(|i| Some(i) == inside(wanted)))
+            now == wanted
+                || (self.json_fields.contains(name) && inside(now).is_some_and(|i| Some(i) == inside(wanted)))
         };
         now.len() == wanted.len()
             && now.iter().zip(wanted).all(|((a, now), (b, wanted))| a == b && is_same(a, now, wanted))
@@ -196,7 +200,7 @@ impl Writer<'_> {
                 if let Json::Scalar(text) = value
                     && let Some(inside) = written_inside(text, self.stamp)
                 {
-                    place.children.insert(Step::Field(name.clone()), inside);
+                    place.children.insert(Step::field(name), inside);
                 }
             }
         }
@@ -206,7 +210,7 @@ impl Writer<'_> {
     fn members(&self, place: &Place, members: &BTreeMap<String, Json>, depth: usize) -> Option<Place> {
         let mut edit = Place::default();
         for (name, value) in members {
-            let step = Step::Field(name.clone());
+            let step = Step::field(name);
             let before = place.children.get(&step);
             let child = match value {
                 Json::Scalar(text) if depth == 0 && self.json_fields.contains(name) => {
@@ -217,9 +221,7 @@ impl Writer<'_> {
             edit.children.extend(child.map(|child| (step, child)));
         }
         for (step, _) in place.group(Group::Fields) {
-            if let Step::Field(name) = step
-                && !members.contains_key(name)
-            {
+            if step.name().is_some_and(|name| !members.contains_key(name)) {
                 edit.children.insert(step.clone(), self.removal());
             }
         }
@@ -244,21 +246,15 @@ impl Writer<'_> {
         let Some(mut edit) = written_inside(text, self.stamp) else {
             return Some(self.whole(Some(place), json));
         };
-        let inside = crate::json::string(text).and_then(|text| Json::parse(&Bytes::from(text.into_bytes())))?;
-        let child = self.difference(place.children.get(&Step::Inside), &inside, depth + 1)?;
+        let inside =
+            crate::json::string(text).and_then(|text| Json::parse(&Bytes::from(text.into_bytes())))?;
+        let child = self.difference(place.children.get(&Step::inside()), &inside, depth + 1)?;
         edit.value = None;
-        edit.children = BTreeMap::from([(Step::Inside, child)]);
+        edit.children = BTreeMap::from([(Step::inside(), child)]);
         Some(edit)
     }
 
-    fn array(
-        &self,
-        place: &Place,
-        shown: Shown,
-        array: &[Json],
-        json: &Json,
-        depth: usize,
-    ) -> Option<Place> {
+    fn array(&self, place: &Place, shown: Shown, array: &[Json], json: &Json, depth: usize) -> Option<Place> {
         let is_empty_array = shown == Shown::Own && matches!(place.value, Some((_, Value::Array)));
         let group = match shown {
             Shown::Children(group @ (Group::Ids | Group::UnderscoreIds | Group::Members)) => Some(group),
@@ -352,44 +348,24 @@ fn encode_place(place: &Place, step: Option<&Step>, stamps: &mut Stamps) -> prot
         None => (Bytes::new(), 0),
     };
     proto::MergedPlace {
-        step: step.map(encode_step).unwrap_or_default(),
+        step: step.map(|step| step.bytes().clone()).unwrap_or_default(),
         floor: stamps.number(place.floor),
         written: stamps.number(place.value.as_ref().map(|(stamp, _)| *stamp)),
         scalar,
         kind,
         removed: stamps.number(place.removed),
         ordered: stamps.number(place.order.as_ref().map(|(stamp, _)| *stamp)),
-        order: place.order.iter().flat_map(|(_, order)| order).map(encode_step).collect(),
-        children: place.children.iter().map(|(step, child)| encode_place(child, Some(step), stamps)).collect(),
-    }
-}
-
-fn encode_step(step: &Step) -> Bytes {
-    let tagged = |tag: u8, rest: &[u8]| [&[tag], rest].concat().into();
-    match step {
-        Step::Field(name) => tagged(b'.', name.as_bytes()),
-        Step::Id(id) => tagged(b'#', id),
-        Step::UnderscoreId(id) => tagged(b'_', id),
-        Step::Member(text) => tagged(b'=', text),
-        Step::Inside => tagged(b'~', &[]),
+        order: place.order.iter().flat_map(|(_, order)| order).map(|step| step.bytes().clone()).collect(),
+        children: place
+            .children
+            .iter()
+            .map(|(step, child)| encode_place(child, Some(step), stamps))
+            .collect(),
     }
 }
 
 fn decode_step(bytes: &Bytes) -> Result<Step, MergedError> {
-    let invalid = MergedError::Invalid("step");
-    let scalar = |from: Bytes| match Json::parse(&from) {
-        Some(Json::Scalar(text)) if text.len() == from.len() => Ok(from),
-        _ => Err(MergedError::Invalid("step")),
-    };
-    let rest = || bytes.slice(1..);
-    match bytes.first() {
-        Some(b'.') => String::from_utf8(rest().to_vec()).map(Step::Field).map_err(|_| invalid),
-        Some(b'#') => scalar(rest()).map(Step::Id),
-        Some(b'_') => scalar(rest()).map(Step::UnderscoreId),
-        Some(b'=') => scalar(rest()).map(Step::Member),
-        Some(b'~') if bytes.len() == 1 => Ok(Step::Inside),
-        _ => Err(invalid),
-    }
+    Step::from_bytes(bytes.clone()).ok_or(MergedError::Invalid("step"))
 }
 
 fn decode_place(
@@ -558,11 +534,8 @@ mod tests {
 
     #[test]
     fn members_of_a_set_are_added_and_removed_apart() {
-        let merged = apart(
-            r#"{"tags":["a","b"]}"#,
-            Some(r#"{"tags":["b","c"]}"#),
-            Some(r#"{"tags":["a","b","d"]}"#),
-        );
+        let merged =
+            apart(r#"{"tags":["a","b"]}"#, Some(r#"{"tags":["b","c"]}"#), Some(r#"{"tags":["a","b","d"]}"#));
         assert_eq!(merged.as_deref(), Some(r#"{"tags":["b","c","d"]}"#));
         let emptied = apart(r#"{"tags":["a"]}"#, Some(r#"{"tags":[]}"#), Some(r#"{"tags":["a","x"]}"#));
         assert_eq!(emptied.as_deref(), Some(r#"{"tags":["x"]}"#));
@@ -570,7 +543,8 @@ mod tests {
 
     #[test]
     fn an_array_whose_items_cannot_be_told_apart_is_one_value() {
-        let merged = apart(r#"{"a":[1,1],"b":0}"#, Some(r#"{"a":[1,1,2],"b":0}"#), Some(r#"{"a":[3,3],"b":1}"#));
+        let merged =
+            apart(r#"{"a":[1,1],"b":0}"#, Some(r#"{"a":[1,1,2],"b":0}"#), Some(r#"{"a":[3,3],"b":1}"#));
         assert_eq!(merged.as_deref(), Some(r#"{"a":[3,3],"b":1}"#));
     }
 
@@ -596,7 +570,8 @@ mod tests {
         let mut state = first.after;
         let edit = |inside: &str, stamp| state.edit(Some(&content(inside)), &fields, stamp).map(|e| e.edit);
         assert_eq!(edit(r#"{"b":1,"a":1}"#, at(2, 1)), None, "the same, written otherwise");
-        let (one, two) = (edit(r#"{"a":2,"b":1}"#, at(2, 1)).unwrap(), edit(r#"{"a":1,"b":2}"#, at(3, 2)).unwrap());
+        let (one, two) =
+            (edit(r#"{"a":2,"b":1}"#, at(2, 1)).unwrap(), edit(r#"{"a":1,"b":2}"#, at(3, 2)).unwrap());
         state.join(one);
         state.join(two);
         assert_eq!(state.content(), Some(content(r#"{"a":2,"b":2}"#)));
@@ -624,7 +599,8 @@ mod tests {
         let edit = copy.set(at(5, 1), r#"{"a":2}"#);
         let forged = edit.encode(at(6, 1));
         assert_eq!(Merged::decode_edit(forged, at(6, 1)), Err(MergedError::Invalid("stamps")));
-        let place = proto::MergedPlace { step: json(".a"), written: 1, scalar: json("1,"), ..Default::default() };
+        let place =
+            proto::MergedPlace { step: json(".a"), written: 1, scalar: json("1,"), ..Default::default() };
         let root = proto::MergedPlace { children: vec![place], ..Default::default() };
         let bytes = proto::Merged { stamps: Vec::new(), root: Some(root) }.encode_to_vec();
         assert_eq!(Merged::decode_edit(bytes.into(), at(6, 1)), Err(MergedError::Invalid("scalar")));
@@ -640,7 +616,8 @@ mod tests {
         ];
         let id = prop_oneof![(0i64..3).prop_map(serde_json::Value::from), "[xy]".prop_map(Into::into)];
         let value = scalar.prop_recursive(3, 12, 4, move |inner| {
-            let item = (id.clone(), inner.clone()).prop_map(|(id, value)| serde_json::json!({"id": id, "v": value}));
+            let item =
+                (id.clone(), inner.clone()).prop_map(|(id, value)| serde_json::json!({"id": id, "v": value}));
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
                 prop::collection::vec(item, 0..4).prop_map(Into::into),

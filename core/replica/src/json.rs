@@ -49,7 +49,8 @@ impl Json {
         match self {
             Self::Scalar(text) => out.extend_from_slice(text),
             Self::Object(members) => {
-                write_members(out, members.iter(), |out, value| value.write(out));
+                let members = members.iter().map(|(name, value)| (name.as_str(), value));
+                write_members(out, members, |out, value| value.write(out));
             }
             Self::Array(items) => write_items(out, items, |out, item| item.write(out)),
         }
@@ -59,7 +60,7 @@ impl Json {
 /// Writes an object whose members come in the order of their names.
 pub(crate) fn write_members<'a, T>(
     out: &mut Vec<u8>,
-    members: impl Iterator<Item = (&'a String, T)>,
+    members: impl Iterator<Item = (&'a str, T)>,
     mut write: impl FnMut(&mut Vec<u8>, T),
 ) {
     out.push(b'{');

@@ -67,8 +67,8 @@ pub mod store;
 pub mod version;
 pub mod wire;
 
-pub use edit::MergedError;
 pub use contract::{Config, Input, Link, Mark, Output, PeerStatus, Status, StoreFailed};
+pub use edit::MergedError;
 pub use oplog::RunError;
 pub use peers::{TargetStatus, TooManyPeers};
 pub use replica::Replica;

@@ -17,6 +17,7 @@
 //! name follow, oldest first. (The idea is that of a state-based map of last-writer-wins registers: Shapiro et al., "A
 //! comprehensive study of convergent and commutative replicated data types", 2011.)
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -24,40 +25,82 @@ use bytes::Bytes;
 use crate::clock::Stamp;
 use crate::json::{Json, string, write_items, write_members, write_string};
 
-/// One step from a place to one under it.
+/// One step from a place to one under it: a byte that says what sort of step it is, and what it leads to. Kept as it
+/// travels and is stored.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Step {
-    /// A member of an object.
-    Field(String),
-    /// An item of an array by its `id`, as JSON.
-    Id(Bytes),
-    /// An item of an array by its `_id`, as JSON.
-    UnderscoreId(Bytes),
-    /// An item of an array by itself, as JSON.
-    Member(Bytes),
+pub(crate) struct Step(Bytes);
+
+/// Sorts of steps, and how a place shows its children.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Group {
+    /// Members of an object, by name.
+    Fields,
+    /// Items of an array by their `id`, as JSON.
+    Ids,
+    /// Items of an array by their `_id`, as JSON.
+    UnderscoreIds,
+    /// Items of an array by themselves, as JSON.
+    Members,
     /// The JSON inside of a string.
     Inside,
 }
 
-/// How a place shows its children.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Group {
-    Fields,
-    Ids,
-    UnderscoreIds,
-    Members,
-    Inside,
-}
+/// All groups and the bytes that their steps begin with.
+const GROUPS: [(Group, u8); 5] = [
+    (Group::Fields, b'.'),
+    (Group::Ids, b'#'),
+    (Group::UnderscoreIds, b'_'),
+    (Group::Members, b'='),
+    (Group::Inside, b'~'),
+];
 
 impl Step {
-    fn group(&self) -> Group {
-        match self {
-            Self::Field(_) => Group::Fields,
-            Self::Id(_) => Group::Ids,
-            Self::UnderscoreId(_) => Group::UnderscoreIds,
-            Self::Member(_) => Group::Members,
-            Self::Inside => Group::Inside,
+    fn new(group: Group, text: &[u8]) -> Self {
+        let (_, tag) = GROUPS[group as usize];
+        Self([&[tag], text].concat().into())
+    }
+
+    pub(crate) fn field(name: &str) -> Self {
+        Self::new(Group::Fields, name.as_bytes())
+    }
+
+    pub(crate) fn inside() -> Self {
+        Self::new(Group::Inside, b"")
+    }
+
+    /// Takes a step from bytes; `None` if they are none.
+    pub(crate) fn from_bytes(bytes: Bytes) -> Option<Self> {
+        let step = Self(bytes);
+        let text = step.0.get(1..)?;
+        let is_step = match step.group()? {
+            Group::Fields => std::str::from_utf8(text).is_ok(),
+            Group::Inside => text.is_empty(),
+            Group::Ids | Group::UnderscoreIds | Group::Members => !text.is_empty(),
+        };
+        is_step.then_some(step)
+    }
+
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// What an item is told apart by, as JSON.
+    pub(crate) fn item(&self) -> Option<Bytes> {
+        let is_item = matches!(self.group()?, Group::Ids | Group::UnderscoreIds | Group::Members);
+        is_item.then(|| self.0.slice(1..))
+    }
+
+    /// The name of a member.
+    pub(crate) fn name(&self) -> Option<&str> {
+        if self.group()? != Group::Fields {
+            return None;
         }
+        std::str::from_utf8(&self.0[1..]).ok()
+    }
+
+    fn group(&self) -> Option<Group> {
+        let tag = self.0.first()?;
+        GROUPS.iter().find(|(_, known)| known == tag).map(|(group, _)| *group)
     }
 }
 
@@ -107,9 +150,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Takes the younger of each register.
-    pub(crate) fn join(&mut self, other: Self) {
+    /// Takes the younger of each register. Both must be settled; so is the result. `above` is the youngest floor above.
+    pub(crate) fn join(&mut self, other: Self, above: Option<Stamp>) {
+        let floor_rises = self.floor.max(above) < other.floor;
         self.floor = self.floor.max(other.floor);
+        let floor = self.floor.max(above);
         if self.value < other.value {
             self.value = other.value;
         }
@@ -117,12 +162,19 @@ impl Place {
         if self.order < other.order {
             self.order = other.order;
         }
-        for (step, child) in other.children {
+        for (step, mut child) in other.children {
             match self.children.entry(step) {
-                std::collections::btree_map::Entry::Vacant(place) => drop(place.insert(child)),
-                std::collections::btree_map::Entry::Occupied(mut place) => place.get_mut().join(child),
+                Entry::Vacant(place) => {
+                    child.settle(floor);
+                    place.insert(child);
+                }
+                Entry::Occupied(mut place) => place.get_mut().join(child, floor),
             }
         }
+        if floor_rises {
+            self.children.values_mut().for_each(|child| child.settle(floor));
+        }
+        self.settle_here(above);
     }
 
     /// Drops what can never show again and works out what shows. `above` is the youngest floor above.
@@ -130,43 +182,54 @@ impl Place {
     /// Floors and the ages of values only rise, so what is dropped here would be dropped in any later state too.
     pub(crate) fn settle(&mut self, above: Option<Stamp>) {
         let floor = above.max(self.floor);
+        self.children.values_mut().for_each(|child| child.settle(floor));
+        self.settle_here(above);
+    }
+
+    /// The same where all children are settled.
+    fn settle_here(&mut self, above: Option<Stamp>) {
+        let floor = above.max(self.floor);
         if self.floor <= above {
             self.floor = None;
         }
         self.value.take_if(|(stamp, _)| Some(*stamp) < floor);
         self.order.take_if(|(stamp, _)| Some(*stamp) < floor);
         let mut ages = self.value.as_ref().map(|(stamp, _)| (*stamp, *stamp));
-        let mut groups: BTreeMap<Group, Stamp> = BTreeMap::new();
-        self.children.retain(|step, child| {
-            child.settle(floor);
-            if let Some((youngest, oldest)) = child.ages {
-                ages = Some(ages.map_or((youngest, oldest), |(y, o)| (y.max(youngest), o.min(oldest))));
-                if child.shows() {
-                    let group = groups.entry(step.group()).or_insert(youngest);
-                    *group = youngest.max(*group);
-                }
+        let mut groups = [None; GROUPS.len()];
+        let mut any_blank = false;
+        for (step, child) in &self.children {
+            any_blank |= child.is_blank();
+            let Some((youngest, oldest)) = child.ages else { continue };
+            ages = Some(ages.map_or((youngest, oldest), |(y, o)| (y.max(youngest), o.min(oldest))));
+            if child.shows()
+                && let Some(group) = step.group()
+            {
+                let group = &mut groups[group as usize];
+                *group = Some(youngest).max(*group);
             }
-            !child.is_blank()
-        });
+        }
+        if any_blank {
+            self.children.retain(|_, child| !child.is_blank());
+        }
         self.ages = ages;
         let youngest = ages.map(|(youngest, _)| youngest);
         self.removed.take_if(|stamp| Some(*stamp) < youngest.max(floor));
         self.shown = if self.removed.is_some() { Shown::Nothing } else { self.choose(&groups) };
     }
 
-    fn choose(&self, groups: &BTreeMap<Group, Stamp>) -> Shown {
-        let youngest = groups.iter().max_by_key(|(group, stamp)| (**stamp, **group));
-        match (&self.value, youngest) {
+    /// What shows: the youngest of the own value and the groups of children. `groups` has the youngest stamp of each.
+    fn choose(&self, groups: &[Option<Stamp>; GROUPS.len()]) -> Shown {
+        let present = || GROUPS.iter().filter_map(|(group, _)| Some((groups[*group as usize]?, *group)));
+        match (&self.value, present().max()) {
             (None, None) => Shown::Nothing,
-            (None, Some((group, _))) => Shown::Children(*group),
+            (None, Some((_, group))) => Shown::Children(group),
             (Some(_), None) => Shown::Own,
-            (Some((stamp, value)), Some((group, at))) => {
-                if at > stamp || value.shows(*group) {
-                    return Shown::Children(*group);
+            (Some((stamp, value)), Some((at, group))) => {
+                if at > *stamp || value.shows(group) {
+                    return Shown::Children(group);
                 }
-                let shown = groups.iter().filter(|(group, _)| value.shows(**group));
-                let shown = shown.max_by_key(|(group, at)| (**at, **group));
-                shown.map_or(Shown::Own, |(group, _)| Shown::Children(*group))
+                let shown = present().filter(|(_, group)| value.shows(*group)).max();
+                shown.map_or(Shown::Own, |(_, group)| Shown::Children(group))
             }
         }
     }
@@ -191,7 +254,7 @@ impl Place {
 
     /// The children that show in a group.
     pub(crate) fn group(&self, group: Group) -> impl Iterator<Item = (&Step, &Self)> {
-        self.children.iter().filter(move |(step, child)| step.group() == group && child.shows())
+        self.children.iter().filter(move |(step, child)| step.group() == Some(group) && child.shows())
     }
 
     /// Stamp of the oldest value at or under it.
@@ -225,10 +288,8 @@ impl Place {
     fn write(&self, out: &mut Vec<u8>) {
         match (self.shown, &self.value) {
             (Shown::Children(Group::Fields), _) => {
-                let fields = self.group(Group::Fields).filter_map(|(step, child)| match step {
-                    Step::Field(name) => Some((name, child)),
-                    _ => None,
-                });
+                let fields =
+                    self.group(Group::Fields).filter_map(|(step, child)| Some((step.name()?, child)));
                 write_members(out, fields, |out, child| child.write(out));
             }
             (Shown::Children(Group::Inside), _) => {
@@ -281,7 +342,11 @@ impl Place {
             value: self.value.as_ref().map(|(_, value)| (stamp, value.clone())),
             removed: self.removed.map(|_| stamp),
             order: self.order.as_ref().map(|(_, order)| (stamp, order.clone())),
-            children: self.children.iter().map(|(step, child)| (step.clone(), child.restamped(stamp))).collect(),
+            children: self
+                .children
+                .iter()
+                .map(|(step, child)| (step.clone(), child.restamped(stamp)))
+                .collect(),
             ages: None,
             shown: Shown::Nothing,
         }
@@ -305,22 +370,26 @@ pub(crate) fn items(array: &[Json]) -> Items<'_> {
         let distinct: BTreeSet<&Step> = steps.iter().map(|(step, _)| step).collect();
         (distinct.len() == steps.len()).then_some(Items::Steps(group, steps))
     };
-    let named = |item: &Json, name: &str| match item {
-        Json::Object(members) => match members.get(name) {
-            Some(Json::Scalar(id)) if !matches!(&**id, b"null" | b"true" | b"false") => Some(id.clone()),
+    fn named<'a>(item: &'a Json, name: &str) -> Option<&'a Bytes> {
+        match item {
+            Json::Object(members) => match members.get(name) {
+                Some(Json::Scalar(id)) if !matches!(&**id, b"null" | b"true" | b"false") => Some(id),
+                _ => None,
+            },
             _ => None,
-        },
-        _ => None,
-    };
+        }
+    }
     let member = |item: &Json| match item {
-        Json::Scalar(text) => Some(Step::Member(text.clone())),
+        Json::Scalar(text) => Some(Step::new(Group::Members, text)),
         _ => None,
     };
     if array.is_empty() {
         return Items::None;
     }
-    by(Group::Ids, &|item| named(item, "id").map(Step::Id))
-        .or_else(|| by(Group::UnderscoreIds, &|item| named(item, "_id").map(Step::UnderscoreId)))
+    by(Group::Ids, &|item| named(item, "id").map(|id| Step::new(Group::Ids, id)))
+        .or_else(|| {
+            by(Group::UnderscoreIds, &|item| named(item, "_id").map(|id| Step::new(Group::UnderscoreIds, id)))
+        })
         .or_else(|| by(Group::Members, &member))
         .unwrap_or(Items::None)
 }
@@ -331,7 +400,7 @@ pub(crate) fn written(json: &Json, stamp: Stamp) -> Place {
     let value = match json {
         Json::Scalar(text) => Value::Scalar(text.clone()),
         Json::Object(members) => {
-            let child = |(name, value): (&String, &Json)| (Step::Field(name.clone()), written(value, stamp));
+            let child = |(name, value): (&String, &Json)| (Step::field(name), written(value, stamp));
             place.children = members.iter().map(child).collect();
             Value::Object
         }
@@ -363,7 +432,7 @@ pub(crate) fn written_inside(text: &Bytes, stamp: Stamp) -> Option<Place> {
     if matches!(inside, Json::Scalar(_)) {
         return None;
     }
-    let children = BTreeMap::from([(Step::Inside, written(&inside, stamp))]);
+    let children = BTreeMap::from([(Step::inside(), written(&inside, stamp))]);
     Some(Place { value: Some((stamp, Value::Text)), children, ..Place::default() })
 }
 
@@ -380,7 +449,8 @@ impl Merged {
         let root = match content {
             Some(content) => {
                 let place = Json::parse(content).map(|json| written(&json, stamp));
-                let opaque = || Place { value: Some((stamp, Value::Scalar(content.clone()))), ..Place::default() };
+                let opaque =
+                    || Place { value: Some((stamp, Value::Scalar(content.clone()))), ..Place::default() };
                 Place { floor: Some(stamp), ..place.unwrap_or_else(opaque) }
             }
             None => Place { floor: Some(stamp), removed: Some(stamp), ..Place::default() },
@@ -392,8 +462,7 @@ impl Merged {
 
     /// Joins another state into this one.
     pub fn join(&mut self, other: Self) {
-        self.root.join(other.root);
-        self.root.settle(None);
+        self.root.join(other.root, None);
     }
 
     /// The document as JSON; `None` if it is removed, or never was.
@@ -425,7 +494,9 @@ impl Merged {
     #[must_use]
     pub fn preferring(&self, edit: &Self, last: Stamp) -> Option<Bytes> {
         let mut preferred = self.clone();
-        preferred.join(Self { root: edit.root.restamped(last) });
+        let mut edit = edit.root.restamped(last);
+        edit.settle(None);
+        preferred.join(Self { root: edit });
         preferred.content()
     }
 }

@@ -75,7 +75,8 @@ fn assert_merged(mesh: &mut Mesh, rng: &mut fastrand::Rng) {
             store.docs.iter().map(|(doc, content)| (doc.clone(), value(content.clone()))).collect();
         assert_eq!(found, wanted, "documents of node {node} are what its entries say");
         let stamps: BTreeMap<_, _> = store.rows.iter().map(|(doc, row)| (doc.clone(), row.stamp)).collect();
-        let logs: BTreeMap<_, _> = store.log.iter().map(|(log, entries)| (log.clone(), entries.len())).collect();
+        let logs: BTreeMap<_, _> =
+            store.log.iter().map(|(log, entries)| (log.clone(), entries.len())).collect();
         match &first {
             None => first = Some((logs, stamps, found)),
             Some(other) => assert_eq!(*other, (logs, stamps, found), "node {node}"),

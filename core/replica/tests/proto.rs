@@ -10,7 +10,12 @@ fn the_generated_messages_match_the_proto_file() {
     let out = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let files = protox::compile(["session.proto"], [&proto]).expect("the .proto is valid");
     prost_build::Config::new()
-        .bytes([".entgldb.session.v1.Page", ".entgldb.session.v1.Run", ".entgldb.session.v1.Entry", ".entgldb.session.v1.MergedPlace"])
+        .bytes([
+            ".entgldb.session.v1.Page",
+            ".entgldb.session.v1.Run",
+            ".entgldb.session.v1.Entry",
+            ".entgldb.session.v1.MergedPlace",
+        ])
         .out_dir(out)
         .compile_fds(files)
         .expect("code for it");
