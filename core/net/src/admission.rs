@@ -3,16 +3,36 @@
 //! Strangers can open connections faster than they time out. So places are few, and a newcomer takes the place of the
 //! oldest: an honest handshake is over in milliseconds, while what dribbles or says nothing is old by then. Authenticated
 //! links have places of their own, which strangers cannot take.
+//!
+//! Whoever has lost its place still has its socket until its task has run. So sockets are counted too: while there are
+//! too many, nobody is taken from the system's queue.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use entgldb_replica::limits::{PRE_AUTH_MAX, PRE_AUTH_PER_ADDRESS_MAX};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-#[derive(Clone, Default)]
-pub(crate) struct Admission(Arc<Mutex<Places>>);
+/// Sockets without a link: those that have a place, and as many that have lost theirs and are about to close.
+const SOCKETS_MAX: usize = 2 * PRE_AUTH_MAX;
+
+#[derive(Clone)]
+pub(crate) struct Admission {
+    places: Arc<Mutex<Places>>,
+    sockets: Arc<Semaphore>,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self { places: Arc::default(), sockets: Arc::new(Semaphore::new(SOCKETS_MAX)) }
+    }
+}
+
+/// Room for one more socket.
+pub(crate) struct Room {
+    _permit: OwnedSemaphorePermit,
+}
 
 #[derive(Default)]
 struct Places {
@@ -32,11 +52,18 @@ pub(crate) struct Admitted {
     admission: Admission,
     number: u64,
     pushed_out: oneshot::Receiver<()>,
+    _room: Room,
 }
 
 impl Admission {
-    /// Gives a newcomer a place, the oldest one if none is free.
-    pub(crate) fn admit(&self, address: IpAddr) -> Admitted {
+    /// Waits until there is room for one more socket. That is never long: whoever has no place is about to go.
+    pub(crate) async fn room(&self) -> Room {
+        let permit = Arc::clone(&self.sockets).acquire_owned().await.expect("it is never closed");
+        Room { _permit: permit }
+    }
+
+    /// Gives a newcomer a place, the oldest one if none is free. The place must be held as long as the socket is open.
+    pub(crate) fn admit(&self, address: IpAddr, room: Room) -> Admitted {
         let origin = origin(address);
         let (hold, pushed_out) = oneshot::channel();
         let mut places = self.lock();
@@ -54,11 +81,11 @@ impl Admission {
         let number = places.next;
         places.next += 1;
         places.taken.insert(number, Place { origin, _hold: hold });
-        Admitted { admission: self.clone(), number, pushed_out }
+        Admitted { admission: self.clone(), number, pushed_out, _room: room }
     }
 
     fn lock(&self) -> MutexGuard<'_, Places> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -94,6 +121,11 @@ mod tests {
         Ipv4Addr::new(10, 0, 0, last).into()
     }
 
+    fn admit(admission: &Admission, address: IpAddr) -> Admitted {
+        let room = Arc::clone(&admission.sockets).try_acquire_owned().expect("room");
+        admission.admit(address, Room { _permit: room })
+    }
+
     fn is_pushed_out(admitted: &mut Admitted) -> bool {
         !matches!(admitted.pushed_out.try_recv(), Err(oneshot::error::TryRecvError::Empty))
     }
@@ -101,8 +133,8 @@ mod tests {
     #[test]
     fn the_ninth_from_one_address_takes_the_place_of_the_first_and_leaves_others_alone() {
         let admission = Admission::default();
-        let mut other = admission.admit(v4(1));
-        let mut same: Vec<_> = (0..=PRE_AUTH_PER_ADDRESS_MAX).map(|_| admission.admit(v4(2))).collect();
+        let mut other = admit(&admission, v4(1));
+        let mut same: Vec<_> = (0..=PRE_AUTH_PER_ADDRESS_MAX).map(|_| admit(&admission, v4(2))).collect();
         assert!(is_pushed_out(&mut same[0]));
         assert!(same[1..].iter_mut().all(|admitted| !is_pushed_out(admitted)));
         assert!(!is_pushed_out(&mut other));
@@ -111,9 +143,9 @@ mod tests {
     #[test]
     fn when_all_places_are_taken_the_oldest_of_all_goes() {
         let admission = Admission::default();
-        let mut all: Vec<_> = (0..PRE_AUTH_MAX).map(|n| admission.admit(v4((n / 4) as u8))).collect();
+        let mut all: Vec<_> = (0..PRE_AUTH_MAX).map(|n| admit(&admission, v4((n / 4) as u8))).collect();
         assert!(!is_pushed_out(&mut all[0]));
-        let _newcomer = admission.admit(v4(200));
+        let _newcomer = admit(&admission, v4(200));
         assert!(is_pushed_out(&mut all[0]));
         assert!(!is_pushed_out(&mut all[1]));
         assert_eq!(admission.lock().taken.len(), PRE_AUTH_MAX);
@@ -122,13 +154,27 @@ mod tests {
     #[test]
     fn a_place_that_is_given_back_is_free_again() {
         let admission = Admission::default();
-        let mut first = admission.admit(v4(1));
+        let mut first = admit(&admission, v4(1));
         for _ in 0..100 {
-            drop(admission.admit(v4(1)));
+            drop(admit(&admission, v4(1)));
         }
         assert!(!is_pushed_out(&mut first));
         drop(first);
         assert!(admission.lock().taken.is_empty());
+    }
+
+    #[tokio::test]
+    async fn nobody_is_let_in_while_too_many_who_lost_their_place_have_not_gone_yet() {
+        let admission = Admission::default();
+        let mut all: Vec<_> = (0..SOCKETS_MAX).map(|n| admit(&admission, v4((n / 4) as u8))).collect();
+        assert!(is_pushed_out(&mut all[0]));
+        assert!(admission.sockets.try_acquire().is_err());
+        let room = tokio::spawn({
+            let admission = admission.clone();
+            async move { admission.room().await }
+        });
+        all.remove(0);
+        admission.admit(v4(250), room.await.unwrap());
     }
 
     #[test]

@@ -26,15 +26,19 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, mut stop: wa
     let mut pause = PAUSE_FIRST;
     let mut descriptor_limit = (shared.descriptor_limit)();
     loop {
+        let accepted = async {
+            let room = shared.admission.room().await;
+            listener.accept().await.map(|(stream, address)| (stream, address, room))
+        };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accepted => accepted,
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match accepted {
-            Ok((stream, address)) => {
+            Ok((stream, address, room)) => {
                 pause = PAUSE_FIRST;
                 let scarce = descriptors::is_scarce(&stream, descriptor_limit);
-                let admitted = shared.admission.admit(address.ip());
+                let admitted = shared.admission.admit(address.ip(), room);
                 tokio::spawn(take(Arc::clone(&shared), stream, address, admitted, stop.clone()));
                 if scarce {
                     descriptor_limit = (shared.descriptor_limit)();
