@@ -180,3 +180,23 @@ fn a_member_that_floods_valid_changes_delays_the_others_but_does_not_keep_them_o
     assert_eq!((count(&hub), count(&flood), count(&honest)), (2040, 2040, 2040));
     drop((flooder, member));
 }
+
+#[test]
+fn a_peer_is_read_no_faster_than_the_configuration_allows() {
+    const RATE: usize = 256 << 10;
+    let place = Place::new();
+    let (a, b) = (place.database("a.db"), place.database("b.db"));
+    let mut config = place.config("a.db", &[]);
+    config.peer_bytes_per_second = RATE;
+    let slow = Node::open(config).unwrap();
+    let sender = Node::open(place.config("b.db", &[&slow])).unwrap();
+    sender.sync_now(PATIENCE).unwrap();
+    let begun = Instant::now();
+    // 1 MiB that no codec makes less than half of, in pages of their own.
+    for id in 0..16 {
+        b.execute("INSERT INTO t VALUES (?1, hex(randomblob(?2)))", [id, 32 << 10]).unwrap();
+    }
+    wait_for("all of it", || count(&a) == 16);
+    assert!(begun.elapsed() > Duration::from_secs(2), "it took {:?}", begun.elapsed());
+    assert!(slow.status().peers.len() == 1, "it is slowed down, not cut off");
+}
