@@ -4,6 +4,9 @@
 //! oldest: an honest handshake is over in milliseconds, while what dribbles or says nothing is old by then. Authenticated
 //! links have places of their own, which strangers cannot take.
 //!
+//! Whoever has shown that it has the secret has one of other places, for its handshake may take long on a slow line: a flood
+//! of strangers can push out a peer only between its connection and its first message, which comes right behind it.
+//!
 //! Whoever has lost its place still has its socket until its task has run. So sockets are counted too: while there are
 //! too many, nobody is taken from the system's queue.
 
@@ -14,8 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use entgldb_replica::limits::{PRE_AUTH_MAX, PRE_AUTH_PER_ADDRESS_MAX};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// Sockets without a link: those that have a place, and as many that have lost theirs and are about to close.
-const SOCKETS_MAX: usize = 2 * PRE_AUTH_MAX;
+/// Sockets without a link: strangers and members with a place, and those that have lost theirs and are about to close.
+const SOCKETS_MAX: usize = 3 * PRE_AUTH_MAX;
 
 #[derive(Clone)]
 pub(crate) struct Admission {
@@ -37,9 +40,14 @@ pub(crate) struct Room {
 #[derive(Default)]
 struct Places {
     next: u64,
-    /// By age, oldest first.
-    taken: BTreeMap<u64, Place>,
+    /// Those who have said nothing yet that verifies.
+    strangers: Taken,
+    /// Those who have shown that they have the cluster secret, and are not done.
+    members: Taken,
 }
+
+/// By age, oldest first.
+type Taken = BTreeMap<u64, Place>;
 
 struct Place {
     origin: IpAddr,
@@ -67,21 +75,20 @@ impl Admission {
         let origin = origin(address);
         let (hold, pushed_out) = oneshot::channel();
         let mut places = self.lock();
-        let same = || places.taken.iter().filter(|(_, place)| place.origin == origin);
-        let oldest = if same().count() >= PRE_AUTH_PER_ADDRESS_MAX {
-            same().next().map(|(number, _)| *number)
-        } else if places.taken.len() >= PRE_AUTH_MAX {
-            places.taken.keys().next().copied()
-        } else {
-            None
-        };
-        if let Some(oldest) = oldest {
-            places.taken.remove(&oldest);
-        }
+        make_room(&mut places.strangers, origin);
         let number = places.next;
         places.next += 1;
-        places.taken.insert(number, Place { origin, _hold: hold });
+        places.strangers.insert(number, Place { origin, _hold: hold });
         Admitted { admission: self.clone(), number, pushed_out, _room: room }
+    }
+
+    /// The holder of this place has shown that it has the secret: from now on, only others who have can push it out.
+    pub(crate) fn has_shown_the_secret(&self, number: u64) {
+        let mut places = self.lock();
+        if let Some(place) = places.strangers.remove(&number) {
+            make_room(&mut places.members, place.origin);
+            places.members.insert(number, place);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Places> {
@@ -89,7 +96,27 @@ impl Admission {
     }
 }
 
+/// Sees to it that one more fits: of this address, and of all.
+fn make_room(taken: &mut Taken, origin: IpAddr) {
+    let same = || taken.iter().filter(|(_, place)| place.origin == origin);
+    let oldest = if same().count() >= PRE_AUTH_PER_ADDRESS_MAX {
+        same().next().map(|(number, _)| *number)
+    } else if taken.len() >= PRE_AUTH_MAX {
+        taken.keys().next().copied()
+    } else {
+        None
+    };
+    if let Some(oldest) = oldest {
+        taken.remove(&oldest);
+    }
+}
+
 impl Admitted {
+    /// Names the place.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Returns when a newcomer has taken the place.
     pub(crate) async fn pushed_out(&mut self) {
         // Nothing is ever sent: the sender only goes away.
@@ -99,7 +126,9 @@ impl Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.admission.lock().taken.remove(&self.number);
+        let mut places = self.admission.lock();
+        places.strangers.remove(&self.number);
+        places.members.remove(&self.number);
     }
 }
 
@@ -148,7 +177,27 @@ mod tests {
         let _newcomer = admit(&admission, v4(200));
         assert!(is_pushed_out(&mut all[0]));
         assert!(!is_pushed_out(&mut all[1]));
-        assert_eq!(admission.lock().taken.len(), PRE_AUTH_MAX);
+        assert_eq!(admission.lock().strangers.len(), PRE_AUTH_MAX);
+    }
+
+    #[test]
+    fn who_has_shown_the_secret_is_pushed_out_by_no_stranger_but_by_its_like() {
+        let admission = Admission::default();
+        let mut member = admit(&admission, v4(1));
+        admission.has_shown_the_secret(member.number());
+        for n in 0..10 * PRE_AUTH_MAX {
+            drop(admit(&admission, v4((n % 200) as u8)));
+        }
+        let _strangers: Vec<_> = (0..PRE_AUTH_MAX).map(|n| admit(&admission, v4((n / 4) as u8))).collect();
+        assert!(!is_pushed_out(&mut member));
+        let mut others = Vec::new();
+        for _ in 0..PRE_AUTH_PER_ADDRESS_MAX {
+            assert!(!is_pushed_out(&mut member));
+            let other = admit(&admission, v4(1));
+            admission.has_shown_the_secret(other.number());
+            others.push(other);
+        }
+        assert!(is_pushed_out(&mut member));
     }
 
     #[test]
@@ -160,7 +209,7 @@ mod tests {
         }
         assert!(!is_pushed_out(&mut first));
         drop(first);
-        assert!(admission.lock().taken.is_empty());
+        assert!(admission.lock().strangers.is_empty());
     }
 
     #[tokio::test]

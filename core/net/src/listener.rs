@@ -87,7 +87,7 @@ async fn take(
     mut stop: watch::Receiver<bool>,
 ) {
     let outcome = tokio::select! {
-        outcome = timeout(shared.timing.handshake, shake_hands(&shared, stream, address)) => {
+        outcome = timeout(shared.timing.handshake, shake_hands(&shared, stream, address, admitted.number())) => {
             outcome.unwrap_or(Err(HandshakeError::Timeout))
         }
         () = admitted.pushed_out() => Err(HandshakeError::PushedOut),
@@ -104,9 +104,10 @@ async fn shake_hands(
     shared: &Shared,
     mut stream: TcpStream,
     address: SocketAddr,
+    place: u64,
 ) -> Result<Connection, HandshakeError> {
     stream.set_nodelay(true)?;
-    let mut established = shared.local.respond(&mut stream, turn(shared, address)).await?;
+    let mut established = shared.local.respond(&mut stream, turn(shared, address, place)).await?;
     let Ok(session) = Arc::clone(&shared.sessions).try_acquire_owned() else {
         let full = HandshakeError::SessionsFull;
         refuse(&mut stream, &mut established.sealer, &full.to_string()).await?;
@@ -116,8 +117,9 @@ async fn shake_hands(
     Ok(Connection { stream, address, established, target: None, session })
 }
 
-/// Waits until this address may have another handshake.
-async fn turn(shared: &Shared, address: SocketAddr) -> Result<(), HandshakeError> {
+/// Waits until this address may have another handshake, out of the way of strangers.
+async fn turn(shared: &Shared, address: SocketAddr, place: u64) -> Result<(), HandshakeError> {
+    shared.admission.has_shown_the_secret(place);
     let wait = shared.handshakes.take(address.ip(), Instant::now()).ok_or(HandshakeError::TooMany)?;
     if !wait.is_zero() {
         sleep(wait).await;
