@@ -12,6 +12,8 @@ use entgldb_replica::resolve::{Conflict, Row};
 use entgldb_replica::store::{Commit, ConflictWrite, Problem, ProblemKind, RowWrite, Stored};
 use entgldb_replica::version::{Head, Seq};
 
+use crate::seen::Committed;
+
 /// A note of a change that the application made.
 #[derive(Clone, Debug)]
 pub(crate) struct Outboxed {
@@ -43,6 +45,8 @@ pub(crate) struct Disk {
     pub(crate) aside: BTreeMap<DocId, Option<Bytes>>,
     pub(crate) outbox: VecDeque<Outboxed>,
     next_outbox: u64,
+    /// A commit of a store in two parts that has begun: its entries are durable, the rest of it is not, or in part.
+    pub(crate) pending: Option<Box<Committed>>,
     /// Greatest time of an entry held.
     pub(crate) latest: Hlc,
     /// Sum over the hashes of (log, head); kept apart from the engine's own fingerprints on purpose.
@@ -103,6 +107,15 @@ impl Disk {
 
     /// Carries out a commit whose guard holds.
     pub(crate) fn commit(&mut self, commit: &Commit, strict: bool) -> Vec<Problem> {
+        self.append(commit);
+        let writes = commit.rows.iter();
+        let problems = writes.filter_map(|write| self.bring_in(write, strict)).collect();
+        self.write_rows(commit);
+        problems
+    }
+
+    /// First part of a commit: what belongs to the oplog.
+    pub(crate) fn append(&mut self, commit: &Commit) {
         self.owner = Some(commit.owner);
         self.clock = commit.clock;
         self.authors.extend(&commit.authors);
@@ -121,7 +134,40 @@ impl Disk {
             let after = self.head(&run.log).0;
             self.vector_sum = self.vector_sum.wrapping_add(hash_of(&(&run.log, after)));
         }
-        let problems = commit.rows.iter().filter_map(|write| self.write_row(write, strict)).collect();
+    }
+
+    /// Undoes [`Disk::append`]: the application's store has moved on, and nothing was told to anybody.
+    pub(crate) fn take_back(&mut self, commit: &Commit, clock: Hlc, latest: Hlc, authors: usize) {
+        (self.clock, self.latest) = (clock, latest);
+        self.authors.truncate(authors);
+        for run in &commit.appended {
+            let after = self.head(&run.log).0;
+            self.vector_sum = self.vector_sum.wrapping_sub(hash_of(&(&run.log, after)));
+            let entries = self.log.entry(run.log.clone()).or_default();
+            entries.truncate(entries.len() - run.entries.len());
+            for linked in &run.entries {
+                let doc = (run.log.collection.clone(), linked.entry().key.clone());
+                self.versions.remove(&(doc, linked.entry().stamp(run.log.author)));
+            }
+            if entries.is_empty() {
+                self.log.remove(&run.log);
+            }
+            if let Some(signed) = self.signed.get_mut(&run.log) {
+                signed.remove(&run.signed.head.seq);
+            }
+            let before = self.head(&run.log).0;
+            self.vector_sum = self.vector_sum.wrapping_add(hash_of(&(&run.log, before)));
+        }
+    }
+
+    /// Last part of a commit: rows, conflicts, and the drained part of the outbox.
+    pub(crate) fn write_rows(&mut self, commit: &Commit) {
+        for write in &commit.rows {
+            if let Some(before) = self.rows.insert(write.doc.clone(), write.row) {
+                self.rows_sum = self.rows_sum.wrapping_sub(hash_row(&write.doc, &before));
+            }
+            self.rows_sum = self.rows_sum.wrapping_add(hash_row(&write.doc, &write.row));
+        }
         self.fingerprints.extend(commit.fingerprints.iter().cloned());
         for write in &commit.conflicts {
             match write {
@@ -137,14 +183,10 @@ impl Disk {
         if let Some(mark) = commit.drained {
             self.outbox.retain(|item| item.id > mark.0);
         }
-        problems
     }
 
-    fn write_row(&mut self, write: &RowWrite, strict: bool) -> Option<Problem> {
-        if let Some(before) = self.rows.insert(write.doc.clone(), write.row) {
-            self.rows_sum = self.rows_sum.wrapping_sub(hash_row(&write.doc, &before));
-        }
-        self.rows_sum = self.rows_sum.wrapping_add(hash_row(&write.doc, &write.row));
+    /// Middle part of a commit: brings one remote document into the application's store. Doing it again changes nothing.
+    pub(crate) fn bring_in(&mut self, write: &RowWrite, strict: bool) -> Option<Problem> {
         self.aside.remove(&write.doc);
         match &write.apply {
             Some(Some(content)) if strict && is_poison(content) => {

@@ -4,6 +4,10 @@ use entgldb_replica::Input;
 use entgldb_replica::clock::{Hlc, WallMillis};
 use entgldb_replica::limits::{ACK_MS, BAD_LOG_RETRY_MS, DIAL_BACKOFF_MAX_MS, DROP_AFTER_MS};
 
+use std::collections::BTreeSet;
+
+use entgldb_replica::id::DocId;
+
 use crate::options::Mutation;
 use crate::seen::Ending;
 use crate::world::{Event, Stop, World};
@@ -52,13 +56,27 @@ impl World {
         let options = &self.options;
         let waits = ACK_MS + BAD_LOG_RETRY_MS + 2 * DIAL_BACKOFF_MAX_MS + DROP_AFTER_MS + options.silence_ms;
         let hops = options.nodes as u64;
-        waits + options.restart_ms + hops * (8 * options.sync_interval_ms + 20 * options.latency_ms)
+        let entries: usize = self.nodes.iter().map(|node| node.store.disk().entries()).max().unwrap_or(0);
+        // The least pages hold one entry, and the least that may be on their way is one page.
+        let pages = if options.has_small_pages() { entries as u64 } else { 0 };
+        let there_and_back = 2 * options.latency_ms + 2 * options.step_ms + 2;
+        let travel = hops * (8 * options.sync_interval_ms + 20 * options.latency_ms) + pages * there_and_back;
+        waits + options.restart_ms + travel
     }
 
     fn heal(&mut self) -> Result<(), Stop> {
         self.trace.tell(self.now, || "all faults end".to_owned());
         self.stormy = false;
         self.network.heal(self.now);
+        if self.options.mutation == Mutation::NeverHealed {
+            self.part_first_edge();
+        }
+        if self.options.mutation == Mutation::DocumentForgotten {
+            let mut inner = self.nodes[0].store.inner();
+            let waiting: BTreeSet<DocId> = inner.disk.outbox.iter().map(|item| item.doc.clone()).collect();
+            let found = inner.disk.docs.keys().find(|doc| !waiting.contains(*doc)).cloned();
+            found.map(|doc| inner.disk.docs.remove(&doc));
+        }
         self.schedule_pumps();
         let latest = self.nodes.iter().map(|node| node.store.disk().latest).max().unwrap_or_default();
         for node in 0..self.nodes.len() {
@@ -68,15 +86,26 @@ impl World {
             }
             let mut inner = self.nodes[node].store.inner();
             inner.armed = false;
+            inner.full = false;
             inner.paused = true;
             drop(inner);
             self.heal_clock(node, latest);
+            if self.options.clone_of(node).is_some() {
+                self.retire(node);
+                continue;
+            }
             if self.nodes[node].replica.is_none() {
                 self.schedule(0, Event::Start { node });
             }
             self.input(node, Input::LocalChange)?;
         }
         Ok(())
+    }
+
+    /// Nothing passes between the first two neighbours.
+    pub(crate) fn part_first_edge(&mut self) {
+        let (a, b) = self.setting.edges[0];
+        self.network.block(&[(a, b), (b, a)]);
     }
 
     /// Clocks are right, or as late as the latest stamp: the time that wrong clocks claimed has come.
@@ -90,9 +119,10 @@ impl World {
 
     /// Whether all that must become equal is equal, and nothing waits.
     fn is_level(&self) -> bool {
-        let up = self.nodes.iter().all(|node| node.replica.is_some());
+        let up = self.nodes.iter().all(|node| node.replica.is_some() || node.absent);
         let disks: Vec<_> = self.nodes.iter().map(|node| node.store.disk()).collect();
-        let captured = disks.iter().all(|disk| disk.outbox.is_empty() && disk.aside.is_empty());
+        let present = disks.iter().zip(&self.nodes).filter(|(_, node)| !node.absent);
+        let captured = present.map(|(disk, _)| disk).all(|d| d.outbox.is_empty() && d.aside.is_empty());
         up && captured && self.difference(&disks).is_none()
     }
 
@@ -105,7 +135,13 @@ impl World {
                     let (ours, theirs) = (&disks[first].log, &disks[*node].log);
                     let mut logs =
                         ours.keys().chain(theirs.keys()).filter(|log| log.collection == collection);
-                    let differs = logs.find(|log| disks[first].head(log) != disks[*node].head(log));
+                    let differs = logs.find(|log| {
+                        let (ours, theirs) = (disks[first].head(log).0, disks[*node].head(log).0);
+                        // Beyond a fork each goes its way; up to there all have all.
+                        let fork = self.checks.oracle_view().fork_of(log);
+                        let apart = fork.is_some_and(|fork| ours.seq.min(theirs.seq).next() >= fork);
+                        ours != theirs && !apart
+                    });
                     if let Some(log) = differs {
                         let (ours, theirs) = (disks[first].head(log).0, disks[*node].head(log).0);
                         return Some(format!("{log}: node {first} has {ours:?}, node {node} has {theirs:?}"));

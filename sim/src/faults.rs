@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use entgldb_replica::Input;
 use entgldb_replica::id::LogId;
-use entgldb_replica::version::Seq;
+use entgldb_replica::store::Stored;
+use entgldb_replica::version::{Hash, Seq};
 
 use crate::clock::MONTH_MS;
 use crate::disk::Disk;
@@ -42,8 +43,11 @@ impl World {
         self.trace.mix(self.now, "fault", node, fault as u64);
         let happened = match fault {
             Fault::Crash => self.crash(node),
-            Fault::PowerCut => self.power_cut(node),
+            Fault::PowerCut => self.stop_syncing(node),
             Fault::Wipe => self.wipe(node),
+            Fault::Restore => self.restore(node),
+            Fault::Clone => self.clone_machine(),
+            Fault::FullDisk => self.fill_disk(node),
             Fault::Cut => self.cut(),
             Fault::Stall => self.stall(),
             Fault::PartitionOneWay | Fault::PartitionTwoWay | Fault::Isolation => self.part(fault, node),
@@ -74,14 +78,97 @@ impl World {
         runs
     }
 
-    fn power_cut(&mut self, node: usize) -> bool {
+    /// From now on a disk does not sync, and in a moment the power goes.
+    fn stop_syncing(&mut self, node: usize) -> bool {
+        let left = Box::new(self.nodes[node].store.disk().clone());
+        self.nodes[node].store.inner().synced = Some(left);
+        let ms = self.rng(Fault::PowerCut).between(1, 5_000);
+        self.schedule(ms, Event::PowerOff { node });
+        false
+    }
+
+    pub(crate) fn power_cut(&mut self, node: usize) -> bool {
         let before = self.nodes[node].store.disk().clone();
         self.stop(node, true);
         if !self.nodes[node].store.inner().lose_unsynced() {
             return false;
         }
         self.lost(node, &before, false);
-        self.nodes[node].bereft = true;
+        // Captured again, changes would get positions that others may know from the time before the cut. Only an application
+        // that has nothing waiting, and waits itself, is sure to fork nothing.
+        let waiting = !self.nodes[node].store.disk().outbox.is_empty();
+        self.nodes[node].bereft = !waiting;
+        if waiting {
+            self.coverage.add("PowerCut over a filled outbox", 1);
+            self.let_fork(node);
+        }
+        true
+    }
+
+    /// From now on a node writes positions that others may know already.
+    fn let_fork(&mut self, node: usize) {
+        let owner = self.nodes[node].store.disk().owner;
+        if let Some(owner) = owner {
+            self.checks.oracle().let_fork(owner);
+        }
+    }
+
+    /// Takes a backup, or goes back to the one there is.
+    fn restore(&mut self, node: usize) -> bool {
+        if self.nodes[node].absent {
+            return false;
+        }
+        let before = self.nodes[node].store.disk().clone();
+        let again = self.rng(Fault::Restore).coin();
+        let backup = match &self.nodes[node].backup {
+            Some(backup) if again => (**backup).clone(),
+            _ => {
+                self.nodes[node].backup = Some(Box::new(before));
+                return false;
+            }
+        };
+        self.stop(node, false);
+        let mut inner = self.nodes[node].store.inner();
+        inner.disk = backup;
+        inner.synced = None;
+        drop(inner);
+        self.nodes[node].bereft = false;
+        self.lost(node, &before, true);
+        self.let_fork(node);
+        true
+    }
+
+    /// Copies a machine, once.
+    fn clone_machine(&mut self) -> bool {
+        let clone = self.nodes.len() - 1;
+        let Some(original) = self.options.clone_of(clone) else { return false };
+        let disk = self.nodes[original].store.disk().clone();
+        if !self.nodes[clone].absent || disk.owner.is_none() {
+            return false;
+        }
+        self.nodes[clone].absent = false;
+        self.nodes[clone].store.inner().disk = disk;
+        let disk = self.nodes[clone].store.disk();
+        self.checks.replaced(clone, &disk);
+        drop(disk);
+        self.let_fork(clone);
+        self.schedule(0, Event::Start { node: clone });
+        true
+    }
+
+    /// A clone is switched off for good.
+    pub(crate) fn retire(&mut self, node: usize) {
+        let before = self.nodes[node].store.disk().clone();
+        self.stop(node, false);
+        self.nodes[node].absent = true;
+        self.nodes[node].store.inner().disk = Disk::default();
+        self.lost(node, &before, true);
+    }
+
+    fn fill_disk(&mut self, node: usize) -> bool {
+        let ms = self.rng(Fault::FullDisk).between(500, 30_000);
+        self.nodes[node].store.inner().full = true;
+        self.schedule(ms, Event::Room { node });
         true
     }
 
@@ -99,12 +186,15 @@ impl World {
 
     /// Tells the oracle and the checkers that a disk is another one.
     pub(crate) fn lost(&mut self, node: usize, before: &Disk, on_their_way: bool) {
-        let mut gone: Vec<(LogId, Seq)> = Vec::new();
+        let mut gone: Vec<(LogId, Seq, Hash)> = Vec::new();
         for (log, entries) in &before.log {
-            let kept = self.nodes.iter().map(|other| other.store.disk().head(log).0.seq).max();
-            let kept = kept.unwrap_or_default();
-            let positions = entries.iter().map(|stored| stored.entry.seq);
-            gone.extend(positions.filter(|seq| *seq > kept).map(|seq| (log.clone(), seq)));
+            let kept = |stored: &Stored| {
+                let (seq, hash) = (stored.entry.seq, Some(stored.hash));
+                self.nodes.iter().any(|other| other.store.disk().hash_at(log, seq) == hash)
+            };
+            // Who has an entry has all before it.
+            let lost = entries.iter().rev().take_while(|stored| !kept(stored));
+            gone.extend(lost.map(|stored| (log.clone(), stored.entry.seq, stored.hash)));
         }
         self.coverage.add("entries lost with the only machine that had them", gone.len() as u64);
         self.checks.oracle().lose(gone, on_their_way);

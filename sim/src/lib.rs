@@ -37,6 +37,7 @@ mod shrink;
 mod store;
 mod tamper;
 mod trace;
+mod traffic;
 mod world;
 
 pub use checkers::Violation;

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::process::{Command, ExitCode};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -21,9 +22,15 @@ struct Arguments {
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Go on until so many minutes have passed.
+    /// Go on until so many minutes have passed, however many seeds that are.
     #[arg(long)]
     minutes: Option<u64>,
+    /// Seeds carried out at the same time; as many as there are processors if not given.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Only runs with so many nodes.
+    #[arg(long)]
+    nodes: Option<usize>,
     /// Carry out every seed twice and compare.
     #[arg(long)]
     twice: bool,
@@ -32,10 +39,15 @@ struct Arguments {
     no_shrink: bool,
 }
 
+/// Seeds between two lines that say how far it is.
+const TELL_EVERY: u64 = 1_000;
+
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "entgldb-sim {} at commit {}", env!("CARGO_PKG_VERSION"), commit())?;
+    let mut out = std::io::stdout();
+    let commit = commit();
+    let first = arguments.seed.unwrap_or(arguments.from);
+    writeln!(out, "entgldb-sim {} at commit {commit}, seed {first}", env!("CARGO_PKG_VERSION"))?;
     match arguments.seed {
         Some(seed) => one(&mut out, &arguments, seed),
         None => many(&mut out, &arguments),
@@ -51,7 +63,7 @@ fn commit() -> String {
 
 fn one(out: &mut impl Write, arguments: &Arguments, seed: u64) -> anyhow::Result<ExitCode> {
     let options = Options::from_seed(seed);
-    writeln!(out, "seed {seed}: {options:#?}")?;
+    writeln!(out, "{options:#?}")?;
     let outcome = run(&options, true);
     for line in &outcome.story {
         writeln!(out, "{line}")?;
@@ -66,49 +78,112 @@ fn one(out: &mut impl Write, arguments: &Arguments, seed: u64) -> anyhow::Result
     Ok(ExitCode::FAILURE)
 }
 
+/// What several threads share: which seed is next, and what came out so far.
+struct Shared {
+    next: u64,
+    /// Seeds that failed; none after the first of them is begun.
+    failed: Option<(u64, Failure)>,
+    seeds: u64,
+    coverage: Coverage,
+    simulated_ms: u64,
+    events: u64,
+}
+
+/// Why a seed failed.
+enum Failure {
+    Violation(Box<Outcome>),
+    TwoTraces(u64, u64),
+}
+
 fn many(out: &mut impl Write, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let until = arguments.minutes.map(|minutes| begun + Duration::from_secs(60 * minutes));
-    let mut coverage = Coverage::default();
-    let (mut simulated_ms, mut events, mut seed) = (0, 0, arguments.from);
-    loop {
-        let over = match until {
-            Some(until) => Instant::now() >= until,
-            None => seed - arguments.from >= arguments.runs,
-        };
-        if over {
-            break;
+    let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let jobs = arguments.jobs.unwrap_or_else(processors).max(1);
+    let shared = Mutex::new(Shared {
+        next: arguments.from,
+        failed: None,
+        seeds: 0,
+        coverage: Coverage::default(),
+        simulated_ms: 0,
+        events: 0,
+    });
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| work(arguments, until, &shared));
         }
-        let options = Options::from_seed(seed);
-        let outcome = if arguments.twice {
-            run_twice(&options)
-                .map_err(|hashes| anyhow::anyhow!("seed {seed} gives two traces: {hashes:x?}"))?
-        } else {
-            run(&options, false)
-        };
-        coverage.merge(&outcome.coverage);
-        simulated_ms += outcome.simulated_ms;
-        events += outcome.events;
-        if outcome.violation.is_some() {
-            report(out, arguments, &options, &outcome)?;
-            return Ok(ExitCode::FAILURE);
+    });
+    let shared = shared.into_inner().ok().context("a run panicked")?;
+    if let Some((seed, failure)) = shared.failed {
+        match failure {
+            Failure::Violation(outcome) => report(out, arguments, &options_of(arguments, seed), &outcome)?,
+            Failure::TwoTraces(one, two) => {
+                writeln!(out, "seed {seed} FAILS: it gives two traces, {one:016x} and {two:016x}")?;
+            }
         }
-        seed += 1;
-        if (seed - arguments.from).is_multiple_of(1_000) {
-            writeln!(out, "{} seeds clean", seed - arguments.from)?;
-        }
+        return Ok(ExitCode::FAILURE);
     }
     let seconds = begun.elapsed().as_secs_f64();
-    writeln!(out, "{coverage}")?;
+    writeln!(out, "{}", shared.coverage)?;
+    let simulated = shared.simulated_ms as f64 / 1_000.0;
     writeln!(
         out,
-        "{} seeds from {} clean in {seconds:.1} s: {} simulated seconds, {:.0} a second; {events} events",
-        seed - arguments.from,
+        "{} seeds from {} clean in {seconds:.1} s, {:.1} a second, with {jobs} at a time: {simulated:.0} simulated seconds, {:.0} a second; {} events",
+        shared.seeds,
         arguments.from,
-        simulated_ms / 1_000,
-        simulated_ms as f64 / 1_000.0 / seconds,
+        shared.seeds as f64 / seconds,
+        simulated / seconds,
+        shared.events,
     )?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn options_of(arguments: &Arguments, seed: u64) -> Options {
+    let mut options = Options::from_seed(seed);
+    options.nodes = arguments.nodes.unwrap_or(options.nodes).clamp(2, 7);
+    options
+}
+
+/// One thread: takes the next seed until all are done, or one failed. Seeds are taken in order, so the first that fails is
+/// the same however many threads there are.
+fn work(arguments: &Arguments, until: Option<Instant>, shared: &Mutex<Shared>) {
+    loop {
+        let seed = {
+            let Ok(mut shared) = shared.lock() else { return };
+            let over = match until {
+                Some(until) => Instant::now() >= until,
+                None => shared.next - arguments.from >= arguments.runs,
+            };
+            if over || shared.failed.is_some() {
+                return;
+            }
+            shared.next += 1;
+            shared.next - 1
+        };
+        let options = options_of(arguments, seed);
+        let outcome = if arguments.twice { run_twice(&options) } else { Ok(run(&options, false)) };
+        let Ok(mut shared) = shared.lock() else { return };
+        let failure = match outcome {
+            Err((one, two)) => Some(Failure::TwoTraces(one, two)),
+            Ok(outcome) => {
+                shared.coverage.merge(&outcome.coverage);
+                shared.simulated_ms += outcome.simulated_ms;
+                shared.events += outcome.events;
+                shared.seeds += 1;
+                outcome.violation.is_some().then(|| Failure::Violation(Box::new(outcome)))
+            }
+        };
+        let is_first = shared.failed.as_ref().is_none_or(|(known, _)| seed < *known);
+        if let Some(failure) = failure
+            && is_first
+        {
+            shared.failed = Some((seed, failure));
+        }
+        if shared.seeds.is_multiple_of(TELL_EVERY) {
+            // Progress is for whoever waits; that nobody listens is no reason to stop.
+            let _ = writeln!(std::io::stderr(), "{} seeds done", shared.seeds);
+        }
+    }
 }
 
 fn report(

@@ -6,6 +6,7 @@ use entgldb_replica::{Config, Replica};
 
 use crate::application::Application;
 use crate::clock::{Time, WallClock};
+use crate::disk::Disk;
 use crate::options::{Fault, Mutation};
 use crate::rng::Rng;
 use crate::seen::Setting;
@@ -29,6 +30,10 @@ pub(crate) struct Node {
     pub(crate) liar: Option<Liar>,
     /// Whether a power cut took own entries that others may have: it writes nothing until it has them again.
     pub(crate) bereft: bool,
+    /// Whether there is no such machine: not yet, or not any more.
+    pub(crate) absent: bool,
+    /// A copy of the machine's disk, to go back to.
+    pub(crate) backup: Option<Box<Disk>>,
 }
 
 /// A machine as a run begins: nothing on its disk, no process.
@@ -41,7 +46,7 @@ pub(crate) fn new_node(setting: &Setting, node: usize) -> Node {
     // One node of every second run with poison has a strict schema, and so on: the last one.
     let last = node + 1 == options.nodes;
     store.inner().strict = last && options.faults.contains_key(&Fault::Poison);
-    let lies = node == 0 && options.faults.contains_key(&Fault::Tamper);
+    let lies = node == 0 && options.has_liar();
     let others = setting.members.iter().skip(1).map(|member| member.id).collect();
     let skew = options.mutation == Mutation::SkewAccepted;
     Node {
@@ -63,5 +68,7 @@ pub(crate) fn new_node(setting: &Setting, node: usize) -> Node {
         generation: 0,
         liar: lies.then(|| Liar { rng: Rng::of(options.seed, "liar", 0), key: key(node), others }),
         bereft: false,
+        absent: options.clone_of(node).is_some(),
+        backup: None,
     }
 }

@@ -59,10 +59,22 @@ pub enum Fault {
     SyncNow,
     /// A member alters, forges, invents or garbles what it sends.
     Tamper,
+    /// A disk is full for a while: no commit and no write of the application.
+    FullDisk,
+    /// A node's whole machine is as it was when a backup was taken, and its application writes on at once.
+    Restore,
+    /// A node's machine is copied, key and all, and both run.
+    Clone,
+    /// A member signs two branches of its own log.
+    Fork,
+    /// A member sends as much as it can.
+    Flood,
+    /// A process ends between two steps of a commit of a store in two parts.
+    CrashInCommit,
 }
 
 /// All kinds.
-pub const FAULTS: [Fault; 23] = [
+pub const FAULTS: [Fault; 29] = [
     Fault::Crash,
     Fault::CrashAfterStep,
     Fault::PowerCut,
@@ -86,6 +98,12 @@ pub const FAULTS: [Fault; 23] = [
     Fault::ClockMonth,
     Fault::SyncNow,
     Fault::Tamper,
+    Fault::FullDisk,
+    Fault::Restore,
+    Fault::Clone,
+    Fault::Fork,
+    Fault::Flood,
+    Fault::CrashInCommit,
 ];
 
 /// How often a fault happens.
@@ -110,13 +128,16 @@ impl Fault {
             Self::Crash | Self::Cut | Self::Stall | Self::DuplicateLink => every(rng, 1_000, 40_000),
             Self::PartitionOneWay | Self::PartitionTwoWay | Self::Isolation => every(rng, 5_000, 60_000),
             Self::Wipe | Self::PowerCut => every(rng, 20_000, 120_000),
+            Self::Restore | Self::FullDisk | Self::Clone => every(rng, 10_000, 60_000),
             Self::ClockStep | Self::ClockDrift | Self::Burst | Self::SyncNow => every(rng, 3_000, 60_000),
             Self::ClockMonth => every(rng, 30_000, 120_000),
             Self::CrashAfterStep | Self::ReadFails => chance(rng, 8_000),
+            Self::CrashInCommit => chance(rng, 20_000),
+            Self::Flood => chance(rng, 50_000),
             Self::CommitFails | Self::OutcomeUnknown => chance(rng, 60_000),
             Self::Ambush | Self::Echo => chance(rng, 400_000),
             Self::Poison | Self::NoticeLost => chance(rng, 500_000),
-            Self::Tamper => chance(rng, 300_000),
+            Self::Tamper | Self::Fork => chance(rng, 300_000),
         }
     }
 }
@@ -213,6 +234,18 @@ pub enum Mutation {
     NeverQuiet,
     /// Something is not drawn from the seed.
     NotFromSeed,
+    /// One application's store loses a document, and nobody notes it.
+    DocumentForgotten,
+    /// Pages are altered on their way.
+    PageAltered,
+    /// Two neighbours are never connected again.
+    NeverHealed,
+    /// A process does its work again and again at one moment.
+    NeverRests,
+    /// A store in two parts does not end what a commit had begun.
+    RedoForgotten,
+    /// Nobody hears what engines say of forks.
+    ForksUntold,
 }
 
 /// Everything that a run is made of.
@@ -256,6 +289,8 @@ pub struct Options {
     pub clock_grain_ms: u64,
     /// Which faults happen and how often.
     pub faults: BTreeMap<Fault, Rate>,
+    /// Whether stores are in two parts: an oplog that is durable first, and the application's store with the rows after it.
+    pub split_stores: bool,
     /// What is broken on purpose.
     pub mutation: Mutation,
 }
@@ -279,7 +314,7 @@ impl Options {
             // Long enough for history to grow, short enough for many seeds.
             transactions_max: Rng::of(seed, "transactions", 0).between(20, 150),
         };
-        Self {
+        let mut options = Self {
             seed,
             nodes: usize::try_from(nodes).expect("a few"),
             collections: rng.index(4) + 1,
@@ -299,8 +334,14 @@ impl Options {
             silence_ms: *rng.pick(&[1_000, 10_000, 90_000]),
             clock_grain_ms: *rng.pick(&[1, 1, 16, 1_000]),
             faults: draw_faults(rng, seed),
+            split_stores: Rng::of(seed, "split", 0).below(2) == 0,
             mutation: Mutation::None,
+        };
+        if options.has_small_pages() {
+            // A history of a thousand pages over a line to the moon teaches nothing and takes an hour.
+            options.latency_ms = options.latency_ms.min(50);
         }
+        options
     }
 
     /// A run of this seed in which nothing goes wrong by itself.
@@ -321,6 +362,28 @@ impl Options {
     pub fn broken(mut self, mutation: Mutation) -> Self {
         self.mutation = mutation;
         self
+    }
+
+    /// Whether a page may be as small as one entry.
+    pub(crate) fn has_small_pages(&self) -> bool {
+        self.small || self.frame_bytes_max < SMALL_FRAME
+    }
+
+    /// Whether a node is a clone, and of which other: the last one, if there is a choice.
+    #[must_use]
+    pub fn clone_of(&self, node: usize) -> Option<usize> {
+        if !self.faults.contains_key(&Fault::Clone) || self.nodes < 3 || node + 1 != self.nodes {
+            return None;
+        }
+        // Not a neighbour in a line, not the middle of a star, and not a member that lies.
+        let original = if self.topology == Topology::Star { 1 } else { self.nodes - 3 };
+        (original > 0 || !self.has_liar()).then_some(original)
+    }
+
+    /// Whether the first node is a member that lies.
+    #[must_use]
+    pub fn has_liar(&self) -> bool {
+        [Fault::Tamper, Fault::Fork, Fault::Flood].iter().any(|fault| self.faults.contains_key(fault))
     }
 
     /// What one node's engine makes and sends at most.
@@ -353,15 +416,13 @@ impl Options {
     }
 }
 
+/// A frame of fewer bytes makes small pages.
+const SMALL_FRAME: usize = 64 << 10;
+
 /// A frame limit that holds the largest transaction that an application makes: what does not fit is never sent.
 fn draw_frame(seed: u64, load: &Load) -> usize {
-    let drawn = *Rng::of(seed, "frame", 0).pick(&[
-        1 << 10,
-        4 << 10,
-        64 << 10,
-        FRAME_BYTES_DEFAULT,
-        FRAME_BYTES_HARD,
-    ]);
+    let drawn =
+        *Rng::of(seed, "frame", 0).pick(&[1 << 10, 4 << 10, 64 << 10, FRAME_BYTES_DEFAULT, FRAME_BYTES_HARD]);
     let document = 160 + load.document_bytes.max(60);
     let runs = 4.min(load.transaction_documents);
     let transaction = 400 + runs * 270 + load.transaction_documents * document;

@@ -24,15 +24,81 @@ pub(crate) type UnitId = (NodeId, Incarnation, Hlc);
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(crate) struct Oracle {
-    entries: BTreeMap<LogId, BTreeMap<Seq, Authored>>,
+    /// Of each position what was written there: one entry, or one for each branch of a log that forked.
+    entries: BTreeMap<LogId, BTreeMap<Seq, Vec<Authored>>>,
     units: BTreeMap<UnitId, usize>,
     /// Entries that were on one machine only when that was lost.
     perhaps_lost: BTreeSet<(LogId, Seq)>,
+    /// Births of oplogs whose logs a fault may have made fork.
+    may_fork: BTreeSet<(NodeId, Incarnation)>,
+    /// Members that sign whatever they like.
+    forkers: BTreeSet<NodeId>,
+    /// Logs that a clone wrote in.
+    passing: BTreeSet<LogId>,
+    /// Logs that did fork, with the first position at which branches differ.
+    forked: BTreeMap<LogId, Seq>,
 }
 
 impl Oracle {
-    pub(crate) fn authored(&self, log: &LogId, seq: Seq) -> Option<&Authored> {
-        self.entries.get(log)?.get(&seq)
+    /// What was written at a position, with this hash.
+    pub(crate) fn authored(&self, log: &LogId, seq: Seq, hash: Hash) -> Option<&Authored> {
+        self.entries.get(log)?.get(&seq)?.iter().find(|authored| authored.hash == hash)
+    }
+
+    /// Whether anything was written at a position.
+    pub(crate) fn is_authored(&self, log: &LogId, seq: Seq) -> bool {
+        self.entries.get(log).is_some_and(|entries| entries.contains_key(&seq))
+    }
+
+    /// From now on the logs of this birth of an oplog may fork: it has lost what others may have, or runs twice.
+    pub(crate) fn let_fork(&mut self, owner: (NodeId, Incarnation)) {
+        self.may_fork.insert(owner);
+    }
+
+    /// This member's logs may fork in any way.
+    pub(crate) fn let_sign_anything(&mut self, member: NodeId) {
+        self.forkers.insert(member);
+    }
+
+    pub(crate) fn may_fork(&self, log: &LogId) -> bool {
+        self.may_fork.contains(&(log.author, log.incarnation)) || self.forkers.contains(&log.author)
+    }
+
+    /// Whether a member signs whatever it likes.
+    pub(crate) fn is_forker(&self, member: &NodeId) -> bool {
+        self.forkers.contains(member)
+    }
+
+    /// Whether the member itself makes up the entries of this log.
+    pub(crate) fn is_made_up(&self, log: &LogId) -> bool {
+        self.forkers.contains(&log.author)
+    }
+
+    /// Notes that a clone wrote in these logs: whom that reached before the clone was switched off is chance.
+    pub(crate) fn note_passing(&mut self, seen: &Committed) {
+        if seen.commit.guard == Guard::None {
+            self.passing.extend(seen.commit.appended.iter().map(|run| run.log.clone()));
+        }
+    }
+
+    /// Whether a clone wrote in a log.
+    pub(crate) fn is_passing(&self, log: &LogId) -> bool {
+        self.passing.contains(log)
+    }
+
+    /// Where a log forked, if it did.
+    pub(crate) fn fork_of(&self, log: &LogId) -> Option<Seq> {
+        self.forked.get(log).copied()
+    }
+
+    /// All logs that forked.
+    pub(crate) fn forked(&self) -> impl Iterator<Item = (&LogId, &Seq)> {
+        self.forked.iter()
+    }
+
+    /// Whether a log of this birth of an oplog forked.
+    pub(crate) fn is_any_forked(&self, author: NodeId, incarnation: Incarnation) -> bool {
+        self.forked.keys().any(|log| log.author == author && log.incarnation == incarnation)
     }
 
     /// Entries in a unit.
@@ -44,16 +110,17 @@ impl Oracle {
         self.perhaps_lost.contains(&(log.clone(), seq))
     }
 
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (&LogId, &BTreeMap<Seq, Authored>)> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&LogId, &BTreeMap<Seq, Vec<Authored>>)> {
         self.entries.iter()
     }
 
-    /// Notes a commit of local changes.
+    /// Notes a commit of local changes, or of what a member made up.
     pub(crate) fn note(&mut self, seen: &Committed) {
-        if seen.commit.guard != Guard::None {
-            return;
-        }
+        let local = seen.commit.guard == Guard::None;
         for run in &seen.commit.appended {
+            if !local && !self.is_made_up(&run.log) {
+                continue;
+            }
             let log = self.entries.entry(run.log.clone()).or_default();
             for linked in &run.entries {
                 let entry = linked.entry();
@@ -61,7 +128,15 @@ impl Oracle {
                 let content = entry.content().map(|_| linked.payload_hash());
                 let doc = (run.log.collection.clone(), entry.key.clone());
                 let row = Row { stamp, content };
-                log.insert(entry.seq, Authored { hash: linked.hash(), doc, row });
+                let branches = log.entry(entry.seq).or_default();
+                if branches.iter().any(|authored| authored.hash == linked.hash()) {
+                    continue;
+                }
+                branches.push(Authored { hash: linked.hash(), doc, row });
+                if branches.len() > 1 {
+                    let first = self.forked.entry(run.log.clone()).or_insert(entry.seq);
+                    *first = entry.seq.min(*first);
+                }
                 let unit = (run.log.author, run.log.incarnation, entry.hlc);
                 *self.units.entry(unit).or_default() += 1;
             }
@@ -70,16 +145,20 @@ impl Oracle {
 
     /// Entries are gone from one machine and were on no other. Those that may still be on their way are kept in mind;
     /// the positions of the others may be given out again.
-    pub(crate) fn lose(&mut self, entries: Vec<(LogId, Seq)>, on_their_way: bool) {
-        for (log, seq) in entries {
+    pub(crate) fn lose(&mut self, entries: Vec<(LogId, Seq, Hash)>, on_their_way: bool) {
+        for (log, seq, hash) in entries {
             if on_their_way {
                 self.perhaps_lost.insert((log, seq));
                 continue;
             }
-            let gone = self.entries.get_mut(&log).and_then(|entries| entries.remove(&seq));
-            if let Some(gone) = gone {
-                self.units.remove(&(log.author, log.incarnation, gone.row.stamp.hlc));
+            let Some(positions) = self.entries.get_mut(&log) else { continue };
+            let Some(branches) = positions.get_mut(&seq) else { continue };
+            let Some(at) = branches.iter().position(|authored| authored.hash == hash) else { continue };
+            let gone = branches.remove(at);
+            if branches.is_empty() {
+                positions.remove(&seq);
             }
+            self.units.remove(&(log.author, log.incarnation, gone.row.stamp.hlc));
         }
     }
 }

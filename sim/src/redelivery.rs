@@ -19,6 +19,7 @@ const PAGE_ENTRIES: usize = PAGE_ENTRIES_MAX / 8;
 impl World {
     pub(crate) fn redeliver(&mut self) -> Result<(), Stop> {
         let node = usize::try_from(self.options.seed % self.nodes.len() as u64).expect("a few");
+        let node = self.options.clone_of(node).unwrap_or(node);
         let mut runs = runs_of(&self.nodes[node].store.disk());
         if self.options.mutation == Mutation::RedeliveryIsNew {
             runs.push(new_run(self.clocks(node).wall));

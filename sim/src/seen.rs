@@ -13,7 +13,7 @@ use crate::disk::{Disk, Outboxed};
 use crate::options::Options;
 
 /// A commit that changed what is durable, and what it met.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Committed {
     pub(crate) commit: Commit,
     /// What the engine saw in the outbox, if this is a commit of local changes.
@@ -69,6 +69,8 @@ pub(crate) struct Sent<'a> {
 pub(crate) struct Member {
     pub(crate) id: NodeId,
     pub(crate) interests: BTreeSet<Collection>,
+    /// Whether it is there for a while only: a clone, which somebody switches off in the end.
+    pub(crate) passing: bool,
 }
 
 /// What is the same throughout a run.
@@ -100,7 +102,10 @@ impl Setting {
 
     /// Nodes that must end with the same in a collection: interested, and connected through interested ones.
     pub(crate) fn components(&self, collection: &Collection) -> Vec<Vec<usize>> {
-        let wants = |node: usize| self.members[node].interests.contains(collection);
+        let wants = |node: usize| {
+            let member = &self.members[node];
+            !member.passing && member.interests.contains(collection)
+        };
         let mut left: BTreeSet<usize> = (0..self.members.len()).filter(|node| wants(*node)).collect();
         let mut components = Vec::new();
         while let Some(first) = left.pop_first() {

@@ -15,6 +15,11 @@ pub(crate) fn collection(number: usize) -> Collection {
     Collection::new(&format!("c{number}")).expect("a short name")
 }
 
+/// A node's key in a run: its own, or that of the node that it is a clone of.
+pub(crate) fn key_of(options: &Options, node: usize) -> AuthorKey {
+    key(options.clone_of(node).unwrap_or(node))
+}
+
 /// A node's key. Nodes have the same keys in all runs; what differs is everything else.
 pub(crate) fn key(node: usize) -> AuthorKey {
     AuthorKey::from_seed(&[u8::try_from(node + 1).expect("few nodes"); 32])
@@ -22,8 +27,10 @@ pub(crate) fn key(node: usize) -> AuthorKey {
 
 /// Members and edges of a run.
 pub(crate) fn setting(options: &Rc<Options>) -> Setting {
-    let members = (0..options.nodes)
-        .map(|node| Member { id: key(node).node_id(), interests: interests(options, node) });
+    let members = (0..options.nodes).map(|node| {
+        let passing = options.clone_of(node).is_some();
+        Member { id: key_of(options, node).node_id(), interests: interests(options, node), passing }
+    });
     Setting { options: Rc::clone(options), members: members.collect(), edges: edges(options) }
 }
 
@@ -32,6 +39,7 @@ fn interests(options: &Options, node: usize) -> BTreeSet<Collection> {
     if options.uniform {
         return all.map(collection).collect();
     }
+    let node = options.clone_of(node).unwrap_or(node);
     let mut rng = Rng::of(options.seed, "interests", node as u64);
     let mut interests: BTreeSet<Collection> = all.filter(|_| rng.below(3) > 0).map(collection).collect();
     if interests.is_empty() {

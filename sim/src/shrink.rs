@@ -62,6 +62,7 @@ fn candidates(options: &Options) -> Vec<Options> {
     push(&|o| o.topology = Topology::Line);
     push(&|o| o.dialling = Dialling::OneSide);
     push(&|o| o.small = false);
+    push(&|o| o.split_stores = false);
     push(&|o| o.frame_bytes_max = o.frame_bytes_max.max(FRAME_BYTES_DEFAULT));
     push(&|o| o.latency_ms = 0);
     push(&|o| o.step_ms = 0);

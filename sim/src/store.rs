@@ -1,7 +1,10 @@
 //! A simulated store: a durable disk, and every way in which a store can fail while it keeps its contract.
 //!
-//! One transaction holds oplog, rows, documents and outbox, as the built-in SQLite store does. A store in two parts, with
-//! redo from a mark, becomes a second implementation of the trait beside this one; disk, faults and checkers are shared.
+//! There are two kinds behind the one trait. In the first, one transaction holds oplog, rows, documents and outbox, as in
+//! the built-in SQLite store. The second is in two parts, as a store with hooks is: a commit makes the oplog durable first,
+//! with the whole commit as a note of what is to follow; then it brings the documents into the application's store, one by one;
+//! then it writes the rows and removes the note. A process may end between any two of these steps. What the note says is done
+//! again when the store is opened, so nobody above sees half a commit: the trait needs nothing for it.
 
 use std::cell::{Ref, RefCell, RefMut};
 use std::collections::BTreeMap;
@@ -40,6 +43,8 @@ pub(crate) struct Inner {
     pub(crate) strict: bool,
     /// Whether faults happen.
     pub(crate) armed: bool,
+    /// Whether there is no room on the disk.
+    pub(crate) full: bool,
     /// Whether the application holds still.
     pub(crate) paused: bool,
     /// What the node's wall clock shows.
@@ -53,7 +58,6 @@ pub(crate) struct Inner {
     looked: Option<Drain>,
     /// Whether the engine is about to commit what it saw in the outbox.
     capturing: bool,
-    commits_until_sync: u64,
 }
 
 /// A handle on a store; the world keeps one and gives one to the replica.
@@ -69,6 +73,7 @@ impl SimStore {
             application,
             strict: false,
             armed: true,
+            full: false,
             paused: false,
             wall: WallMillis(0),
             seen: Vec::new(),
@@ -77,7 +82,6 @@ impl SimStore {
             rng,
             looked: None,
             capturing: false,
-            commits_until_sync: 0,
         })))
     }
 
@@ -107,9 +111,17 @@ impl Inner {
         self.options.mutation == mutation && self.armed
     }
 
+    /// The application writes where it is least welcome. Bounded: what one node writes makes all others commit, and so on.
+    fn ambush(&mut self) {
+        let most = self.options.load.transactions_max.saturating_mul(2);
+        if self.application.transactions() < most && self.strikes(Fault::Ambush) {
+            self.transact();
+        }
+    }
+
     /// One transaction of the application.
     pub(crate) fn transact(&mut self) {
-        if self.paused {
+        if self.paused || self.full {
             return;
         }
         let transaction = self.application.transaction(&self.disk);
@@ -124,28 +136,14 @@ impl Inner {
         self.seen.push(Seen::Written(docs));
     }
 
-    /// A power cut: what was not synced is gone. `false` if nothing was lost, or if the loss can't be told from another
-    /// node's fork and so is not one that recovery is promised for.
+    /// A power cut: what was not synced is gone. `false` if nothing was lost.
     pub(crate) fn lose_unsynced(&mut self) -> bool {
         let Some(synced) = self.synced.take() else { return false };
-        let lost = synced.entries() < self.disk.entries() && synced.outbox.is_empty();
+        let lost = synced.entries() < self.disk.entries();
         if lost {
             self.disk = *synced;
-            self.commits_until_sync = 0;
         }
         lost
-    }
-
-    /// Keeps aside what a power cut would leave behind.
-    fn before_change(&mut self) {
-        if !self.options.faults.contains_key(&Fault::PowerCut) {
-            return;
-        }
-        if self.commits_until_sync == 0 || self.synced.is_none() {
-            self.synced = Some(Box::new(self.disk.clone()));
-            self.commits_until_sync = self.rng.between(1, 12);
-        }
-        self.commits_until_sync -= 1;
     }
 
     fn observe(&mut self, commit: &Commit) -> seen::Committed {
@@ -191,9 +189,8 @@ impl Inner {
 
     fn commit(&mut self, commit: &Commit) -> Result<Committed, DiskFailed> {
         self.capturing = false;
-        if self.strikes(Fault::Ambush) {
-            self.transact();
-        }
+        self.ambush();
+        self.room()?;
         if self.strikes(Fault::CommitFails) {
             return Err(DiskFailed("a commit failed"));
         }
@@ -203,10 +200,16 @@ impl Inner {
         if self.is_mutated(Mutation::CommitLost) && !commit.appended.is_empty() {
             return Ok(Committed::Done(Vec::new()));
         }
-        self.before_change();
         let mut seen = self.observe(commit);
         let strict = self.strict && self.armed;
-        let problems = self.disk.commit(commit, strict);
+        let problems = if self.options.split_stores {
+            match self.commit_in_parts(commit, &seen, strict)? {
+                Some(problems) => problems,
+                None => return Ok(Committed::OutboxMoved),
+            }
+        } else {
+            self.disk.commit(commit, strict)
+        };
         if !problems.is_empty() {
             *self.happened.entry(Fault::Poison).or_default() += problems.len() as u64;
         }
@@ -218,6 +221,60 @@ impl Inner {
             return Err(DiskFailed("the outcome of a commit is not known"));
         }
         Ok(Committed::Done(problems))
+    }
+
+    /// A commit of a store in two parts; `None` if the application wrote after the first of them.
+    fn commit_in_parts(
+        &mut self,
+        commit: &Commit,
+        seen: &seen::Committed,
+        strict: bool,
+    ) -> Result<Option<Vec<Problem>>, DiskFailed> {
+        let authors = self.disk.authors.len();
+        self.disk.append(commit);
+        self.disk.pending = Some(Box::new(seen.clone()));
+        self.crash_point("after the oplog")?;
+        self.ambush();
+        if !self.guard_holds(commit) {
+            self.disk.take_back(commit, seen.clock_before, seen.latest_before, authors);
+            self.disk.pending = None;
+            return Ok(None);
+        }
+        let mut problems = Vec::new();
+        for write in &commit.rows {
+            problems.extend(self.disk.bring_in(write, strict));
+            self.crash_point("between documents")?;
+        }
+        self.disk.write_rows(commit);
+        self.disk.pending = None;
+        Ok(Some(problems))
+    }
+
+    fn crash_point(&mut self, place: &'static str) -> Result<(), DiskFailed> {
+        if self.strikes(Fault::CrashInCommit) { Err(DiskFailed(place)) } else { Ok(()) }
+    }
+
+    /// Does again what a commit had begun. What the application has written meanwhile stays, and is captured after.
+    fn redo(&mut self) {
+        let Some(mut seen) = self.disk.pending.take() else { return };
+        if self.is_mutated(Mutation::RedoForgotten) {
+            return;
+        }
+        let strict = self.strict && self.armed;
+        for write in &seen.commit.rows {
+            let drained = seen.commit.drained.map_or(0, |mark| mark.0);
+            let is_newer = self.disk.outbox.iter().any(|item| item.id > drained && item.doc == write.doc);
+            if !(is_newer && write.apply.is_some()) {
+                self.disk.bring_in(write, strict);
+            }
+        }
+        self.disk.write_rows(&seen.commit);
+        (seen.vector_sum, seen.rows_sum) = (self.disk.vector_sum, self.disk.rows_sum);
+        self.seen.push(Seen::Committed(seen));
+    }
+
+    fn room(&self) -> Result<(), DiskFailed> {
+        if self.full { Err(DiskFailed("there is no room")) } else { Ok(()) }
     }
 
     /// Reports applied documents back, as a store with simple-minded triggers would.
@@ -249,6 +306,7 @@ impl Inner {
     fn load(&mut self) -> Result<Durable, DiskFailed> {
         self.read()?;
         self.looked = None;
+        self.redo();
         let disk = &self.disk;
         let mut heads: Vec<(LogId, Head, Hlc)> = Vec::new();
         for log in disk.log.keys() {
@@ -409,6 +467,7 @@ impl Store for SimStore {
     fn tend(&mut self, conflicts_before: WallMillis) -> Result<Vec<Problem>, DiskFailed> {
         let mut inner = self.inner();
         inner.read()?;
+        inner.room()?;
         inner.disk.conflicts.retain(|_, conflict| conflict.winner.stamp.hlc.wall() >= conflicts_before);
         let strict = inner.strict && inner.armed;
         Ok(if strict { Vec::new() } else { inner.disk.retry_aside() })

@@ -1,11 +1,11 @@
 //! A member that lies: what it does to the messages that it sends.
 
 use bytes::Bytes;
-use entgldb_replica::clock::Hlc;
+use entgldb_replica::clock::{Hlc, WallMillis};
 use entgldb_replica::entry::{AuthorKey, Chain, Entry, Op, SignedHead};
 use entgldb_replica::id::{Incarnation, Key, LogId, NodeId};
 use entgldb_replica::version::{Hash, Head, Seq};
-use entgldb_replica::wire::{Code, Message, Page, Run, check_of};
+use entgldb_replica::wire::{Code, Digest, Message, Page, Run, VectorPart, check_of};
 
 use crate::rng::Rng;
 
@@ -44,6 +44,10 @@ impl Liar {
                     if self.rng.coin() {
                         head.seq = Seq(u64::MAX);
                     }
+                    // What a forger would have to prove: that the receiver signed it.
+                    if self.rng.coin() {
+                        part.own.iter_mut().for_each(|own| own.signed.head.seq = own.signed.head.seq.next());
+                    }
                     if self.rng.below(4) == 0 {
                         head.hash = Hash([9; 32]);
                     }
@@ -76,6 +80,64 @@ impl Liar {
                 ("a hello that lies", vec![Message::Hello(hello).encode()])
             }
         }
+    }
+
+    /// Signs another branch of its own log for every second peer.
+    pub(crate) fn fork(&mut self, to: usize, kind: u64, body: &Bytes) -> (&'static str, Vec<(u64, Bytes)>) {
+        let whole = || vec![(kind, body.clone())];
+        let Ok(Some(Message::Page(mut page))) = Message::decode(kind, body.clone()) else {
+            return ("nothing to fork", whole());
+        };
+        let own = page.runs.iter_mut().find(|run| run.log.author == self.key.node_id());
+        match own.filter(|_| to % 2 == 1) {
+            Some(run) => {
+                let at = self.rng.index(run.entries.len());
+                self.sign_again(run, at);
+                run.public_key = self.key.public_key();
+                ("another branch of its own log", vec![Message::Page(page).encode()])
+            }
+            None => ("the true branch", whole()),
+        }
+    }
+
+    /// Sends much more than is useful, all of it readable.
+    pub(crate) fn flood(&mut self, kind: u64, body: &Bytes) -> (&'static str, Vec<(u64, Bytes)>) {
+        let mut frames = vec![(kind, body.clone())];
+        let message = Message::decode(kind, body.clone());
+        let name = match (self.rng.below(4), message) {
+            (0, _) => {
+                let flow = |open: u64| Message::Flow { open: open.is_multiple_of(2) }.encode();
+                frames.extend((0..40).map(flow));
+                "flows"
+            }
+            (1, _) => {
+                frames.extend((0..40).map(|n| (100 + n, body.clone())));
+                "frames of unknown kinds"
+            }
+            (_, Ok(Some(Message::Digest(digest)))) => {
+                frames.extend((0..40).map(|_| {
+                    let wall = WallMillis(digest.wall.0 + self.rng.below(1_000));
+                    Message::Digest(Digest { wall, rows: digest.rows, vector: digest.rows }).encode()
+                }));
+                "digests that differ"
+            }
+            _ => {
+                let last = self.rng.coin();
+                let heads = (0..2_000).map(|_| self.invented_head()).collect();
+                frames.push(Message::Vector(VectorPart { heads, last, ..VectorPart::default() }).encode());
+                "a vector of logs that nobody wrote"
+            }
+        };
+        (name, frames)
+    }
+
+    fn invented_head(&mut self) -> (LogId, Head) {
+        let log = LogId {
+            author: *self.rng.pick(&self.others),
+            incarnation: Incarnation(self.rng.u64()),
+            collection: crate::setting::collection(0),
+        };
+        (log, Head { seq: Seq(1 + self.rng.below(1 << 40)), hash: Hash([3; 32]) })
     }
 
     fn garbage(&mut self, body: &Bytes) -> Bytes {
@@ -127,7 +189,7 @@ impl Liar {
                 }
                 "an altered payload"
             }
-            // Of its own log this would be a fork, which nothing heals: not a lie but an end.
+            // Of its own log this would be a fork: see there.
             5 if run.log.author != self.key.node_id() => {
                 self.sign_again(run, at);
                 "an entry altered and signed by the liar"
@@ -189,6 +251,17 @@ impl Liar {
             entries: vec![(entry, check)],
             signed,
         }
+    }
+}
+
+/// A page whose first document is another one than its author wrote.
+pub(crate) fn with_another_payload(kind: u64, body: Bytes) -> Bytes {
+    match Message::decode(kind, body.clone()) {
+        Ok(Some(Message::Page(mut page))) => {
+            page.runs[0].entries[0].0.payload = "altered".into();
+            Message::Page(page).encode().1
+        }
+        _ => body,
     }
 }
 

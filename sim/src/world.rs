@@ -6,20 +6,18 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use entgldb_replica::clock::{Mono, Now};
-use entgldb_replica::id::LinkId;
-use entgldb_replica::wire::Message;
-use entgldb_replica::{Input, Link, Output, Replica};
+use entgldb_replica::{Input, Replica};
 
 use crate::checkers::{Checks, Found, Violation};
 use crate::clock::Time;
-use crate::coverage::{Coverage, event_name};
+use crate::coverage::Coverage;
 use crate::ending::Rest;
-use crate::network::{Arrival, Network};
+use crate::network::Network;
 use crate::node::{Node, new_node};
 use crate::options::{Fault, Mutation, Options};
 use crate::rng::Rng;
-use crate::seen::{Seen, Sent, Setting};
-use crate::setting::{key, setting};
+use crate::seen::{Seen, Setting};
+use crate::setting::{key_of, setting};
 use crate::trace::Trace;
 
 /// Something that will happen.
@@ -47,6 +45,10 @@ pub(crate) enum Event {
     Patience { wire: u64, side: usize, since: Time },
     /// A clock that was a month ahead is put back.
     ClockBack { node: usize },
+    /// The power goes, and with it what was not synced.
+    PowerOff { node: usize },
+    /// A disk that was full has room again.
+    Room { node: usize },
 }
 
 /// Why a run goes no further.
@@ -76,6 +78,10 @@ pub(crate) struct World {
 
 /// More events than this at one moment mean that something does not come to rest.
 const EVENTS_AT_ONCE_MAX: u64 = 200_000;
+/// The same for a whole run.
+const EVENTS_MAX: u64 = 10_000_000;
+/// Wait before a store that failed is opened again, as the engine waits.
+const REOPEN_MS: u64 = 500;
 
 impl World {
     pub(crate) fn new(options: Options, story: bool) -> Self {
@@ -101,6 +107,12 @@ impl World {
             options,
             nodes,
         };
+        if world.options.faults.contains_key(&Fault::Fork) {
+            world.checks.oracle().let_sign_anything(world.setting.members[0].id);
+        }
+        if world.options.mutation == Mutation::NeverHealed {
+            world.part_first_edge();
+        }
         for node in 0..world.nodes.len() {
             let wait = world.steps.below(2_000);
             world.schedule(wait, Event::Start { node });
@@ -132,6 +144,9 @@ impl World {
                 return self
                     .found(Err(("comes to rest", format!("{EVENTS_AT_ONCE_MAX} events at one moment"))));
             }
+            if self.trace.events() > EVENTS_MAX {
+                return self.found(Err(("comes to rest", format!("{EVENTS_MAX} events in one run"))));
+            }
             self.now = at;
             let Some((_, event)) = self.queue.pop_first() else { break };
             self.happen(event)?;
@@ -158,7 +173,23 @@ impl World {
                 self.schedule(wait, Event::Write { node });
                 Ok(())
             }
-            Event::Notice { node } => self.input(node, Input::LocalChange),
+            Event::Notice { node } => {
+                if self.options.mutation == Mutation::NeverRests {
+                    self.schedule(0, Event::Notice { node });
+                }
+                self.input(node, Input::LocalChange)
+            }
+            Event::PowerOff { node } => {
+                if self.stormy && self.power_cut(node) {
+                    self.coverage.add(format!("{:?}", Fault::PowerCut), 1);
+                    self.trace.tell(self.now, || format!("PowerCut (node {node})"));
+                }
+                Ok(())
+            }
+            Event::Room { node } => {
+                self.nodes[node].store.inner().full = false;
+                Ok(())
+            }
             Event::Start { node } => self.start(node),
             Event::Strike(fault) => self.strike(fault),
             Event::Unblock(directions) => {
@@ -203,7 +234,7 @@ impl World {
 
     /// A process begins.
     fn start(&mut self, node: usize) -> Result<(), Stop> {
-        if self.nodes[node].replica.is_some() {
+        if self.nodes[node].replica.is_some() || self.nodes[node].absent {
             return Ok(());
         }
         self.trace.mix(self.now, "start", node, ());
@@ -214,7 +245,11 @@ impl World {
         own.mono_start = now;
         let (config, store) = (own.config.clone(), own.store.clone());
         let clocks = self.clocks(node);
-        match Replica::open(config, store, key(node), seed, clocks) {
+        self.nodes[node].store.inner().wall = clocks.wall;
+        let opened = Replica::open(config, store, key_of(&self.options, node), seed, clocks);
+        // A store that had begun a commit ends it first.
+        self.absorb(node)?;
+        match opened {
             Ok(mut replica) => {
                 for (target, _) in &self.nodes[node].targets {
                     let added = replica.add_peer(target, clocks);
@@ -226,7 +261,6 @@ impl World {
             }
             Err(failed) => {
                 self.trace.tell(now, || format!("node {node} does not start: {failed}"));
-                self.collect_faults(node);
                 self.schedule(1_000, Event::Start { node });
                 Ok(())
             }
@@ -235,6 +269,11 @@ impl World {
 
     /// A process ends. What it had not synced may go with it.
     pub(crate) fn stop(&mut self, node: usize, nothing_left: bool) {
+        self.stop_for(node, nothing_left, 0);
+    }
+
+    /// The same; it is started again not before so many milliseconds.
+    fn stop_for(&mut self, node: usize, nothing_left: bool, least_ms: u64) {
         if self.nodes[node].replica.take().is_none() {
             return;
         }
@@ -242,14 +281,14 @@ impl World {
         self.network.drop_node(self.now, node, nothing_left, self.options.silence_ms);
         self.schedule_pumps();
         let wait = self.steps.between(0, self.options.restart_ms);
-        self.schedule(wait, Event::Start { node });
+        self.schedule(least_ms + wait, Event::Start { node });
     }
 
     /// The application writes.
     pub(crate) fn write(&mut self, node: usize, transactions: u64) {
         let load = &self.options.load;
         let (notice_ms, offline) = (load.notice_ms, load.offline);
-        let off = self.nodes[node].replica.is_none() && !offline;
+        let off = self.nodes[node].replica.is_none() && !offline || self.nodes[node].absent;
         self.update_pause(node);
         if off {
             return;
@@ -281,52 +320,12 @@ impl World {
         let own = self.setting.members[node].id;
         let disk = self.nodes[node].store.disk();
         let others = self.nodes.iter().map(|other| other.store.disk());
+        let oracle = self.checks.oracle_view();
         let mut missing = others.map(|other| {
-            let logs = other.log.keys().filter(|log| log.author == own);
+            let logs = other.log.keys().filter(|log| log.author == own && oracle.fork_of(log).is_none());
             logs.filter(|log| other.head(log).0.seq > disk.head(log).0.seq).count()
         });
         missing.all(|count| count == 0)
-    }
-
-    fn dialled(&mut self, node: usize, process: u64, target: String, to: usize) -> Result<(), Stop> {
-        if self.nodes[node].replica.is_none() || self.nodes[node].starts != process {
-            return Ok(());
-        }
-        let up = self.nodes[to].replica.is_some() && self.network.is_open(node, to);
-        if !up {
-            return self.input(node, Input::DialFailed { target, reason: "no answer".into() });
-        }
-        self.connect(node, to, Some(target));
-        Ok(())
-    }
-
-    /// Makes a link; `a` dialled.
-    pub(crate) fn connect(&mut self, a: usize, b: usize, target: Option<String>) {
-        let ids = self.network.link_ids();
-        let frame_bytes_max = match self.options.mutation {
-            Mutation::FrameLimitIgnored => usize::MAX,
-            _ => self.options.frame_bytes_max,
-        };
-        let link = |id: LinkId, peer: usize, target: Option<String>, we_dialled: bool| Link {
-            id,
-            peer: self.setting.members[peer].id,
-            name: format!("node {peer}"),
-            instance: (peer as u64) << 32 | self.nodes[peer].starts,
-            we_dialled,
-            target,
-            frame_bytes_max,
-        };
-        let links = [link(ids[0], b, target, true), link(ids[1], a, None, false)];
-        self.network.connect(self.now, [a, b], links);
-        self.schedule_pumps();
-    }
-
-    fn arrive(&mut self, node: usize, link: LinkId, arrival: Arrival) -> Result<(), Stop> {
-        match arrival {
-            Arrival::Up(link) => self.input(node, Input::LinkUp(link)),
-            Arrival::Frame { kind, body } => self.input(node, Input::Frame { link, kind, body }),
-            Arrival::Down(reason) => self.input(node, Input::LinkDown { link, reason: reason.into() }),
-        }
     }
 
     /// Hands something to a replica and carries out what it answers.
@@ -355,7 +354,7 @@ impl World {
             }
             Err(failed) => {
                 self.trace.tell(self.now, || format!("node {node}: {failed}"));
-                self.stop(node, false);
+                self.stop_for(node, false, REOPEN_MS);
             }
         }
         self.schedule_wake(node);
@@ -405,79 +404,6 @@ impl World {
         for (fault, count) in std::mem::take(&mut self.nodes[node].store.inner().happened) {
             self.coverage.add(format!("{fault:?}"), count);
         }
-    }
-
-    fn carry_out(&mut self, node: usize, outputs: Vec<Output>, kept: usize) -> Result<(), Stop> {
-        for output in outputs.into_iter().take(kept) {
-            match output {
-                Output::Send { link, kind, body, .. } => self.send(node, link, kind, body)?,
-                Output::Dial { target } => self.dial(node, target),
-                Output::Close { link, reason } => {
-                    self.trace.tell(self.now, || format!("node {node} closes {link:?}: {reason}"));
-                    self.coverage.add("links closed by an engine", 1);
-                    self.network.hang_up(self.now, link, "the peer closed");
-                    self.schedule_pumps();
-                }
-                Output::Event(event) => {
-                    self.trace.tell(self.now, || format!("node {node} says {event:?}"));
-                    self.coverage.add(event_name(&event), 1);
-                    let found = self.checks.told(&self.setting, node, &event);
-                    self.found(found)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn dial(&mut self, node: usize, target: String) {
-        self.rest.dials += u64::from(self.rest.counting);
-        let found = self.nodes[node].targets.iter().find(|(name, _)| *name == target);
-        let to = found.map(|(_, to)| *to).expect("a replica dials only what it was given");
-        let wait = 1 + 2 * self.network.latency();
-        let process = self.nodes[node].starts;
-        self.schedule(wait, Event::Dialled { node, process, target, to });
-    }
-
-    fn send(&mut self, node: usize, link: LinkId, kind: u64, body: bytes::Bytes) -> Result<(), Stop> {
-        self.trace.mix(self.now, "send", node, (link, kind, &body[..]));
-        self.coverage.add("frames", 1);
-        if self.rest.counting {
-            self.rest.frames[node] += 1;
-        }
-        let Some((to, peer_link)) = self.network.other_end(link) else { return Ok(()) };
-        let message = Message::decode(kind, body.clone());
-        let message = message.expect("a replica sends what a replica can read");
-        let doubtful = self.nodes[node].liar.is_some() || self.nodes[to].liar.is_some();
-        let bytes = body.len();
-        let message = message.as_ref();
-        let found = {
-            let disk = &*self.nodes[node].store.disk();
-            let sent = Sent { from: node, to, link, peer_link, doubtful, bytes, message, disk };
-            self.checks.sent(&self.setting, &sent)
-        };
-        self.found(found)?;
-        let body = match self.options.mutation {
-            Mutation::UnitTorn => crate::tamper::without_last_run(kind, body),
-            _ => body,
-        };
-        let lies = self.chance(Fault::Tamper);
-        let frames = match self.nodes[node].liar.as_mut().filter(|_| lies) {
-            Some(liar) => {
-                let (name, frames) = liar.lie(kind, &body);
-                self.coverage.add(format!("Tamper: {name}"), 1);
-                self.trace.tell(self.now, || format!("node {node} lies to node {to}: {name}"));
-                frames
-            }
-            None => vec![(kind, body)],
-        };
-        for (kind, body) in frames {
-            if !self.network.send(self.now, link, kind, body) {
-                self.coverage.add("link cut for a full queue", 1);
-                self.network.cut(self.now, link.0 & !1, "the queue is full");
-            }
-        }
-        self.schedule_pumps();
-        Ok(())
     }
 
     /// Whether a fault strikes at this occasion.

@@ -26,6 +26,9 @@ fn busy(seed: u64) -> Options {
     options.restart_ms = 500;
     options.silence_ms = 1_000;
     options.clock_grain_ms = 1;
+    options.frame_bytes_max = 4 << 20;
+    options.small = false;
+    options.split_stores = false;
     options
 }
 
@@ -164,6 +167,48 @@ fn a_mesh_that_does_not_come_to_rest_is_seen() {
 fn a_run_that_takes_anything_from_outside_its_seed_is_seen() {
     let broken = |seed| entgldb_sim::run_twice(&busy(seed).broken(Mutation::NotFromSeed));
     assert!((0..4).any(|seed| broken(seed).is_err()));
+}
+
+#[test]
+fn an_alarm_among_honest_members_is_seen() {
+    sees("alarms", |seed| busy(seed).broken(Mutation::PageAltered));
+}
+
+#[test]
+fn a_document_that_is_not_what_its_row_says_in_the_end_is_seen() {
+    sees("2 final state", |seed| busy(seed).broken(Mutation::DocumentForgotten));
+}
+
+#[test]
+fn nodes_that_never_become_equal_are_seen() {
+    sees("13 converges", |seed| {
+        let mut options = busy(seed);
+        options.nodes = 2;
+        options.broken(Mutation::NeverHealed)
+    });
+}
+
+#[test]
+fn a_node_that_works_without_end_at_one_moment_is_seen() {
+    sees("comes to rest", |seed| busy(seed).broken(Mutation::NeverRests));
+}
+
+#[test]
+fn a_fork_of_which_nobody_is_told_is_seen() {
+    sees("forks are told", |seed| {
+        let mut options = busy(seed).with(Fault::Restore, Rate::EveryMs(3_000));
+        options.nodes = 2;
+        options.broken(Mutation::ForksUntold)
+    });
+}
+
+#[test]
+fn a_commit_in_parts_that_is_not_ended_after_a_crash_is_seen() {
+    sees("5 ", |seed| {
+        let mut options = busy(seed).with(Fault::CrashInCommit, Rate::Chance(PerMillion(100_000)));
+        options.split_stores = true;
+        options.broken(Mutation::RedoForgotten)
+    });
 }
 
 #[test]

@@ -1,32 +1,30 @@
 //! Runs of many seeds: every promise holds in all of them, and each gives the same trace twice.
 
-use entgldb_sim::{Options, run, run_twice};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use entgldb_sim::{Options, run_twice};
 
 /// Seeds in the short run that goes with every change. Long runs use the program: `cargo run --release -p entgldb-sim`.
-const SEEDS: u64 = 60;
-/// Every so many seeds one is carried out twice.
-const TWICE_EVERY: u64 = 12;
-
-fn clean(from: u64, step: u64) {
-    for seed in (from..SEEDS).step_by(usize::try_from(step).expect("a small step")) {
-        let violation = run(&Options::from_seed(seed), false).violation;
-        assert_eq!(violation, None, "seed {seed}");
-    }
-}
+const SEEDS: u64 = 300;
 
 #[test]
-fn all_promises_hold_in_even_seeds() {
-    clean(0, 2);
-}
-
-#[test]
-fn all_promises_hold_in_odd_seeds() {
-    clean(1, 2);
-}
-
-#[test]
-fn the_same_seed_gives_the_same_trace() {
-    for seed in (0..SEEDS).step_by(usize::try_from(TWICE_EVERY).expect("a small step")) {
-        run_twice(&Options::from_seed(seed)).expect("both traces are the same");
-    }
+fn all_promises_hold_in_every_seed_and_each_gives_the_same_trace_twice() {
+    let next = AtomicU64::new(0);
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..processors {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= SEEDS {
+                        return;
+                    }
+                    match run_twice(&Options::from_seed(seed)) {
+                        Ok(outcome) => assert_eq!(outcome.violation, None, "seed {seed}"),
+                        Err(traces) => panic!("seed {seed} gives two traces: {traces:x?}"),
+                    }
+                }
+            });
+        }
+    });
 }

@@ -83,3 +83,5 @@ class ThreeNodesInALine(Scenario):
             # From far too early to well in the middle of its work.
             time.sleep(chance.choice([0.01, 0.1, 0.4, 1.0]) * chance.uniform(0.5, 1.5))
         self.check()
+        committed = sum(len(Ledger(writer.ledger, writer.name).committed) for writer in self.writers)
+        print(f"{KILLS} kills, {committed} transactions acknowledged ", end="", flush=True)

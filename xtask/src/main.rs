@@ -4,7 +4,7 @@
 //! cargo xtask check    formatting, lints, documentation, lock file, house rules
 //! cargo xtask test     every test: Rust, doc tests, scenarios with real processes, the benchmark in small
 //! cargo xtask bench    EntglDb measured beside its control
-//! cargo xtask soak     the scenarios in their long form
+//! cargo xtask soak     the simulator, bit flips and the scenarios in their long form
 //! ```
 
 mod bench;
@@ -35,7 +35,8 @@ enum Chore {
     Test,
     /// Measures EntglDb beside its control, in release mode, and prints a table.
     Bench(bench::Options),
-    /// The scenarios with real processes in their long form: hours apart, hundreds of kills.
+    /// The simulator until told, bit flips, and the scenarios in their long form: hundreds of kills and power cuts. Says
+    /// first what it will run.
     Soak(scenarios::Soak),
 }
 

@@ -1,6 +1,6 @@
 //! The scenarios in `tests/scenarios/`: real processes, real databases, real kills.
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 use xshell::cmd;
 
@@ -10,15 +10,70 @@ use crate::workspace::{Profile, Workspace};
 /// How long the long form is.
 #[derive(Args)]
 pub(crate) struct Soak {
+    /// How long the simulator draws new seeds, in minutes; 0 leaves it out.
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
     /// How many times an engine or a writer is killed at a random moment.
     #[arg(long, default_value_t = 200)]
     kills: u32,
+    /// How many times the power of a machine is cut, for each durability. Needs root.
+    #[arg(long, default_value_t = 100)]
+    power_cuts: u32,
+    /// How many writes and syncs of each kind fail, one a run; 0 means every one of them. Needs strace.
+    #[arg(long, default_value_t = 0)]
+    io_faults: u32,
+    /// How many single bits of a database file are flipped.
+    #[arg(long, default_value_t = 1000)]
+    bit_flips: u32,
     /// How long the nodes stay apart, in minutes.
     #[arg(long, default_value_t = 10)]
     apart_minutes: u32,
-    /// The seed of the random moments, to repeat a run; drawn if not given.
+    /// How long a node is frozen, in seconds; links are dropped after 90.
+    #[arg(long, default_value_t = 120)]
+    frozen_seconds: u32,
+    /// How long each kind of bad network lasts, in seconds. Needs root.
+    #[arg(long, default_value_t = 60)]
+    storm_seconds: u32,
+    /// The seed of the random moments, to repeat a run; drawn if not given. The simulator has seeds of its own.
     #[arg(long)]
     seed: Option<u64>,
+}
+
+impl Soak {
+    /// What the scenarios and the tests look for.
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let mut settings = vec![
+            ("ENTGLDB_KILLS", self.kills.to_string()),
+            ("ENTGLDB_POWER_CUTS", self.power_cuts.to_string()),
+            ("ENTGLDB_IO_FAULTS", self.io_faults.to_string()),
+            ("ENTGLDB_BIT_FLIPS", self.bit_flips.to_string()),
+            ("ENTGLDB_APART_SECONDS", (self.apart_minutes * 60).to_string()),
+            ("ENTGLDB_FROZEN_SECONDS", self.frozen_seconds.to_string()),
+            ("ENTGLDB_STORM_SECONDS", self.storm_seconds.to_string()),
+        ];
+        settings.extend(self.seed.map(|seed| ("ENTGLDB_SEED", seed.to_string())));
+        settings
+    }
+
+    /// What will be run, for whoever waits for it.
+    fn plan(&self) -> String {
+        let faults = match self.io_faults {
+            0 => "every write and sync".to_owned(),
+            some => format!("{some} of each kind of write and sync"),
+        };
+        format!(
+            "soak:\n  simulator: {} minutes of new seeds\n  bit flips: {}\n  scenarios: {} kills, {} power cuts of each \
+             durability, {faults} failing, {} minutes apart, {} s frozen, {} s of each bad network, and all others in \
+             their only form; what needs root or a tool that is missing says so and is skipped",
+            self.minutes,
+            self.bit_flips,
+            self.kills,
+            self.power_cuts,
+            self.apart_minutes,
+            self.frozen_seconds,
+            self.storm_seconds,
+        )
+    }
 }
 
 /// All scenarios, each as short as it can be and still find something.
@@ -33,21 +88,34 @@ pub(crate) fn short(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// The scenario of three nodes in a line, as long as asked for.
+/// The simulator, bit flips and all scenarios, as long as asked for. Every part is run, also after one has failed.
 pub(crate) fn soak(workspace: &Workspace, soak: &Soak) -> Result<()> {
     if !python::is_there(workspace, "the soak")? {
-        anyhow::bail!("nothing was tested");
+        bail!("nothing was tested");
     }
+    eprintln!("{}", soak.plan());
     let shell = &workspace.shell;
     let program = workspace.build("entgldb-cli", "entgldb", Profile::Release)?;
     let _program = shell.push_env("ENTGLDB_PROGRAM", program);
-    let _kills = shell.push_env("ENTGLDB_KILLS", soak.kills.to_string());
-    let _apart = shell.push_env("ENTGLDB_APART_SECONDS", (soak.apart_minutes * 60).to_string());
-    let _seed = soak.seed.map(|seed| shell.push_env("ENTGLDB_SEED", seed.to_string()));
-    cmd!(
-        shell,
-        "python3 -m unittest discover --verbose --start-directory tests/scenarios --pattern test_line.py"
-    )
-    .run()?;
+    let _settings: Vec<_> =
+        soak.settings().into_iter().map(|(name, value)| shell.push_env(name, value)).collect();
+    let minutes = soak.minutes.to_string();
+    let mut failed = Vec::new();
+    let mut part = |name: &'static str, result: xshell::Result<()>| {
+        if let Err(error) = result {
+            eprintln!("FAILED: {name}: {error}");
+            failed.push(name);
+        }
+    };
+    if soak.minutes > 0 {
+        let simulator =
+            cmd!(shell, "cargo run --locked --release --package entgldb-sim -- --minutes {minutes}");
+        part("the simulator", simulator.run());
+    }
+    let flips = cmd!(shell, "cargo test --locked --package entgldb-sqlite --test bit_flips -- --nocapture");
+    part("the bit flips", flips.run());
+    let scenarios = cmd!(shell, "python3 -m unittest discover --verbose --start-directory tests/scenarios");
+    part("the scenarios", scenarios.run());
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
 }

@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 
 use brotli::enc::{BrotliEncoderParams, StandardAlloc};
-use brotli::{BrotliDecompressStream, BrotliResult, BrotliState};
+use brotli::{Allocator, BrotliDecompressStream, BrotliResult, BrotliState};
 use bytes::Bytes;
 use zstd::bulk::{Compressor, Decompressor};
 
@@ -16,17 +16,22 @@ use crate::frame::FrameError;
 const ZSTD_LEVEL: i32 = 1;
 /// The lowest level that finds repetitions beyond a few bytes.
 const BROTLI_QUALITY: i32 = 2;
+/// A brotli stream may have a window of this many bytes however little it holds.
+const BROTLI_WINDOW_BYTES_LEAST: usize = 64 << 10;
+/// What the decoder needs beside the window, at most.
+const BROTLI_SLACK_BYTES: usize = 1 << 10;
 
 thread_local! {
     static ZSTD_IN: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
     static ZSTD_OUT: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// Whether work on so many bytes takes long enough (about a millisecond) to hold up other links of the same thread.
-pub(crate) fn is_slow(codec: Codec, raw_bytes: usize) -> bool {
+/// Whether work on so many bytes takes long enough (about a millisecond) to hold up other links of the same thread. Of
+/// what goes in and what comes out, the larger counts: a long body can hold next to nothing and still has to be read.
+pub(crate) fn is_slow(codec: Codec, bytes: usize) -> bool {
     match codec {
-        Codec::Brotli => raw_bytes >= 128 << 10,
-        Codec::Zstd => raw_bytes >= 1 << 20,
+        Codec::Brotli => bytes >= 128 << 10,
+        Codec::Zstd => bytes >= 1 << 20,
     }
 }
 
@@ -73,10 +78,30 @@ pub(crate) fn decompress(codec: Codec, body: &[u8], raw_bytes: usize) -> Result<
     }
 }
 
+/// Gives the decoder no more for its window than the content can need. A stream may name any window up to 16 MiB; the
+/// decoder would get it, and fill it, before it gives out the first byte.
+struct WindowAlloc {
+    bytes_max: usize,
+}
+
+impl Allocator<u8> for WindowAlloc {
+    type AllocatedMemory = <StandardAlloc as Allocator<u8>>::AllocatedMemory;
+
+    fn alloc_cell(&mut self, len: usize) -> Self::AllocatedMemory {
+        // None at all is how the decoder learns that there is not enough.
+        if len > self.bytes_max { Self::AllocatedMemory::default() } else { StandardAlloc {}.alloc_cell(len) }
+    }
+
+    fn free_cell(&mut self, data: Self::AllocatedMemory) {
+        StandardAlloc {}.free_cell(data);
+    }
+}
+
 fn decompress_brotli(body: &[u8], raw_bytes: usize) -> Result<Bytes, FrameError> {
+    let window = raw_bytes.next_power_of_two().max(BROTLI_WINDOW_BYTES_LEAST);
+    let windows = WindowAlloc { bytes_max: window + BROTLI_SLACK_BYTES };
     // "strict" is what turns windows above 16 MiB off.
-    let mut state =
-        BrotliState::new_strict(StandardAlloc::default(), StandardAlloc::default(), StandardAlloc::default());
+    let mut state = BrotliState::new_strict(windows, StandardAlloc::default(), StandardAlloc::default());
     let mut out = vec![0; raw_bytes];
     let (mut available_in, mut input_at) = (body.len(), 0);
     let (mut available_out, mut output_at, mut total) = (raw_bytes, 0, 0);
@@ -182,6 +207,25 @@ mod tests {
             assert!(decompress(codec, &longer, 5000).is_err(), "{codec:?} with something after its end");
             let twice = [&compressed[..], &compressed[..]].concat();
             assert!(decompress(codec, &twice, 5000).is_err(), "{codec:?} twice");
+        }
+    }
+
+    #[test]
+    fn a_brotli_stream_whose_window_is_larger_than_its_content_needs_is_refused() {
+        let with_window = |lgwin: i32, body: &[u8]| {
+            let params = BrotliEncoderParams { quality: 2, lgwin, ..Default::default() };
+            let mut out = Vec::new();
+            brotli::BrotliCompress(&mut &*body, &mut out, &params).unwrap();
+            out
+        };
+        // More than one block, so that the decoder cannot make the window smaller by itself.
+        let bomb = with_window(24, &vec![0; 32 << 20]);
+        for declared in [0, 1000, EXPANDED_MAX] {
+            assert_eq!(decompress(Codec::Brotli, &bomb, declared), Err(FrameError::Body), "{declared}");
+        }
+        for lgwin in 10..=16 {
+            let body = text(70_000);
+            assert_eq!(decompress(Codec::Brotli, &with_window(lgwin, &body), body.len()).unwrap(), body);
         }
     }
 

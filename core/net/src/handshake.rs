@@ -26,6 +26,7 @@ use crate::frame::{CLOSE, FrameDecoder, FrameError, READY, put_header};
 use crate::identity::Identity;
 use crate::introduction::{Introduced, IntroductionError, Place, Role, SelfDescription, believe};
 use crate::record::{self, Opener, Sealer};
+use crate::recordings::{Ephemeral, Recordings};
 use crate::schedule::HandshakeKeys;
 use crate::secret::ClusterSecret;
 
@@ -46,6 +47,9 @@ pub enum HandshakeError {
     /// The other side closed the connection without a word, which is how strangers are treated.
     #[error("the other side closed without a word: it has another cluster secret, or is not an EntglDb node")]
     Rejected,
+    /// The other side played a first message that was here before: a recording.
+    #[error("the first message was here before: somebody plays a recording")]
+    Replayed,
     /// Not done within `HANDSHAKE_MS`.
     #[error("the handshake was not done in time (HANDSHAKE_MS)")]
     Timeout,
@@ -99,6 +103,7 @@ pub(crate) struct LocalEnd {
     description: SelfDescription,
     info: PeerInfo,
     codecs: Vec<Codec>,
+    recordings: Recordings,
 }
 
 /// An authenticated connection.
@@ -121,7 +126,14 @@ impl LocalEnd {
         };
         let codecs = config.codecs_with_brotli();
         let description = SelfDescription::new(&info, &codecs);
-        Self { keys: HandshakeKeys::derive(secret), identity: identity.clone(), description, info, codecs }
+        Self {
+            keys: HandshakeKeys::derive(secret),
+            identity: identity.clone(),
+            description,
+            info,
+            codecs,
+            recordings: Recordings::default(),
+        }
     }
 
     pub(crate) fn decoder(&self) -> FrameDecoder {
@@ -152,6 +164,11 @@ impl LocalEnd {
         }
         let mut noise = self.noise(Role::Responder);
         noise.read_message(&message, &mut []).map_err(|_| HandshakeError::Stranger)?;
+        let ephemeral =
+            message.first_chunk::<{ size_of::<Ephemeral>() }>().ok_or(HandshakeError::Stranger)?;
+        if !self.recordings.is_new(*ephemeral) {
+            return Err(HandshakeError::Replayed);
+        }
         turn.await?;
         self.write_introduction(stream, &mut noise, Role::Responder).await?;
         let introduced = self.read_introduction(stream, &mut noise, Role::Initiator).await?;

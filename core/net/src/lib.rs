@@ -74,6 +74,7 @@ mod pace;
 mod private_file;
 mod reader;
 mod record;
+mod recordings;
 mod schedule;
 mod secret;
 mod shared;

@@ -26,15 +26,19 @@ pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, mut stop: wa
     let mut pause = PAUSE_FIRST;
     let mut descriptor_limit = (shared.descriptor_limit)();
     loop {
+        let accepted = async {
+            let room = shared.admission.room().await;
+            listener.accept().await.map(|(stream, address)| (stream, address, room))
+        };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accepted => accepted,
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match accepted {
-            Ok((stream, address)) => {
+            Ok((stream, address, room)) => {
                 pause = PAUSE_FIRST;
                 let scarce = descriptors::is_scarce(&stream, descriptor_limit);
-                let admitted = shared.admission.admit(address.ip());
+                let admitted = shared.admission.admit(address.ip(), room);
                 tokio::spawn(take(Arc::clone(&shared), stream, address, admitted, stop.clone()));
                 if scarce {
                     descriptor_limit = (shared.descriptor_limit)();
@@ -83,7 +87,7 @@ async fn take(
     mut stop: watch::Receiver<bool>,
 ) {
     let outcome = tokio::select! {
-        outcome = timeout(shared.timing.handshake, shake_hands(&shared, stream, address)) => {
+        outcome = timeout(shared.timing.handshake, shake_hands(&shared, stream, address, admitted.number())) => {
             outcome.unwrap_or(Err(HandshakeError::Timeout))
         }
         () = admitted.pushed_out() => Err(HandshakeError::PushedOut),
@@ -100,9 +104,10 @@ async fn shake_hands(
     shared: &Shared,
     mut stream: TcpStream,
     address: SocketAddr,
+    place: u64,
 ) -> Result<Connection, HandshakeError> {
     stream.set_nodelay(true)?;
-    let mut established = shared.local.respond(&mut stream, turn(shared, address)).await?;
+    let mut established = shared.local.respond(&mut stream, turn(shared, address, place)).await?;
     let Ok(session) = Arc::clone(&shared.sessions).try_acquire_owned() else {
         let full = HandshakeError::SessionsFull;
         refuse(&mut stream, &mut established.sealer, &full.to_string()).await?;
@@ -112,8 +117,9 @@ async fn shake_hands(
     Ok(Connection { stream, address, established, target: None, session })
 }
 
-/// Waits until this address may have another handshake.
-async fn turn(shared: &Shared, address: SocketAddr) -> Result<(), HandshakeError> {
+/// Waits until this address may have another handshake, out of the way of strangers.
+async fn turn(shared: &Shared, address: SocketAddr, place: u64) -> Result<(), HandshakeError> {
+    shared.admission.has_shown_the_secret(place);
     let wait = shared.handshakes.take(address.ip(), Instant::now()).ok_or(HandshakeError::TooMany)?;
     if !wait.is_zero() {
         sleep(wait).await;

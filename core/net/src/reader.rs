@@ -154,7 +154,7 @@ impl Reader {
         let WireFrame { kind, codec, raw_bytes, body } = frame;
         let body = match codec {
             None => body,
-            Some(codec) if codec::is_slow(codec, raw_bytes) => {
+            Some(codec) if codec::is_slow(codec, raw_bytes.max(body.len())) => {
                 tokio::task::spawn_blocking(move || codec::decompress(codec, &body, raw_bytes))
                     .await
                     .map_err(|_| CloseReason::Internal)??

@@ -77,6 +77,8 @@ pub const PRE_AUTH_MAX: usize = 64;
 pub const PRE_AUTH_PER_ADDRESS_MAX: usize = 8;
 /// Handshakes of one address that are answered in a second; more wait for their turn.
 pub const HANDSHAKES_PER_SECOND: u32 = 20;
+/// First messages of handshakes that a node remembers, so as not to answer recordings of them.
+pub const FIRST_MESSAGES_MAX: usize = 4096;
 /// Part of the process's file descriptors, in percent, that listening leaves to others.
 pub const DESCRIPTORS_FREE_PERCENT: u64 = 25;
 /// Frames waiting to be written to one link; a link that falls further behind is closed and catches up later.

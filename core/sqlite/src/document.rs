@@ -147,6 +147,23 @@ impl Extra {
         serde_json::from_str(text).ok()
     }
 
+    /// Whether the fields kept here are those of the document that stands. They would be in the next version too.
+    pub(crate) fn fits(&self, table: &Table, document: &[u8], row: &[Sql<'_>]) -> bool {
+        let Ok(fields) = json::fields(document) else { return false };
+        let raw = |name: &str| fields.iter().find(|field| field.name == name).map(|field| field.raw);
+        let now = |name: &str| {
+            let position = table.columns.iter().position(|column| column.name == name)?;
+            Some(json_of(&row[position]))
+        };
+        // A column that was added since may say otherwise by now.
+        let unknown_fit =
+            self.unknown.iter().all(|(name, kept)| now(name).is_some() || raw(name) == Some(kept.as_str()));
+        unknown_fit
+            && self.lossy.iter().all(|(name, (kept, back))| {
+                now(name).as_ref() != Some(back) || raw(name) == Some(kept.as_str())
+            })
+    }
+
     /// For the table of rows.
     pub(crate) fn to_text(&self) -> String {
         serde_json::to_string(self).expect("maps of strings are always JSON")

@@ -59,6 +59,7 @@
 
 mod apply;
 mod aside;
+mod bookkeeping;
 mod capture;
 mod collide;
 mod commit;

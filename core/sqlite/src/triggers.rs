@@ -96,9 +96,9 @@ fn note_evicted(connection: &Connection, table: &Table) -> String {
 pub(crate) enum Installed {
     /// All triggers were there as they should be.
     Unchanged,
-    /// They were there in another form.
+    /// Those that note what a write evicts were there in another form, as the unique indexes were.
     Renewed,
-    /// Some were missing: what was written meanwhile is not noted.
+    /// Some of those that note a write were missing or others: what was written meanwhile may not be noted.
     Anew,
 }
 
@@ -118,9 +118,9 @@ pub(crate) fn check(connection: &Connection, table: &Table) -> Outcome<Installed
         };
         let wanted = wanted.iter().find(|(wanted, _)| *wanted == name).map(|(_, sql)| sql);
         match found {
-            // Those before a write depend on the unique indexes; the ones after it note every change by themselves.
-            None if wanted.is_some() && !event.starts_with("before") => return Ok(Installed::Anew),
             found if found.as_ref() == wanted => {}
+            // Those before a write depend on the unique indexes; the ones after it note every change by themselves.
+            _ if wanted.is_some() && !event.starts_with("before") => return Ok(Installed::Anew),
             _ => state = Installed::Renewed,
         }
     }

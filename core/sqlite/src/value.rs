@@ -53,12 +53,20 @@ impl Affinity {
 
 /// Whether a numeric column may turn this text into a number. A superset of what SQLite does.
 fn looks_numeric(text: &[u8]) -> bool {
-    let text = text.trim_ascii();
+    let text = trim_as_sqlite(text);
     let unsigned = text.strip_prefix(b"-").or_else(|| text.strip_prefix(b"+")).unwrap_or(text);
     let numeric = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-');
     unsigned.first().is_some_and(|first| first.is_ascii_digit() || *first == b'.')
         && unsigned.iter().all(numeric)
         && std::str::from_utf8(unsigned).is_ok_and(|text| text.parse::<f64>().is_ok())
+}
+
+/// Without the blanks at both ends that SQLite passes over when it reads a number; the vertical tab is one of them.
+fn trim_as_sqlite(text: &[u8]) -> &[u8] {
+    let is_blank = |byte: &u8| matches!(byte, b'\t'..=b'\r' | b' ');
+    let from = text.iter().position(|byte| !is_blank(byte)).unwrap_or(text.len());
+    let to = text.iter().rposition(|byte| !is_blank(byte)).map_or(from, |last| last + 1);
+    &text[from..to]
 }
 
 /// An SQL value.
@@ -219,7 +227,7 @@ mod tests {
             any::<String>().prop_map(|text| Sql::Text(Cow::Owned(text.into_bytes()))),
             prop::collection::vec(any::<u8>(), 0..20).prop_map(|bytes| Sql::Text(Cow::Owned(bytes))),
             prop::collection::vec(any::<u8>(), 0..20).prop_map(|bytes| Sql::Blob(Cow::Owned(bytes))),
-            "[ +-]?[0-9]{1,3}(\\.[0-9]*)?(e[0-9])?[ a-]?"
+            "[ \t-\r+-]?[0-9]{1,3}(\\.[0-9]*)?(e[0-9])?[ \t-\ra-]?"
                 .prop_map(|text| Sql::Text(Cow::Owned(text.into_bytes()))),
         ]
     }

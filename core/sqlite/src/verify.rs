@@ -130,6 +130,8 @@ pub fn verify(path: &Path, on_progress: &mut dyn FnMut(Progress)) -> Result<Repo
     };
     check.progress.total = check.total()?;
     check.file()?;
+    check.engine_tables()?;
+    check.clock()?;
     check.logs()?;
     check.no_entry_is_forgotten()?;
     check.collections()?;
@@ -217,7 +219,12 @@ impl Check<'_> {
         loop {
             let page = oplog::page(self.connection(), &self.names, after, entry_id(end.no + 1, Seq(0))?)?;
             let Some(last) = page.last() else { break };
-            after = entry_id(end.no, last.entry.seq)?;
+            let before = std::mem::replace(&mut after, entry_id(end.no, last.entry.seq)?);
+            if after <= before {
+                // A damaged file can lead in circles.
+                self.report.fault(fault(last.entry.seq, None, "the entries are out of order".to_owned()));
+                return Ok(());
+            }
             for stored in page {
                 self.report.entries += 1;
                 self.step();

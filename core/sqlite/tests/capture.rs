@@ -301,6 +301,18 @@ fn the_application_may_still_change_its_schema_as_it_likes() {
 }
 
 #[test]
+fn a_table_whose_triggers_were_altered_is_looked_through() {
+    let mut a = Node::new(1, NOTES, &["notes"]);
+    a.sql("INSERT INTO notes VALUES('x', 'hello', 1)");
+    a.capture();
+    a.sql("DROP TRIGGER _entgldb_update_1; CREATE TRIGGER _entgldb_update_1 AFTER UPDATE ON notes BEGIN SELECT 1; END");
+    a.sql("UPDATE notes SET body = 'unnoticed'");
+    a.reopen();
+    a.capture();
+    assert_eq!(a.content("notes", "x").unwrap(), r#"{"body":"unnoticed","id":"x","n":1}"#);
+}
+
+#[test]
 fn a_unit_ends_before_it_has_too_many_bytes_and_a_large_document_is_taken_alone() {
     let mut a = Node::new(1, NOTES, &["notes"]);
     a.capture();

@@ -76,6 +76,22 @@ fn every_kind_of_tampering_is_named() {
         ("DELETE FROM t WHERE k = 'own'", "no row for the document"),
         ("INSERT INTO t VALUES('gone', NULL, 1)", "deleted, but"),
         ("INSERT INTO t VALUES('stranger', NULL, 1)", "never captured"),
+        (
+            "UPDATE _entgldb_rows SET extra = replace(extra, '[1, 2]', '[1, 3]') WHERE key = 'far'",
+            "kept beside the row",
+        ),
+        ("UPDATE _entgldb_rows SET extra = '{' WHERE key = 'far'", "kept beside the row"),
+        ("UPDATE _entgldb_set_aside SET content = CAST('{}' AS BLOB) WHERE key = 'no'", "what is set aside"),
+        ("UPDATE _entgldb_meta SET value = 1 WHERE name = 'clock'", "clock is behind"),
+        ("UPDATE _entgldb_meta SET value = 1 << 62 WHERE name = 'clock'", "clock is ahead"),
+        (
+            "DROP TRIGGER _entgldb_update_1; CREATE TRIGGER _entgldb_update_1 AFTER UPDATE ON t BEGIN SELECT 1; END",
+            "triggers are not as",
+        ),
+        (
+            "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(sql, 'message TEXT', 'message CLOB') WHERE name = '_entgldb_problems'",
+            "not as the engine makes it",
+        ),
     ];
     for (sql, what) in cases {
         let a = lived_in();
@@ -84,6 +100,41 @@ fn every_kind_of_tampering_is_named() {
         assert!(!report.is_clean(), "{sql}");
         assert!(report.faults.iter().any(|fault| fault.what.contains(what)), "{sql}: {:?}", report.faults);
     }
+}
+
+/// The number of a row as SQLite writes it in a file.
+fn varint(number: u64) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..9).map(|at| (number >> (7 * at)) as u8 & 0x7f | 0x80).collect();
+    bytes[0] &= 0x7f;
+    while bytes.last() == Some(&0x80) {
+        bytes.pop();
+    }
+    bytes.reverse();
+    bytes
+}
+
+#[test]
+fn entries_that_lead_in_circles_are_a_fault_and_not_the_end_of_all_verifying() {
+    let a = lived_in();
+    a.sql("PRAGMA wal_checkpoint(TRUNCATE)");
+    let longest =
+        a.query("SELECT id >> 40, count(*) FROM _entgldb_oplog GROUP BY 1 ORDER BY 2 DESC LIMIT 1").remove(0);
+    let (log, entries) = longest.split_once('|').unwrap();
+    let id = |seq: u64| varint((log.parse::<u64>().unwrap() << 40) + seq);
+    let (first, last) = (id(1), id(entries.parse().unwrap()));
+    assert!(first < last);
+    let mut bytes = std::fs::read(&a.path).unwrap();
+    for at in 0..bytes.len() - last.len() {
+        if bytes[at..].starts_with(&last) {
+            bytes[at..at + last.len()].copy_from_slice(&first);
+        }
+    }
+    let path = a.folder.path().join("circles.db");
+    std::fs::write(&path, bytes).unwrap();
+    let (sender, done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(verify(&path, &mut |_| {}).map(|report| report.faults)));
+    let faults = done.recv_timeout(std::time::Duration::from_secs(60)).expect("it comes to an end");
+    assert!(faults.is_ok_and(|faults| faults.iter().any(|fault| fault.what.contains("out of order"))));
 }
 
 #[test]

@@ -15,12 +15,15 @@ impl Checker for Alarms {
 
     fn told(&mut self, setting: &Setting, node: usize, event: &Event) -> Verdict {
         let faults = &setting.options.faults;
-        let (lies, cuts) = (faults.contains_key(&Fault::Tamper), faults.contains_key(&Fault::PowerCut));
+        let forks = [Fault::Restore, Fault::Clone, Fault::Fork, Fault::PowerCut];
+        let forks = forks.iter().any(|fault| faults.contains_key(fault));
+        let lies = setting.options.has_liar();
         let alarm = match event {
             // Who lies may say anything of itself.
             Event::Diverged { .. } => !lies,
-            Event::Refused { .. } | Event::RefusedByPeer { .. } | Event::Forked { .. } => !lies,
-            Event::RolledBack { .. } => !lies && !cuts,
+            Event::Refused { .. } | Event::RefusedByPeer { .. } | Event::Forked { .. } => !lies && !forks,
+            // A lie is not enough to make a node believe that it was rolled back.
+            Event::RolledBack { .. } => !forks,
             _ => false,
         };
         if alarm { Err(format!("node {node} says {event:?}")) } else { Ok(()) }

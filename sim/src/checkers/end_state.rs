@@ -44,14 +44,19 @@ fn check_node(
         let (held, _) = disk.head(log);
         // What an author outside of the component wrote may have got in through a link by chance, or not.
         let inside = component.iter().any(|member| setting.members[*member].id == log.author);
-        for (seq, authored) in entries {
-            let is_held = *seq <= held.seq;
-            ensure(is_held || !inside || oracle.is_perhaps_lost(log, *seq), || {
-                format!("node {node} lacks {log} {seq:?} ({:?})", authored.doc)
+        let inside = inside && !oracle.is_passing(log);
+        for (seq, branches) in entries {
+            let forked = oracle.fork_of(log).is_some_and(|fork| *seq >= fork);
+            ensure(*seq <= held.seq || !inside || forked || oracle.is_perhaps_lost(log, *seq), || {
+                format!("node {node} lacks {log} {seq:?} ({:?})", branches[0].doc)
             })?;
-            if !is_held {
+            let hash = disk.hash_at(log, *seq);
+            let Some(authored) = branches.iter().find(|authored| Some(authored.hash) == hash) else {
+                ensure(*seq > held.seq, || {
+                    format!("node {node} holds another {log} {seq:?} than was written")
+                })?;
                 continue;
-            }
+            };
             let row = join.entry(&authored.doc).or_insert(authored.row);
             if (row.stamp, row.content) < (authored.row.stamp, authored.row.content) {
                 *row = authored.row;

@@ -8,6 +8,7 @@ mod chains;
 mod claims;
 mod end_state;
 mod equal_vectors;
+mod forks;
 mod interests;
 mod limits;
 mod no_echo;
@@ -94,9 +95,14 @@ impl Checks {
             Box::new(limits::Limits::default()),
             Box::new(refusals::Refusals::default()),
             Box::new(end_state::EndState),
+            Box::new(forks::Forks::default()),
             Box::new(quiet::Quiet),
         ];
         Self { oracle: Oracle::default(), checkers }
+    }
+
+    pub(crate) fn oracle_view(&self) -> &Oracle {
+        &self.oracle
     }
 
     pub(crate) fn oracle(&mut self) -> &mut Oracle {
@@ -107,6 +113,9 @@ impl Checks {
         let oracle = &self.oracle;
         let found = first(&mut self.checkers, |checker| checker.committed(setting, oracle, node, seen));
         self.oracle.note(seen);
+        if setting.members[node].passing {
+            self.oracle.note_passing(seen);
+        }
         found
     }
 

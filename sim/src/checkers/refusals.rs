@@ -47,10 +47,14 @@ impl Checker for Refusals {
             let components = setting.components(&log.collection);
             let together = components.iter().find(|component| component.contains(node));
             let is_author = |member: &usize| setting.members[*member].id == log.author;
+            if oracle.is_passing(log) {
+                continue;
+            }
             if !together.is_some_and(|component| component.iter().any(is_author)) {
                 continue;
             }
-            let gone = oracle.authored(log, *seq).is_none() || oracle.is_perhaps_lost(log, *seq);
+            let forked = oracle.fork_of(log).is_some_and(|fork| *seq >= fork);
+            let gone = forked || !oracle.is_authored(log, *seq) || oracle.is_perhaps_lost(log, *seq);
             let (head, _) = ending.disks[*node].head(log);
             ensure(gone || head.seq >= *seq, || {
                 format!("node {node} refused {log} {seq:?} once and has it to this day only up to {head:?}")

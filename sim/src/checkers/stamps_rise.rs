@@ -49,6 +49,7 @@ impl Checker for StampsRise {
     }
 
     fn replaced(&mut self, node: usize, disk: &Disk) {
-        self.last[node] = disk.clock;
+        // A commit that had begun is not over yet.
+        self.last[node] = disk.pending.as_ref().map_or(disk.clock, |pending| pending.clock_before);
     }
 }

@@ -9,6 +9,7 @@ mod common;
 mod by_hand;
 mod compression;
 mod floods;
+mod listed;
 mod man_in_the_middle;
 mod records;
 mod strangers;

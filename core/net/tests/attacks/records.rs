@@ -1,12 +1,13 @@
 //! Somebody in the middle of a link who changes, repeats, moves, leaves out, adds or cuts records.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use entgldb_net::{CloseReason, NetEvent};
 use tokio::task::JoinSet;
 
-use crate::common::{Deed, Mischief, Way, hasty, noise, plain, relay};
+use crate::common::{Deed, Mischief, Way, noise, plain, relay};
 use crate::man_in_the_middle::{Cluster, cluster, patient};
 
 /// Messages 1 and 3 are the handshake's.
@@ -80,7 +81,8 @@ async fn at_each_record(trick: Trick) {
 /// Sends frames of one record each up to and beyond record `at`, to which the trick is done.
 async fn try_trick(trick: Trick, at: usize) {
     let Cluster { mut till, mut office } = cluster(patient());
-    office.dial(relay(till.address(), play(trick, at)).await);
+    let passed = Arc::new(AtomicUsize::new(0));
+    office.dial(relay(till.address(), play(trick, at, Arc::clone(&passed))).await);
     let (link, _) = office.link_up().await;
     till.link_up().await;
     // Each frame is waited for, so that each has a record of its own.
@@ -88,10 +90,15 @@ async fn try_trick(trick: Trick, at: usize) {
         office.send(link, plain(kind, noise(40))).await;
         assert_eq!(till.frame().await.kind, kind, "{trick:?} at {at}");
     }
-    for kind in (16 + at as u64..).take(3) {
+    for (kind, record) in (16 + at as u64..).zip(at..at + 3) {
         // The link may end while we speak.
         let _ = office.net.send(link, plain(kind, noise(40)));
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        for _ in 0..100 {
+            if passed.load(Ordering::Relaxed) > record {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
     let mut arrived = Vec::new();
     let reason = loop {
@@ -113,12 +120,13 @@ async fn try_trick(trick: Trick, at: usize) {
     assert_eq!(reason, expected, "{trick:?} at {at}");
 }
 
-fn play(trick: Trick, at: usize) -> Mischief {
+fn play(trick: Trick, at: usize, passed: Arc<AtomicUsize>) -> Mischief {
     let kept: Mutex<Option<Vec<u8>>> = Mutex::default();
     Arc::new(move |way, number, message| {
         let Some(record) = number.checked_sub(FIRST_RECORD_IN).filter(|_| way == Way::In) else {
             return Deed::Pass(vec![message]);
         };
+        passed.store(record + 1, Ordering::Relaxed);
         let mut kept = kept.lock().unwrap();
         match trick {
             Trick::RepeatTheFirst if record == 0 => *kept = Some(message.clone()),
@@ -156,7 +164,7 @@ fn do_to(trick: Trick, mut message: Vec<u8>, kept: &mut Option<Vec<u8>>) -> Deed
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_cannot_be_made_to_believe_in_an_orderly_end() {
-    let Cluster { mut till, mut office } = cluster(hasty());
+    let Cluster { mut till, mut office } = cluster(patient());
     let mischief: Mischief = Arc::new(|way, number, message| {
         if way == Way::In && number >= FIRST_RECORD_IN {
             Deed::Cut(Vec::new())
@@ -173,7 +181,7 @@ async fn a_peer_cannot_be_made_to_believe_in_an_orderly_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_sent_back_to_their_sender_do_not_authenticate() {
-    let Cluster { mut till, mut office } = cluster(hasty());
+    let Cluster { mut till, mut office } = cluster(patient());
     let last: Arc<std::sync::Mutex<Vec<u8>>> = Arc::default();
     let mischief: Mischief = Arc::new(move |way, number, message| match way {
         Way::In => {

@@ -56,7 +56,7 @@ async fn a_stranger_gets_not_one_byte_whatever_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_recorded_first_message_gets_an_answer_that_is_of_no_use() {
+async fn a_recorded_first_message_gets_one_answer_that_is_of_no_use_and_then_none() {
     let secret = ClusterSecret::generate();
     let mut node = Node::start(&listening("till"), &secret);
     let recorder = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -74,6 +74,12 @@ async fn a_recorded_first_message_gets_an_answer_that_is_of_no_use() {
     replay.write_all(&message(&noise(200))).await.unwrap();
     read_to_close(&mut replay).await;
     assert_eq!(node.refused().await, HandshakeError::Stranger);
+    // And that only once.
+    for _ in 0..5 {
+        let mut replay = TcpStream::connect(node.address()).await.unwrap();
+        assert_eq!(say(&mut replay, &message_1).await, b"");
+        assert_eq!(node.refused().await, HandshakeError::Replayed);
+    }
     assert_eq!(node.net.traffic().links_up, 0);
 }
 
@@ -213,7 +219,7 @@ async fn a_whole_recorded_conversation_played_again_links_nobody_and_delivers_no
 
     let words: Vec<u8> = spoken.lock().unwrap().iter().flat_map(|words| message(words)).collect();
     let mut replay = TcpStream::connect(till.address()).await.unwrap();
-    say(&mut replay, &words).await;
-    assert_eq!(till.refused().await, HandshakeError::Stranger);
+    assert_eq!(say(&mut replay, &words).await, b"");
+    assert_eq!(till.refused().await, HandshakeError::Replayed);
     assert_eq!((till.net.traffic().links_up, till.net.traffic().frames_in), (1, 1));
 }

@@ -1,0 +1,121 @@
+//! What must hold of the victim after every script.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use entgldb_replica::clock::Hlc;
+use entgldb_replica::entry::Chain;
+use entgldb_replica::fingerprint::Fingerprint;
+use entgldb_replica::id::{Collection, DocId, LogId, sha256};
+use entgldb_replica::resolve::{Row, takes_over};
+use entgldb_replica::store::{Store, Stored};
+use entgldb_replica::version::{Hash, Head};
+
+use super::cast::{HELD, cast};
+use super::memory::MemoryStore;
+use super::world::World;
+
+/// Checks all promises.
+///
+/// # Panics
+/// When one is broken.
+pub fn hold(world: &mut World) {
+    let heads = world.known_logs();
+    let written = std::mem::take(&mut world.written);
+    let store = world.store();
+    let waiting: Vec<DocId> = store.ambush.iter().map(|(doc, ..)| doc.clone()).collect();
+    assert_eq!(store.outbox_len(), 0, "a write is not captured");
+    chains_are_whole(store);
+    nobody_else_wrote_in_the_name_of(store);
+    let rows = rows_are_the_join_of_entries(store);
+    documents_are_the_rows(store, &rows);
+    writes_are_entries(store, &written, &waiting);
+    memory_is_what_is_durable(store, &heads);
+    world.written = written;
+}
+
+fn chains_are_whole(store: &MemoryStore) {
+    for (log, entries) in &store.log {
+        let mut chain = Chain::resume(log.clone(), Head::default(), Hlc::default());
+        for stored in entries {
+            let linked = chain.link(stored.entry.clone()).expect("no gap, no time that goes back");
+            assert_eq!(linked.hash(), stored.hash, "{log}: a hash that is not its entry's");
+        }
+        let signed = store.signed.get(log).and_then(|signed| signed.last_key_value());
+        assert_eq!(signed.map(|(_, signed)| signed.head), Some(chain.head()), "{log}: the end is not signed");
+        assert!(["a", "b"].contains(&log.collection.as_str()), "{log} was not asked for");
+    }
+}
+
+/// Whatever is held of an author is what that author signed.
+fn nobody_else_wrote_in_the_name_of(store: &MemoryStore) {
+    let cast = cast();
+    for (log, entries) in &store.log {
+        if log.author == cast.victim.node_id() {
+            continue;
+        }
+        let last = entries.len() - 1;
+        let is_genuine = |history: &super::cast::History| {
+            history.run.log == *log && history.hashes.get(last) == Some(&entries[last].hash)
+        };
+        assert!(cast.histories.iter().any(is_genuine), "{log}: an entry that its author did not sign");
+    }
+    for history in &cast.honest_logs[..2] {
+        let held = store.log.get(&history.run.log).map_or(0, Vec::len);
+        assert!(held >= HELD, "entries of another author were lost");
+    }
+}
+
+fn rows_are_the_join_of_entries(store: &mut MemoryStore) -> BTreeMap<DocId, (Row, Option<Bytes>)> {
+    let mut joined: BTreeMap<DocId, (Row, Option<Bytes>)> = BTreeMap::new();
+    let mut latest = Hlc::default();
+    for (log, entries) in &store.log {
+        for Stored { entry, .. } in entries {
+            let doc = (log.collection.clone(), entry.key.clone());
+            let stamp = entry.stamp(log.author);
+            let content = entry.content().map(|content| Hash(sha256(content)));
+            latest = latest.max(entry.hlc);
+            if takes_over(joined.get(&doc).map(|(row, _)| row), &stamp, content) {
+                joined.insert(doc, (Row { stamp, content }, entry.content().cloned()));
+            }
+        }
+    }
+    let rows: BTreeMap<DocId, Row> = joined.iter().map(|(doc, (row, _))| (doc.clone(), *row)).collect();
+    assert_eq!(store.rows, rows, "rows are not the join of the entries");
+    let durable = store.load().unwrap_or_else(|error| panic!("{error}"));
+    assert!(durable.clock >= latest, "the clock is behind an entry");
+    let mut fingerprints: BTreeMap<Collection, Fingerprint> = BTreeMap::new();
+    for (doc, row) in &rows {
+        fingerprints.entry(doc.0.clone()).or_default().add(Fingerprint::of_row(&doc.1, &row.stamp));
+    }
+    assert_eq!(durable.fingerprints.into_iter().collect::<BTreeMap<_, _>>(), fingerprints);
+    for conflict in store.conflicts.values() {
+        assert!(conflict.winner.stamp >= conflict.loser.stamp, "the younger version loses");
+    }
+    joined
+}
+
+fn documents_are_the_rows(store: &MemoryStore, rows: &BTreeMap<DocId, (Row, Option<Bytes>)>) {
+    let contents = rows.iter().filter_map(|(doc, (_, content))| Some((doc.clone(), content.clone()?)));
+    assert_eq!(store.docs, contents.collect(), "the application's documents are not what its rows say");
+}
+
+/// Every write of the application is an entry of the victim's own.
+fn writes_are_entries(store: &MemoryStore, written: &BTreeMap<DocId, Option<Bytes>>, waiting: &[DocId]) {
+    let own = cast().victim.node_id();
+    for (doc, content) in written.iter().filter(|(doc, _)| !waiting.contains(doc)) {
+        let mut logs = store.log.iter().filter(|(log, _)| log.author == own && log.collection == doc.0);
+        let is_it = |stored: &Stored| stored.entry.key == doc.1 && stored.entry.content() == content.as_ref();
+        let is_there = logs.any(|(_, entries)| entries.iter().any(is_it));
+        // A delete of what was not there need not be told.
+        assert!(is_there || content.is_none(), "a write of the application was lost: {doc:?} {content:?}");
+    }
+}
+
+fn memory_is_what_is_durable(store: &mut MemoryStore, heads: &[(LogId, Head)]) {
+    let durable = store.load().unwrap_or_else(|error| panic!("{error}"));
+    let durable: BTreeMap<LogId, Head> =
+        durable.heads.into_iter().map(|(log, head, _)| (log, head)).collect();
+    let known: BTreeMap<LogId, Head> = heads.iter().cloned().collect();
+    assert_eq!(known, durable, "it claims other than it has");
+}
