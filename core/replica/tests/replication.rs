@@ -7,6 +7,7 @@ use bytes::Bytes;
 use entgldb_replica::Input;
 use entgldb_replica::event::{Anew, Event};
 use entgldb_replica::id::{Collection, Key};
+use entgldb_replica::resolve::Side;
 use entgldb_replica::wire::Message;
 use mesh::memory::MemoryStore;
 use mesh::{Mesh, interests};
@@ -551,6 +552,85 @@ fn a_failed_commit_loses_nothing() {
     mesh.run(3000);
     mesh.assert_equal();
     assert_eq!(mesh.store(1).docs.len(), 2);
+}
+
+/// Two nodes that share a document are parted, write it, and meet again.
+fn apart(first: &[Option<&str>], second: &[Option<&str>]) -> Mesh {
+    let mut mesh = Mesh::new(2, &["t"]);
+    mesh.link(0, 1);
+    mesh.write(0, "t", "k", "shared");
+    mesh.run(3000);
+    mesh.unlink(0, 1);
+    for (node, contents) in [(0, first), (1, second)] {
+        for content in contents {
+            mesh.run(100);
+            mesh.write_at(node, &[("t", "k", *content)]);
+            mesh.settle();
+        }
+    }
+    mesh.link(0, 1);
+    mesh.run(5000);
+    mesh.assert_equal();
+    mesh
+}
+
+#[test]
+fn what_both_sides_did_alike_is_no_conflict_and_what_they_did_otherwise_is_one() {
+    for (first, second, expected) in [
+        (Some("x"), Some("x"), 0),
+        (None, None, 0),
+        (Some("x"), Some("y"), 1),
+        (None, Some("y"), 1),
+        (Some("x"), None, 1),
+    ] {
+        let mesh = apart(&[first], &[second]);
+        for node in 0..2 {
+            assert_eq!(conflicts(&mesh, node), expected, "{first:?} and {second:?} on node {node}");
+        }
+    }
+}
+
+#[test]
+fn two_long_branches_of_a_document_are_one_conflict_between_their_ends() {
+    let mut mesh = apart(
+        &[Some("a1"), Some("a2"), Some("a3"), Some("a4")],
+        &[Some("b1"), Some("b2"), Some("b3"), Some("b4"), Some("b5")],
+    );
+    for node in 0..2 {
+        let list: Vec<_> = mesh.store(node).conflicts.values().cloned().collect();
+        let contents = |side: &Side| String::from_utf8(side.content.clone().unwrap().to_vec()).unwrap();
+        assert_eq!(list.len(), 1, "node {node}: {list:?}");
+        assert_eq!(contents(&list[0].loser), "a4", "node {node}");
+        assert!(contents(&list[0].winner).starts_with('b'), "node {node}");
+    }
+}
+
+#[test]
+fn a_losing_branch_that_goes_on_after_the_meeting_takes_the_place_of_its_end_in_the_list() {
+    let mut mesh = Mesh::new(3, &["t"]);
+    mesh.link(0, 1);
+    mesh.link(1, 2);
+    mesh.write(0, "t", "k", "shared");
+    mesh.run(3000);
+    mesh.unlink(0, 1);
+    mesh.write(0, "t", "k", "a1");
+    mesh.settle();
+    mesh.nodes[2].clock_offset_ms = 100_000;
+    mesh.write(2, "t", "k", "c1");
+    mesh.run(3000);
+    mesh.link(0, 1);
+    for _ in 0..3 {
+        mesh.run(10);
+    }
+    // Node 0 knows nothing of it yet on every run: it goes on from its own version or from the winner.
+    mesh.write(0, "t", "k", "a2");
+    mesh.run(5000);
+    mesh.assert_equal();
+    for node in 0..3 {
+        let list: Vec<_> = mesh.store(node).conflicts.values().cloned().collect();
+        assert_eq!(list.len(), 1, "node {node}: {list:?}");
+        assert!(list[0].missing.is_none());
+    }
 }
 
 /// Random writes, cuts, crashes, ambushes and clock steps in a random schedule; afterwards everything is equal and

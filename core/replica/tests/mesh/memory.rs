@@ -27,7 +27,7 @@ pub struct MemoryStore {
     pub rows: BTreeMap<DocId, Row>,
     pub merged: BTreeMap<DocId, Bytes>,
     authors: Vec<PublicKey>,
-    fingerprints: BTreeMap<Collection, Fingerprint>,
+    pub fingerprints: BTreeMap<Collection, Fingerprint>,
     pub conflicts: BTreeMap<(DocId, Stamp, Stamp), Conflict>,
     /// The application's own documents.
     pub docs: BTreeMap<DocId, Bytes>,

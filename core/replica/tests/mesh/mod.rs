@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use entgldb_replica::clock::{Mono, Now, WallMillis};
 use entgldb_replica::entry::AuthorKey;
 use entgldb_replica::event::Event;
+use entgldb_replica::fingerprint::Fingerprint;
 use entgldb_replica::id::{Collection, LinkId, NodeId};
 use entgldb_replica::limits::{FRAME_BYTES_DEFAULT, Limits};
 use entgldb_replica::{Config, Input, Link, Mark, Output, Replica};
@@ -310,6 +311,11 @@ impl Mesh {
     pub fn assert_sound(&mut self, index: usize) {
         let store = self.store(index);
         assert_eq!(store.outbox_len(), 0, "everything written on node {index} is captured");
+        let mut prints: BTreeMap<Collection, Fingerprint> = BTreeMap::new();
+        for ((collection, key), row) in &store.rows {
+            prints.entry(collection.clone()).or_default().add(Fingerprint::of_row(key, &row.stamp));
+        }
+        assert_eq!(store.fingerprints, prints, "fingerprints of node {index} are those of its rows");
         let mut joined: BTreeMap<_, (_, Option<bytes::Bytes>)> = BTreeMap::new();
         for (log, entries) in &store.log {
             for stored in entries {
