@@ -173,7 +173,11 @@ impl Driver {
             self.answer_waiting();
             self.publish(false);
         }
-        self.replica = None;
+        if let Some(replica) = self.replica.take()
+            && let Err(failed) = replica.into_store().close()
+        {
+            warn!(%failed, "the store was not closed cleanly");
+        }
         for (_, reply) in self.waiting.drain(..) {
             let _ = reply.send(Err(SyncError::Stopped));
         }
