@@ -4,11 +4,13 @@
 //! cargo xtask check    formatting, lints, documentation, lock file, house rules
 //! cargo xtask test     every test: Rust, doc tests, scenarios with real processes, the benchmark in small
 //! cargo xtask bench    EntglDb measured beside its control
+//! cargo xtask fuzz     everything that reads what others wrote, fed with anything
 //! cargo xtask soak     the simulator, bit flips and the scenarios in their long form
 //! ```
 
 mod bench;
 mod check;
+mod fuzz;
 mod python;
 mod scenarios;
 mod test;
@@ -35,6 +37,8 @@ enum Chore {
     Test,
     /// Measures EntglDb beside its control, in release mode, and prints a table.
     Bench(bench::Options),
+    /// Feeds everything that reads what others wrote with anything. Needs cargo-fuzz.
+    Fuzz(fuzz::Options),
     /// The simulator until told, bit flips, and the scenarios in their long form: hundreds of kills and power cuts. Says
     /// first what it will run.
     Soak(scenarios::Soak),
@@ -56,6 +60,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Check => check::run(&workspace),
         Chore::Test => test::run(&workspace),
         Chore::Bench(options) => bench::run(&workspace, &options),
+        Chore::Fuzz(options) => fuzz::run(&workspace, &options),
         Chore::Soak(soak) => scenarios::soak(&workspace, &soak),
     }
 }

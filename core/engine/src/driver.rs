@@ -179,6 +179,9 @@ impl Driver {
         }
         if let Some(replica) = self.replica.take() {
             self.mark.note(replica.mark());
+            if let Err(failed) = replica.into_store().close() {
+                warn!(%failed, "the store was not closed cleanly");
+            }
         }
         for (_, reply) in self.waiting.drain(..) {
             let _ = reply.send(Err(SyncError::Stopped));

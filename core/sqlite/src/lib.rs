@@ -86,6 +86,7 @@ mod table;
 mod tend;
 mod triggers;
 mod unique;
+mod unsynced;
 mod value;
 mod verify;
 mod watch;

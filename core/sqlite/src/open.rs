@@ -14,6 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::failed::{Outcome, SqliteFailed, While, code};
 use crate::schema::{self, FORMAT};
 use crate::table::{self, Unwatchable};
+use crate::unsynced;
 
 /// When a commit counts as durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -21,8 +22,8 @@ pub enum Durability {
     /// Once it is synced to disk: it survives a power cut.
     #[default]
     Full,
-    /// Once it is written: it survives the end of any process, but a power cut may take the last commits back. Peers notice
-    /// that and give back what they have.
+    /// Once it is written: it survives the end of any process, but a power cut may take the last commits back. Peers give
+    /// back what they have. Unless it was closed, the oplog goes on in a new incarnation when it is opened again.
     Normal,
 }
 
@@ -191,13 +192,9 @@ pub(crate) fn connection(config: &mut SqliteConfig) -> Result<Connection, OpenEr
         return Err(OpenError::ReadOnly { path });
     }
     switch_to_wal(&connection, &path, &config.stop)?;
-    let synchronous = match config.durability {
-        Durability::Full => "FULL",
-        Durability::Normal => "NORMAL",
-    };
     connection
         .execute_batch(&format!(
-            "PRAGMA synchronous = {synchronous}; PRAGMA foreign_keys = OFF; PRAGMA recursive_triggers = OFF;
+            "PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA recursive_triggers = OFF;
              PRAGMA cache_size = -{CACHE_KIB}; PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};"
         ))
         .doing("setting up the connection")?;
@@ -206,6 +203,10 @@ pub(crate) fn connection(config: &mut SqliteConfig) -> Result<Connection, OpenEr
         Some(found) if found < FORMAT => in_transaction(&connection, schema::upgrade)?,
         Some(_) => {}
         None => in_transaction(&connection, create_tables)?,
+    }
+    unsynced::begin(&connection, config.durability)?;
+    if config.durability == Durability::Normal {
+        connection.execute_batch("PRAGMA synchronous = NORMAL").doing("setting up the connection")?;
     }
     Ok(connection)
 }

@@ -21,7 +21,7 @@ use crate::names::{Names, log_of};
 use crate::open::{self, OpenError, SqliteConfig};
 use crate::room::Room;
 use crate::watched::{Watched, schema_version};
-use crate::{oplog, scan, schema};
+use crate::{oplog, scan, schema, unsynced};
 
 /// Slices of a scan in one look into the outbox: most of them may find nothing to note.
 const SCAN_SLICES_MAX: usize = 4;
@@ -79,6 +79,15 @@ impl SqliteStore {
             room: Room::default(),
             tending: crate::tend::Tending::default(),
         })
+    }
+
+    /// Closes the store with everything on the disk. A store that is dropped instead is as good, except with
+    /// [`Durability::Normal`](crate::Durability::Normal): what was committed last may then be lost in a power cut.
+    ///
+    /// # Errors
+    /// When it is not certain that everything is on the disk.
+    pub fn close(self) -> Result<(), SqliteFailed> {
+        unsynced::end(&self.connection)
     }
 
     /// The watched tables, in the schema's spelling.

@@ -5,7 +5,8 @@ mod common;
 use std::path::Path;
 
 use common::{Node, config};
-use entgldb_sqlite::{OpenError, SqliteStore};
+use entgldb_replica::store::Store;
+use entgldb_sqlite::{Durability, OpenError, SqliteConfig, SqliteStore};
 use rusqlite::Connection;
 
 fn refused(sql: &str, watch: &[&str]) -> OpenError {
@@ -154,4 +155,41 @@ fn a_thousand_odd_names_reach_no_sql() {
         b.query("SELECT name FROM sqlite_schema WHERE name NOT LIKE '%sqlite%' ORDER BY name"),
         before
     );
+}
+
+/// Opens the node's database again and tells whether its oplog goes on as the one it was.
+fn goes_on(node: &mut Node, durability: Durability) -> bool {
+    let again = SqliteConfig { durability, ..config(&node.path, &["t"]) };
+    node.store = SqliteStore::open(again).unwrap();
+    node.store.load().unwrap().owner.is_some()
+}
+
+fn write(node: &mut Node, key: &str) {
+    node.sql(&format!("INSERT INTO t VALUES('{key}')"));
+    node.capture();
+}
+
+#[test]
+fn after_an_unclean_end_a_new_incarnation_begins_if_commits_were_not_synced() {
+    let mut a = Node::new(1, "CREATE TABLE t(k TEXT PRIMARY KEY)", &["t"]);
+    write(&mut a, "normal");
+    assert!(!goes_on(&mut a, Durability::Normal), "it was only dropped");
+    assert!(!goes_on(&mut a, Durability::Full), "nothing was committed since");
+    write(&mut a, "full");
+    assert!(goes_on(&mut a, Durability::Full));
+    assert!(goes_on(&mut a, Durability::Normal));
+    assert!(!goes_on(&mut a, Durability::Full), "commits were not synced meanwhile");
+    assert_eq!(a.store.load().unwrap().heads.len(), 1, "what was written stays");
+}
+
+#[test]
+fn a_store_that_was_closed_goes_on_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other.db");
+    Connection::open(&other).unwrap().execute_batch("CREATE TABLE t(k TEXT PRIMARY KEY)").unwrap();
+    let mut a = Node::new(1, "CREATE TABLE t(k TEXT PRIMARY KEY)", &["t"]);
+    write(&mut a, "x");
+    let elsewhere = SqliteStore::open(config(&other, &["t"])).unwrap();
+    std::mem::replace(&mut a.store, elsewhere).close().unwrap();
+    assert!(goes_on(&mut a, Durability::Normal));
 }
