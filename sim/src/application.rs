@@ -4,9 +4,10 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use entgldb_replica::id::{Collection, DocId, Key};
+use serde_json::{Value, json};
 
 use crate::disk::Disk;
-use crate::options::{Fault, Options};
+use crate::options::{Fault, Merging, Options};
 use crate::rng::Rng;
 
 /// One node's application.
@@ -53,9 +54,37 @@ impl Application {
                 }
                 continue;
             }
-            changes.push((doc, Some(self.content(number, position))));
+            let content = match disk.docs.get(&doc) {
+                Some(before) if self.options.merging != Merging::None => self.change(before, number),
+                _ => self.content(number, position),
+            };
+            changes.push((doc, Some(content)));
         }
         changes
+    }
+
+    /// A part of a document that was read before: what applications do whose documents merge.
+    fn change(&mut self, before: &Bytes, number: u64) -> Bytes {
+        let Ok(Value::Object(mut document)) = serde_json::from_slice(before) else { return self.content(number, 0) };
+        let field = ["a", "b", "c", "lines"][self.rng.index(4)];
+        match self.rng.below(8) {
+            0 => drop(document.remove(field)),
+            1..=3 if field == "lines" => {
+                let lines = document.entry(field).or_insert_with(|| json!([]));
+                if let Value::Array(lines) = lines {
+                    let place = self.rng.index(lines.len() + 1);
+                    if place < lines.len() && self.rng.coin() {
+                        lines.remove(place);
+                    } else {
+                        lines.insert(place, json!({"id": format!("{}-{number}", self.node), "qty": 1}));
+                    }
+                }
+            }
+            4 if field != "lines" => drop(document.insert(field.to_owned(), json!({"by": self.node, "n": number}))),
+            _ if field != "lines" => drop(document.insert(field.to_owned(), number.into())),
+            _ => drop(document.insert("p".to_owned(), number.into())),
+        }
+        Value::Object(document).to_string().into()
     }
 
     fn content(&mut self, transaction: u64, position: u64) -> Bytes {

@@ -34,6 +34,8 @@ pub(crate) struct Disk {
     pub(crate) log: BTreeMap<LogId, Vec<Stored>>,
     pub(crate) signed: BTreeMap<LogId, BTreeMap<Seq, SignedHead>>,
     pub(crate) rows: BTreeMap<DocId, Row>,
+    /// States of documents that merge.
+    pub(crate) merged: BTreeMap<DocId, Bytes>,
     pub(crate) authors: Vec<PublicKey>,
     pub(crate) fingerprints: BTreeMap<Collection, Fingerprint>,
     pub(crate) conflicts: BTreeMap<(DocId, Stamp, Stamp), Conflict>,
@@ -167,6 +169,9 @@ impl Disk {
                 self.rows_sum = self.rows_sum.wrapping_sub(hash_row(&write.doc, &before));
             }
             self.rows_sum = self.rows_sum.wrapping_add(hash_row(&write.doc, &write.row));
+            if let Some(state) = &write.merged {
+                self.merged.insert(write.doc.clone(), state.clone());
+            }
         }
         self.fingerprints.extend(commit.fingerprints.iter().cloned());
         for write in &commit.conflicts {

@@ -1,5 +1,6 @@
 //! One simulated machine: its store, its clock, and the process that may be running on it.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use entgldb_replica::{Config, Replica};
@@ -41,6 +42,7 @@ pub(crate) fn new_node(setting: &Setting, node: usize) -> Node {
     let options = &setting.options;
     let interests = asked_for(options, &setting.members[node].interests);
     let written = setting.members[node].interests.iter().cloned().collect();
+    let merging = if options.merges(node) { interests.clone() } else { BTreeSet::new() };
     let application = Application::new(Rc::clone(options), node, written);
     let store = SimStore::new(Rc::clone(options), application, node);
     // One node of every second run with poison has a strict schema, and so on: the last one.
@@ -60,6 +62,7 @@ pub(crate) fn new_node(setting: &Setting, node: usize) -> Node {
             payload_bytes_max: options.payload_bytes_max,
             frame_bytes_max: options.frame_bytes_max,
             mark: None,
+            merging,
             limits: options.limits(node),
         },
         targets: targets(setting, node),

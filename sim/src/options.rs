@@ -291,8 +291,34 @@ pub struct Options {
     pub faults: BTreeMap<Fault, Rate>,
     /// Whether stores are in two parts: an oplog that is durable first, and the application's store with the rows after it.
     pub split_stores: bool,
+    /// Whether documents merge.
+    pub merging: Merging,
     /// What is broken on purpose.
     pub mutation: Mutation,
+}
+
+/// Which nodes write documents so that they merge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Merging {
+    /// None: the last write wins.
+    None,
+    /// Every second one.
+    Some,
+    /// All.
+    All,
+}
+
+impl Merging {
+    fn draw(seed: u64, faults: &BTreeMap<Fault, Rate>) -> Self {
+        match Rng::of(seed, "merging", 0).below(6) {
+            0 => Self::All,
+            // A node that loses oplog and clock may give one stamp to two documents; those that merge and those that do not
+            // may then see two different ones (docs/RELIABILITY.md).
+            1 if !faults.contains_key(&Fault::Wipe) => Self::Some,
+            1 => Self::All,
+            _ => Self::None,
+        }
+    }
 }
 
 impl Options {
@@ -326,7 +352,7 @@ impl Options {
             max_skew_ms: *rng.pick(&[0, 500, 20_000, 300_000, 300_000]),
             sync_interval_ms: *rng.pick(&[100, 500, 2_000, 2_000, 10_000]),
             payload_bytes_max: *rng.pick(&[PAYLOAD_BYTES_DEFAULT, 64 << 10]),
-            frame_bytes_max: draw_frame(seed, &load),
+            frame_bytes_max: draw_frame(seed, &load, false),
             small: Rng::of(seed, "small", 0).below(2) == 0,
             latency_ms: *rng.pick(&[0, 2, 50, 400, 3_000]),
             step_ms: *rng.pick(&[0, 0, 1, 20]),
@@ -335,8 +361,13 @@ impl Options {
             clock_grain_ms: *rng.pick(&[1, 1, 16, 1_000]),
             faults: draw_faults(rng, seed),
             split_stores: Rng::of(seed, "split", 0).below(2) == 0,
+            merging: Merging::None,
             mutation: Mutation::None,
         };
+        options.merging = Merging::draw(seed, &options.faults);
+        if options.merging != Merging::None {
+            options.frame_bytes_max = draw_frame(seed, &load, true);
+        }
         if options.has_small_pages() {
             // A history of a thousand pages over a line to the moon teaches nothing and takes an hour.
             options.latency_ms = options.latency_ms.min(50);
@@ -407,6 +438,16 @@ impl Options {
         }
     }
 
+    /// Whether a node writes documents so that they merge.
+    #[must_use]
+    pub fn merges(&self, node: usize) -> bool {
+        match self.merging {
+            Merging::None => false,
+            Merging::Some => node % 2 == 0,
+            Merging::All => true,
+        }
+    }
+
     /// The chance of a fault at one occasion.
     pub(crate) fn chance(&self, fault: Fault) -> PerMillion {
         match self.faults.get(&fault) {
@@ -420,10 +461,13 @@ impl Options {
 const SMALL_FRAME: usize = 64 << 10;
 
 /// A frame limit that holds the largest transaction that an application makes: what does not fit is never sent.
-fn draw_frame(seed: u64, load: &Load) -> usize {
+fn draw_frame(seed: u64, load: &Load, merging: bool) -> usize {
     let drawn =
         *Rng::of(seed, "frame", 0).pick(&[1 << 10, 4 << 10, 64 << 10, FRAME_BYTES_DEFAULT, FRAME_BYTES_HARD]);
-    let document = 160 + load.document_bytes.max(60);
+    let content = load.document_bytes.max(60);
+    // An edit may be that much larger than the document that it leaves.
+    let content = if merging { 2 * content + 2_048 } else { content };
+    let document = 160 + content;
     let runs = 4.min(load.transaction_documents);
     let transaction = 400 + runs * 270 + load.transaction_documents * document;
     drawn.max(usize::try_from(transaction).expect("a few megabytes"))

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use entgldb_replica::clock::{Hlc, Stamp};
+use entgldb_replica::entry::{Entry, Op};
 use entgldb_replica::id::{DocId, Incarnation, LogId, NodeId};
+use entgldb_replica::merge::Merged;
 use entgldb_replica::resolve::Row;
 use entgldb_replica::store::Guard;
 use entgldb_replica::version::{Hash, Seq};
@@ -16,10 +18,21 @@ pub(crate) struct Authored {
     pub(crate) hash: Hash,
     pub(crate) doc: DocId,
     pub(crate) row: Row,
+    /// What it says of a document that merges.
+    pub(crate) said: Merged,
 }
 
 /// A unit: whose, since which birth of the oplog, and when.
 pub(crate) type UnitId = (NodeId, Incarnation, Hlc);
+
+fn said(entry: &Entry, stamp: Stamp) -> Merged {
+    match entry.op {
+        Op::Put => Merged::replaced(stamp, Some(&entry.payload)),
+        Op::Delete => Merged::replaced(stamp, None),
+        // A member that lies may write what nobody can read.
+        Op::Edit => Merged::decode_edit(entry.payload.clone(), stamp).unwrap_or_default(),
+    }
+}
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -132,7 +145,7 @@ impl Oracle {
                 if branches.iter().any(|authored| authored.hash == linked.hash()) {
                     continue;
                 }
-                branches.push(Authored { hash: linked.hash(), doc, row });
+                branches.push(Authored { hash: linked.hash(), doc, row, said: said(entry, stamp) });
                 if branches.len() > 1 {
                     let first = self.forked.entry(run.log.clone()).or_insert(entry.seq);
                     *first = entry.seq.min(*first);

@@ -330,6 +330,7 @@ impl Inner {
             authors: disk.authors.clone(),
             fingerprints: disk.fingerprints.clone().into_iter().collect(),
             open_conflicts: disk.conflicts.values().filter(|c| c.missing.is_some()).cloned().collect(),
+            merged: disk.merged.keys().map(|(collection, _)| collection.clone()).collect(),
         })
     }
 
@@ -422,6 +423,12 @@ impl Store for SimStore {
 
     fn rows(&mut self, docs: &[DocId]) -> Result<Vec<Option<Row>>, DiskFailed> {
         self.inner().rows(docs)
+    }
+
+    fn merged(&mut self, docs: &[DocId]) -> Result<Vec<Option<Bytes>>, DiskFailed> {
+        let mut inner = self.inner();
+        inner.read()?;
+        Ok(docs.iter().map(|doc| inner.disk.merged.get(doc).cloned()).collect())
     }
 
     fn version(&mut self, doc: &DocId, stamp: &Stamp) -> Result<Option<Version>, DiskFailed> {

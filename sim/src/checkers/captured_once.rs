@@ -1,6 +1,8 @@
 //! 2. Every change of the application that leaves the outbox is in exactly one entry, or left its document as its row says.
 
+use entgldb_replica::entry::Op;
 use entgldb_replica::id::sha256;
+use entgldb_replica::merge::Merged;
 use entgldb_replica::version::Hash;
 
 use super::{Checker, Verdict};
@@ -31,6 +33,15 @@ impl Checker for CapturedOnce {
             match (entries.next(), entries.next()) {
                 (Some(_), Some(_)) => {
                     return Err(format!("node {node} makes two entries of one change of {:?}", item.doc));
+                }
+                (Some(linked), None) if linked.entry().op == Op::Edit => {
+                    let mut writes = seen.commit.rows.iter().filter(|write| write.doc == item.doc);
+                    let state = writes.next().and_then(|write| {
+                        Merged::decode(write.merged.clone()?, write.row.stamp).ok()
+                    });
+                    if state.is_none_or(|state| state.content() != change.content) {
+                        return Err(format!("node {node}: the state of {:?} has another content", item.doc));
+                    }
                 }
                 (Some(linked), None) if linked.entry().content() != change.content.as_ref() => {
                     return Err(format!("node {node}: the entry of {:?} has another content", item.doc));

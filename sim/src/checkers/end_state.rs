@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 
 use entgldb_replica::id::{Collection, DocId, sha256};
+use entgldb_replica::merge::Merged;
 use entgldb_replica::resolve::Row;
 use entgldb_replica::version::Hash;
 
 use super::{Checker, Verdict, ensure};
+use crate::options::Merging;
 use crate::oracle::Oracle;
 use crate::seen::{Ending, Setting};
 
@@ -40,6 +42,7 @@ fn check_node(
 ) -> Verdict {
     let disk = &ending.disks[node];
     let mut join: BTreeMap<&DocId, Row> = BTreeMap::new();
+    let mut states: BTreeMap<&DocId, Merged> = BTreeMap::new();
     for (log, entries) in oracle.entries().filter(|(log, _)| log.collection == *collection) {
         let (held, _) = disk.head(log);
         // What an author outside of the component wrote may have got in through a link by chance, or not.
@@ -57,11 +60,19 @@ fn check_node(
                 })?;
                 continue;
             };
+            if setting.options.merging != Merging::None {
+                states.entry(&authored.doc).or_default().join(authored.said.clone());
+            }
             let row = join.entry(&authored.doc).or_insert(authored.row);
             if (row.stamp, row.content) < (authored.row.stamp, authored.row.content) {
                 *row = authored.row;
             }
         }
+    }
+    // Stamps rise to the youngest entry in either way of writing; a merged document's content is that of all of them.
+    for (doc, state) in states {
+        let content = state.content().map(|content| Hash(sha256(&content)));
+        join.entry(doc).and_modify(|row| row.content = content);
     }
     let rows = disk.rows.iter().filter(|((name, _), _)| name == collection);
     let rows: BTreeMap<&DocId, Row> = rows.map(|(doc, row)| (doc, *row)).collect();
