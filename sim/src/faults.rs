@@ -188,9 +188,14 @@ impl World {
     pub(crate) fn lost(&mut self, node: usize, before: &Disk, on_their_way: bool) {
         let mut gone: Vec<(LogId, Seq, Hash)> = Vec::new();
         for (log, entries) in &before.log {
+            // Who got something over a link by chance, from outside of those who must be equal, need not give it back.
+            let components = self.setting.components(&log.collection);
+            let together = components.iter().find(|component| component.contains(&node));
+            let counts = |other: &usize| !on_their_way || together.is_some_and(|c| c.contains(other));
             let kept = |stored: &Stored| {
                 let (seq, hash) = (stored.entry.seq, Some(stored.hash));
-                self.nodes.iter().any(|other| other.store.disk().hash_at(log, seq) == hash)
+                let mut others = (0..self.nodes.len()).filter(counts);
+                others.any(|other| self.nodes[other].store.disk().hash_at(log, seq) == hash)
             };
             // Who has an entry has all before it.
             let lost = entries.iter().rev().take_while(|stored| !kept(stored));

@@ -107,15 +107,15 @@ impl Liar {
         let name = match (self.rng.below(4), message) {
             (0, _) => {
                 let flow = |open: u64| Message::Flow { open: open.is_multiple_of(2) }.encode();
-                frames.extend((0..40).map(flow));
+                frames.extend((0..15).map(flow));
                 "flows"
             }
             (1, _) => {
-                frames.extend((0..40).map(|n| (100 + n, body.clone())));
+                frames.extend((0..15).map(|n| (100 + n, body.clone())));
                 "frames of unknown kinds"
             }
             (_, Ok(Some(Message::Digest(digest)))) => {
-                frames.extend((0..40).map(|_| {
+                frames.extend((0..15).map(|_| {
                     let wall = WallMillis(digest.wall.0 + self.rng.below(1_000));
                     Message::Digest(Digest { wall, rows: digest.rows, vector: digest.rows }).encode()
                 }));
@@ -123,7 +123,7 @@ impl Liar {
             }
             _ => {
                 let last = self.rng.coin();
-                let heads = (0..2_000).map(|_| self.invented_head()).collect();
+                let heads = (0..200).map(|_| self.invented_head()).collect();
                 frames.push(Message::Vector(VectorPart { heads, last, ..VectorPart::default() }).encode());
                 "a vector of logs that nobody wrote"
             }

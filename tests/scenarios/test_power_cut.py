@@ -31,6 +31,7 @@ class PowerCut(Scenario):
         self.disk = machine.PowerCutDisk(self.folder)
         self.addCleanup(self.disk.end)
         self.b = self.engine("B", listens=True).start()
+        self.b.wait_for("started")
         self.a = self.engine("A", peers=[self.b.address], disk=self.disk.place)
         self.at_a, self.at_b = self.writer(self.a, SEED), self.writer(self.b, SEED)
 
@@ -113,7 +114,7 @@ class PowerCut(Scenario):
             self.a.wait_for("started")
             if alone:
                 wait_until(lambda: self.entries_of_its_own() > 0, 20, "A captures something while it is alone")
-                self.b.start()
+                self.b.start().wait_for("started")
             self.a.wait_for("peer_up", name="B", seconds=90)
             time.sleep(self.chance.uniform(0.05, 0.6))
             # Syncs what is there so far; what comes later is not.

@@ -1,6 +1,8 @@
 //! Replays the committed inputs of the fuzz targets for what people write for a node: the seeds, and every input that once broke something.
 //! The checks are the fuzz targets' own (`fuzz/src`), so no fuzzer is needed.
 
+#![allow(clippy::print_stdout, reason = "the name of an input that breaks something must be seen")]
+
 #[allow(dead_code, unreachable_pub, reason = "shared with the fuzz targets, which use all of it")]
 #[path = "../../../fuzz/src/engine/mod.rs"]
 mod written;

@@ -1,6 +1,8 @@
 //! Replays the committed inputs of the fuzz targets for what peers send: the seeds, and every input that once broke
 //! something. The checks are the fuzz targets' own (`fuzz/src`), so no fuzzer is needed.
 
+#![allow(clippy::print_stdout, reason = "the name of an input that breaks something must be seen")]
+
 #[allow(dead_code, unreachable_pub, reason = "shared with the fuzz targets, which use all of it")]
 #[path = "../../../fuzz/src/net/mod.rs"]
 mod links;
@@ -20,7 +22,7 @@ fn inputs(target: &str) -> Vec<PathBuf> {
     files
 }
 
-fn replay(checks: &[(&str, fn(&[u8]))]) {
+fn replay(checks: &[links::Check]) {
     for (target, check) in checks {
         let inputs = inputs(target);
         assert!(!inputs.is_empty(), "{target} has no inputs");

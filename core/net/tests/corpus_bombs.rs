@@ -4,6 +4,8 @@
 //! Memory is measured as the peak of a process's resident set while it handles one bomb. Where the system can't tell (no
 //! `/proc`), the outcome is checked and the memory is not. Times are told, not checked: they are the machine's business.
 
+#![allow(clippy::print_stdout, reason = "it tells what was measured")]
+
 use std::fs;
 use std::process::Command;
 

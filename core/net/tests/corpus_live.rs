@@ -2,6 +2,8 @@
 //! the cluster. Each is refused, nothing of it is delivered, memory stays where it was, and an honest peer is served all
 //! the while.
 
+#![allow(clippy::print_stdout, reason = "it tells what was measured")]
+
 mod common;
 
 use std::fs;

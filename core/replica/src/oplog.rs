@@ -21,6 +21,8 @@ pub(crate) struct Logs {
     authors: BTreeMap<NodeId, PublicKey>,
     vector_digests: BTreeMap<Collection, Fingerprint>,
     row_digests: BTreeMap<Collection, Fingerprint>,
+    /// How often a head has moved.
+    moves: u64,
 }
 
 impl Logs {
@@ -34,6 +36,11 @@ impl Logs {
             logs.authors.insert(NodeId::of(key), *key);
         }
         logs
+    }
+
+    /// A number that is another one after any head has moved: what was worked out from the heads holds as long as it stays.
+    pub(crate) fn moves(&self) -> u64 {
+        self.moves
     }
 
     pub(crate) fn vector(&self) -> &Vector {
@@ -87,6 +94,7 @@ impl Logs {
     }
 
     fn advance(&mut self, log: &LogId, head: Head, hlc: Hlc) {
+        self.moves += 1;
         let before = self.vector.advance(log, head);
         let digest = self.vector_digests.entry(log.collection.clone()).or_default();
         if before.seq > Seq(0) {

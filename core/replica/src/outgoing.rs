@@ -1,5 +1,6 @@
 //! The sending half of a session: what the peer holds, what is on its way to it, and what waits.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::clock::Mono;
@@ -41,11 +42,20 @@ pub(crate) struct Outgoing {
     /// Authors whose entries the peer can't take yet. All their logs wait together: a unit may lie in several.
     held_authors: BTreeMap<(NodeId, Incarnation), Mono>,
     pages_sent: u64,
+    /// How often anything of this has changed.
+    changes: u64,
+    /// Answers that hold as long as neither our heads nor this change: every input asks, most change nothing.
+    settled: Cell<Option<(u64, u64)>>,
+    behind: Cell<Option<Behind>>,
 }
+
+/// Our heads' moves and our own changes when it was worked out, and the answer.
+type Behind = ((u64, u64), (u64, u64));
 
 impl Outgoing {
     /// The peer's whole vector, as far as it is shared. What is on its way stays so.
     pub(crate) fn learn_all(&mut self, heads: impl Iterator<Item = (LogId, Head)>) {
+        self.changes += 1;
         self.theirs = heads.map(|(log, head)| (log, head.seq)).collect();
         let ends = self.in_flight.iter().flat_map(|page| page.ends.iter().map(|(log, _)| log));
         let on_its_way: BTreeSet<&LogId> = ends.collect();
@@ -54,6 +64,7 @@ impl Outgoing {
 
     /// The peer holds a log at least up to there.
     pub(crate) fn learn(&mut self, log: LogId, seq: Seq) {
+        self.changes += 1;
         let theirs = self.theirs.entry(log).or_default();
         *theirs = (*theirs).max(seq);
     }
@@ -69,6 +80,10 @@ impl Outgoing {
         if self.in_flight.len() >= pages_in_flight {
             return BTreeMap::new();
         }
+        let state = (logs.moves(), self.changes);
+        if self.settled.get() == Some(state) {
+            return BTreeMap::new();
+        }
         let lacking = |(log, head): (&LogId, &Head)| {
             let until = self.held.get(log).max(self.held_authors.get(&(log.author, log.incarnation)));
             if !shared.contains(&log.collection) || until.is_some_and(|until| *until > now) {
@@ -77,7 +92,11 @@ impl Outgoing {
             let after = self.position(log);
             (head.seq > after).then(|| (log.clone(), after))
         };
-        logs.vector().iter().filter_map(lacking).collect()
+        let positions: BTreeMap<LogId, Seq> = logs.vector().iter().filter_map(lacking).collect();
+        if positions.is_empty() && self.held() == 0 {
+            self.settled.set(Some(state));
+        }
+        positions
     }
 
     fn position(&self, log: &LogId) -> Seq {
@@ -92,6 +111,7 @@ impl Outgoing {
 
     /// Remembers that the next page is on its way.
     pub(crate) fn page_out(&mut self, runs: &[Run], now: Mono) {
+        self.changes += 1;
         self.pages_sent += 1;
         let ends: Vec<(LogId, Seq)> = runs.iter().map(|run| (run.log.clone(), run.signed.head.seq)).collect();
         self.sent.extend(ends.iter().cloned());
@@ -105,6 +125,7 @@ impl Outgoing {
 
     /// These logs can't be sent for now.
     pub(crate) fn hold(&mut self, logs: impl IntoIterator<Item = LogId>, now: Mono) {
+        self.changes += 1;
         self.held.extend(logs.into_iter().map(|log| (log, now.plus(BAD_LOG_RETRY_MS))));
     }
 
@@ -114,6 +135,7 @@ impl Outgoing {
         ack: Ack,
         now: Mono,
     ) -> Result<Vec<(LogId, Code, String)>, AckError> {
+        self.changes += 1;
         let page = match self.in_flight.front() {
             Some(page) if page.id == ack.page => self.in_flight.pop_front().expect("it was just seen"),
             _ => return Err(AckError::Order(ack.page)),
@@ -142,6 +164,7 @@ impl Outgoing {
     }
 
     fn hold_author(&mut self, log: &LogId, until: Mono) {
+        self.changes += 1;
         let held = self.held_authors.entry((log.author, log.incarnation)).or_default();
         *held = until.max(*held);
     }
@@ -182,12 +205,20 @@ impl Outgoing {
 
     /// Entries that the peer is known to hold: how many of them this node lacks, and all of them.
     pub(crate) fn behind(&self, logs: &Logs) -> (u64, u64) {
+        let state = (logs.moves(), self.changes);
+        if let Some((known, answer)) = self.behind.get()
+            && known == state
+        {
+            return answer;
+        }
         let count = |(behind, total): (u64, u64), (log, seq): (&LogId, &Seq)| {
             let ours = logs.vector().head(log).seq;
             // A peer may claim anything.
             (behind.saturating_add(seq.0.saturating_sub(ours.0)), total.saturating_add(seq.0))
         };
-        self.theirs.iter().fold((0, 0), count)
+        let answer = self.theirs.iter().fold((0, 0), count);
+        self.behind.set(Some((state, answer)));
+        answer
     }
 
     /// Entries that this node holds and the peer is not known to hold.

@@ -2,5 +2,8 @@
 
 pub mod config;
 
-/// Every check, by the name of its target.
-pub const CHECKS: [(&str, fn(&[u8])); 1] = [("config", config::check)];
+/// The name of a target, and its check.
+pub type Check = (&'static str, fn(&[u8]));
+
+/// Every check.
+pub const CHECKS: [Check; 1] = [("config", config::check)];

@@ -5,8 +5,11 @@ pub mod frame;
 pub mod handshake_payload;
 pub mod secret;
 
-/// Every check, by the name of its target.
-pub const CHECKS: [(&str, fn(&[u8])); 4] = [
+/// The name of a target, and its check.
+pub type Check = (&'static str, fn(&[u8]));
+
+/// Every check.
+pub const CHECKS: [Check; 4] = [
     ("decompress", decompress::check),
     ("frame", frame::check),
     ("handshake_payload", handshake_payload::check),

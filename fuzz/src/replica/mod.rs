@@ -4,9 +4,11 @@ pub mod entry;
 pub mod session;
 pub mod wire;
 
-/// Every check, by the name of its target.
-pub const CHECKS: [(&str, fn(&[u8])); 3] =
-    [("entry", entry::check), ("session", session::check), ("wire", wire::check)];
+/// The name of a target, and its check.
+pub type Check = (&'static str, fn(&[u8]));
+
+/// Every check.
+pub const CHECKS: [Check; 3] = [("entry", entry::check), ("session", session::check), ("wire", wire::check)];
 
 /// Reads choices off the front of an input; zeros when it has ended.
 #[derive(Clone, Copy)]

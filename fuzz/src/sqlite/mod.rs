@@ -3,5 +3,8 @@
 pub mod json;
 pub mod mapping;
 
-/// Every check, by the name of its target.
-pub const CHECKS: [(&str, fn(&[u8])); 2] = [("json", json::check), ("mapping", mapping::check)];
+/// The name of a target, and its check.
+pub type Check = (&'static str, fn(&[u8]));
+
+/// Every check.
+pub const CHECKS: [Check; 2] = [("json", json::check), ("mapping", mapping::check)];

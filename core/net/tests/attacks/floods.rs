@@ -59,7 +59,10 @@ async fn honest_visit(node: &mut Node, secret: &ClusterSecret) -> Duration {
             NetEvent::Refused { reason, .. } => assert!(
                 matches!(
                     reason,
-                    HandshakeError::PushedOut | HandshakeError::Rejected | HandshakeError::Stranger
+                    HandshakeError::PushedOut
+                        | HandshakeError::Rejected
+                        | HandshakeError::Stranger
+                        | HandshakeError::Timeout
                 ),
                 "{reason:?}"
             ),
@@ -87,7 +90,7 @@ async fn slow_loris_a_thousand_dribbling_connections_do_not_keep_an_honest_peer_
             // A byte at a time of a message that is as long as may be; whoever is thrown out comes again.
             loop {
                 if let Ok(mut stream) = connect_from((2 + number / 8) as u8, to).await {
-                    while stream.write_all(&[4]).await.is_ok() {
+                    while stream.write_all(&[3]).await.is_ok() {
                         dribbled.fetch_add(1, Ordering::Relaxed);
                         tokio::time::sleep(Duration::from_millis(200)).await;
                     }
@@ -189,9 +192,20 @@ async fn an_honest_peer_far_away_gets_in_at_once_while_strangers_take_all_places
         }
     });
     let mut honest = Node::start(&NetConfig::new("honest", rand64()), &secret);
-    honest.dial(far_away(address, Duration::from_millis(300)).await);
-    honest.link_up().await;
-    assert!(node.net.traffic().handshakes_refused > 2 * PRE_AUTH_MAX as u64, "there was no flood");
+    let line = far_away(address, Duration::from_millis(300)).await;
+    let pushed_out = || node.net.traffic().handshakes_refused;
+    let mut times_all_places = 0;
+    // On a busy machine the flood may be a trickle for a while.
+    for _ in 0..10 {
+        let before = pushed_out();
+        honest.dial(line);
+        honest.link_up().await;
+        times_all_places = (pushed_out() - before) / PRE_AUTH_MAX as u64;
+        if times_all_places >= 2 {
+            break;
+        }
+    }
+    assert!(times_all_places >= 2, "there was no flood");
     flood.abort();
 }
 

@@ -47,7 +47,7 @@ pub fn check(data: &[u8]) {
     }
     world.settle();
     promises::hold(&mut world);
-    if data.len() % 4 == 0 {
+    if data.len().is_multiple_of(4) {
         world.meet_an_honest_peer();
         promises::hold(&mut world);
     }
