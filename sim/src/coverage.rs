@@ -41,6 +41,7 @@ pub(crate) fn event_name(event: &Event) -> &'static str {
         Event::RefusedByPeer { .. } => "event: refused by peer",
         Event::Forked { .. } => "event: forked",
         Event::RolledBack { .. } => "event: rolled back",
+        Event::StartedAnew(_) => "event: started anew",
         Event::Diverged { .. } => "event: diverged",
         Event::Problem(_) => "event: problem",
         _ => "event: other",

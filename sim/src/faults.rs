@@ -97,8 +97,8 @@ impl World {
         // Captured again, changes would get positions that others may know from the time before the cut. Only an application
         // that has nothing waiting, and waits itself, is sure to fork nothing.
         let waiting = !self.nodes[node].store.disk().outbox.is_empty();
-        self.nodes[node].bereft = !waiting;
-        if waiting {
+        self.nodes[node].bereft = !waiting && !self.options.keeps_mark;
+        if waiting && !self.options.keeps_mark {
             self.coverage.add("PowerCut over a filled outbox", 1);
             self.let_fork(node);
         }
@@ -134,7 +134,10 @@ impl World {
         drop(inner);
         self.nodes[node].bereft = false;
         self.lost(node, &before, true);
-        self.let_fork(node);
+        // With its mark a node knows at once that its store is an older one.
+        if !self.options.keeps_mark {
+            self.let_fork(node);
+        }
         true
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use entgldb_replica::{Config, Replica};
+use entgldb_replica::{Config, Mark, Replica};
 
 use crate::application::Application;
 use crate::clock::{Time, WallClock};
@@ -24,6 +24,8 @@ pub(crate) struct Node {
     pub(crate) targets: Vec<(String, usize)>,
     /// True time at which the process's monotonic clock showed zero.
     pub(crate) mono_start: Time,
+    /// How far its oplog had come when its process ended.
+    pub(crate) mark: Option<Mark>,
     /// How often a process was started.
     pub(crate) starts: u64,
     pub(crate) generation: u64,
@@ -67,6 +69,7 @@ pub(crate) fn new_node(setting: &Setting, node: usize) -> Node {
         },
         targets: targets(setting, node),
         mono_start: Time(0),
+        mark: None,
         starts: 0,
         generation: 0,
         liar: lies.then(|| Liar { rng: Rng::of(options.seed, "liar", 0), key: key(node), others }),

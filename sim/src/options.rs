@@ -293,6 +293,8 @@ pub struct Options {
     pub split_stores: bool,
     /// Whether documents merge.
     pub merging: Merging,
+    /// Whether a node's mark of its oplog outlives what happens to its store.
+    pub keeps_mark: bool,
     /// What is broken on purpose.
     pub mutation: Mutation,
 }
@@ -362,6 +364,7 @@ impl Options {
             faults: draw_faults(rng, seed),
             split_stores: Rng::of(seed, "split", 0).below(2) == 0,
             merging: Merging::None,
+            keeps_mark: Rng::of(seed, "mark", 0).coin(),
             mutation: Mutation::None,
         };
         options.merging = Merging::draw(seed, &options.faults);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use entgldb_replica::clock::{Mono, Now};
-use entgldb_replica::{Input, Replica};
+use entgldb_replica::{Config, Input, Replica};
 
 use crate::checkers::{Checks, Found, Violation};
 use crate::clock::Time;
@@ -243,7 +243,8 @@ impl World {
         let own = &mut self.nodes[node];
         own.starts += 1;
         own.mono_start = now;
-        let (config, store) = (own.config.clone(), own.store.clone());
+        let mark = own.mark.filter(|_| self.options.keeps_mark);
+        let (config, store) = (Config { mark, ..own.config.clone() }, own.store.clone());
         let clocks = self.clocks(node);
         self.nodes[node].store.inner().wall = clocks.wall;
         let opened = Replica::open(config, store, key_of(&self.options, node), seed, clocks);
@@ -274,9 +275,8 @@ impl World {
 
     /// The same; it is started again not before so many milliseconds.
     fn stop_for(&mut self, node: usize, nothing_left: bool, least_ms: u64) {
-        if self.nodes[node].replica.take().is_none() {
-            return;
-        }
+        let Some(replica) = self.nodes[node].replica.take() else { return };
+        self.nodes[node].mark = Some(replica.mark());
         self.nodes[node].generation += 1;
         self.network.drop_node(self.now, node, nothing_left, self.options.silence_ms);
         self.schedule_pumps();

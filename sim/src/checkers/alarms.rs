@@ -22,6 +22,7 @@ impl Checker for Alarms {
             // Who lies may say anything of itself.
             Event::Diverged { .. } => !lies,
             Event::Refused { .. } | Event::RefusedByPeer { .. } | Event::Forked { .. } => !lies && !forks,
+            Event::StartedAnew(_) => !forks && !faults.contains_key(&Fault::Wipe),
             // A lie is not enough to make a node believe that it was rolled back.
             Event::RolledBack { .. } => !forks,
             _ => false,
