@@ -42,7 +42,7 @@ mod world;
 
 pub use checkers::Violation;
 pub use coverage::Coverage;
-pub use options::{Dialling, FAULTS, Fault, Load, Mutation, Options, Rate, Topology};
+pub use options::{Dialling, FAULTS, Fault, Load, Merging, Mutation, Options, Rate, Topology};
 pub use rng::PerMillion;
 pub use run::{Outcome, run, run_twice};
 pub use shrink::shrink;

@@ -242,6 +242,10 @@ pub enum Mutation {
     NeverHealed,
     /// A process does its work again and again at one moment.
     NeverRests,
+    /// A node forgets the mark that says how far its oplog had come.
+    MarkForgotten,
+    /// The store says that it has no state of a document that merges.
+    StatesForgotten,
     /// A store in two parts does not end what a commit had begun.
     RedoForgotten,
     /// Nobody hears what engines say of forks.

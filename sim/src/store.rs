@@ -428,7 +428,9 @@ impl Store for SimStore {
     fn merged(&mut self, docs: &[DocId]) -> Result<Vec<Option<Bytes>>, DiskFailed> {
         let mut inner = self.inner();
         inner.read()?;
-        Ok(docs.iter().map(|doc| inner.disk.merged.get(doc).cloned()).collect())
+        let forgotten = inner.is_mutated(Mutation::StatesForgotten);
+        let state = |doc: &DocId| inner.disk.merged.get(doc).filter(|_| !forgotten).cloned();
+        Ok(docs.iter().map(state).collect())
     }
 
     fn version(&mut self, doc: &DocId, stamp: &Stamp) -> Result<Option<Version>, DiskFailed> {

@@ -1,6 +1,6 @@
 //! Each checker is able to fail: something is broken on purpose, and the checker that guards it says so.
 
-use entgldb_sim::{Dialling, Fault, Mutation, Options, PerMillion, Rate, Topology, run};
+use entgldb_sim::{Dialling, Fault, Merging, Mutation, Options, PerMillion, Rate, Topology, run};
 
 /// A run in which much happens in little time, and nothing goes wrong by itself.
 fn busy(seed: u64) -> Options {
@@ -29,6 +29,8 @@ fn busy(seed: u64) -> Options {
     options.frame_bytes_max = 4 << 20;
     options.small = false;
     options.split_stores = false;
+    options.merging = Merging::None;
+    options.keeps_mark = false;
     options
 }
 
@@ -199,6 +201,26 @@ fn a_fork_of_which_nobody_is_told_is_seen() {
         let mut options = busy(seed).with(Fault::Restore, Rate::EveryMs(3_000));
         options.nodes = 2;
         options.broken(Mutation::ForksUntold)
+    });
+}
+
+#[test]
+fn a_log_that_forks_for_want_of_its_mark_is_seen() {
+    sees("5 ", |seed| {
+        let mut options = busy(seed).with(Fault::Restore, Rate::EveryMs(3_000));
+        options.nodes = 2;
+        options.keeps_mark = true;
+        options.broken(Mutation::MarkForgotten)
+    });
+}
+
+#[test]
+fn a_document_that_is_not_what_its_edits_say_is_seen() {
+    sees("1 ", |seed| {
+        let mut options = busy(seed);
+        options.merging = Merging::All;
+        options.load.keys = 3;
+        options.broken(Mutation::StatesForgotten)
     });
 }
 
