@@ -202,6 +202,13 @@ fn messages() -> Outcome<Vec<(&'static str, Message)>> {
     ])
 }
 
+/// Only inputs with a certain sum have one.
+fn with_signature(mut choices: Vec<u8>) -> Vec<u8> {
+    let sum = choices.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+    choices.push(sum.wrapping_neg() % 16);
+    choices
+}
+
 /// Logs for the target `entry`: good entries, and one of each fault.
 fn entry_choices() -> Vec<(&'static str, Vec<u8>)> {
     let head = |signature: u8| {
@@ -219,6 +226,6 @@ fn entry_choices() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("good", [head(0), good.to_vec()].concat()),
         ("bad", [head(0), bad.to_vec()].concat()),
-        ("signed", [head(1), good.to_vec(), vec![0, 3, 40]].concat()),
+        ("signed", with_signature([head(1), good.to_vec(), vec![0, 3, 40]].concat())),
     ]
 }

@@ -6,11 +6,17 @@ use entgldb_replica::limits::{ACK_MS, BAD_LOG_RETRY_MS, DIAL_BACKOFF_MAX_MS, DRO
 
 use std::collections::BTreeSet;
 
-use entgldb_replica::id::DocId;
+use bytes::Bytes;
+use entgldb_replica::id::{Collection, DocId, Key};
 
 use crate::options::Mutation;
 use crate::seen::Ending;
 use crate::world::{Event, Stop, World};
+
+fn last_word(collection: Collection, node: usize) -> (DocId, Bytes) {
+    let key = Key::new(&format!("last word of {node}")).expect("a short key");
+    ((collection, key), Bytes::from_static(b"{\"last\":true}"))
+}
 
 /// What counts frames and dials while all should be quiet.
 #[derive(Default)]
@@ -34,7 +40,21 @@ impl World {
         self.run_until(end)?;
         self.heal()?;
         let begun = self.now;
-        let bound = begun.plus(self.bound_ms());
+        self.converge()?;
+        self.coverage.add("simulated milliseconds from healing to convergence", self.now.0 - begun.0);
+        self.last_words()?;
+        self.converge()?;
+        self.run_until(self.now.plus(SETTLE_MS))?;
+        self.rest.counting = true;
+        self.run_until(self.now.plus(QUIET_MS))?;
+        self.rest.counting = false;
+        self.redeliver()?;
+        self.finish()
+    }
+
+    /// Waits until all is equal, but not for ever.
+    fn converge(&mut self) -> Result<(), Stop> {
+        let bound = self.now.plus(self.bound_ms());
         while !self.is_level() {
             if self.now >= bound {
                 let detail = self.describe_difference();
@@ -42,13 +62,43 @@ impl World {
             }
             self.run_until(self.now.plus(LOOK_MS))?;
         }
-        self.coverage.add("simulated milliseconds from healing to convergence", self.now.0 - begun.0);
-        self.run_until(self.now.plus(SETTLE_MS))?;
-        self.rest.counting = true;
-        self.run_until(self.now.plus(QUIET_MS))?;
-        self.rest.counting = false;
-        self.redeliver()?;
-        self.finish()
+        Ok(())
+    }
+
+    /// Everybody writes once more, in every collection: whatever has happened, each must be heard by all.
+    fn last_words(&mut self) -> Result<(), Stop> {
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].absent {
+                continue;
+            }
+            let wall = self.clocks(node).wall;
+            let mut inner = self.nodes[node].store.inner();
+            let transaction = inner.application.next_transaction();
+            for collection in &self.setting.members[node].interests {
+                let (doc, content) = last_word(collection.clone(), node);
+                inner.disk.write(transaction, doc, Some(content), wall);
+            }
+            drop(inner);
+            self.last_words_said = true;
+            self.input(node, Input::LocalChange)?;
+        }
+        Ok(())
+    }
+
+    /// A member that has not heard another's last word in a collection that they share.
+    fn unheard(&self, disks: &[std::cell::Ref<'_, crate::disk::Disk>]) -> Option<String> {
+        for collection in self.setting.collections() {
+            for component in self.setting.components(&collection) {
+                let pairs = component.iter().flat_map(|a| component.iter().map(move |b| (*a, *b)));
+                for (speaker, hearer) in pairs {
+                    let (doc, content) = last_word(collection.clone(), speaker);
+                    if disks[hearer].docs.get(&doc) != Some(&content) {
+                        return Some(format!("node {hearer} has not heard {doc:?} of node {speaker}"));
+                    }
+                }
+            }
+        }
+        None
     }
 
     /// The longest that healing may take: every wait that a fault may have left behind, one after the other.
@@ -123,7 +173,8 @@ impl World {
         let disks: Vec<_> = self.nodes.iter().map(|node| node.store.disk()).collect();
         let present = disks.iter().zip(&self.nodes).filter(|(_, node)| !node.absent);
         let captured = present.map(|(disk, _)| disk).all(|d| d.outbox.is_empty() && d.aside.is_empty());
-        up && captured && self.difference(&disks).is_none()
+        let heard = !self.last_words_said || self.unheard(&disks).is_none();
+        up && captured && heard && self.difference(&disks).is_none()
     }
 
     /// Two nodes that hold different entries of a collection which should be equal by the end.
@@ -155,7 +206,8 @@ impl World {
     fn describe_difference(&self) -> String {
         let disks: Vec<_> = self.nodes.iter().map(|node| node.store.disk()).collect();
         let waiting: Vec<usize> = disks.iter().map(|disk| disk.outbox.len()).collect();
-        let difference = self.difference(&disks).unwrap_or_else(|| "nothing differs".to_owned());
+        let difference = self.difference(&disks).or_else(|| self.unheard(&disks));
+        let difference = difference.unwrap_or_else(|| "nothing differs".to_owned());
         let up: Vec<bool> = self.nodes.iter().map(|node| node.replica.is_some()).collect();
         let bound = self.bound_ms();
         format!("not equal {bound} ms after healing: {difference}; outboxes {waiting:?}, running {up:?}")

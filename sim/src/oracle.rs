@@ -74,12 +74,7 @@ impl Oracle {
     }
 
     pub(crate) fn may_fork(&self, log: &LogId) -> bool {
-        self.may_fork.contains(&(log.author, log.incarnation)) || self.forkers.contains(&log.author)
-    }
-
-    /// Whether a member signs whatever it likes.
-    pub(crate) fn is_forker(&self, member: &NodeId) -> bool {
-        self.forkers.contains(member)
+        self.is_doubtful(log.author, log.incarnation)
     }
 
     /// Whether the member itself makes up the entries of this log.
@@ -109,9 +104,9 @@ impl Oracle {
         self.forked.iter()
     }
 
-    /// Whether a log of this birth of an oplog forked.
-    pub(crate) fn is_any_forked(&self, author: NodeId, incarnation: Incarnation) -> bool {
-        self.forked.keys().any(|log| log.author == author && log.incarnation == incarnation)
+    /// Whether what this birth of an oplog wrote may be in two branches.
+    pub(crate) fn is_doubtful(&self, author: NodeId, incarnation: Incarnation) -> bool {
+        self.may_fork.contains(&(author, incarnation)) || self.forkers.contains(&author)
     }
 
     /// Entries in a unit.

@@ -394,7 +394,8 @@ impl Inner {
         let mut bytes = 0;
         let mut read = Vec::new();
         let from = usize::try_from(after.0).unwrap_or(usize::MAX);
-        for stored in self.disk.log.get(log).into_iter().flatten().skip(from) {
+        let entries = self.disk.log.get(log).and_then(|entries| entries.get(from..));
+        for stored in entries.unwrap_or_default() {
             if stored.entry.hlc > limits.until || read.len() >= limits.entries || bytes >= limits.bytes {
                 break;
             }

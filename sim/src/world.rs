@@ -70,6 +70,8 @@ pub(crate) struct World {
     /// Whether faults happen.
     pub(crate) stormy: bool,
     pub(crate) rest: Rest,
+    /// Whether everybody has written once more after healing.
+    pub(crate) last_words_said: bool,
     pub(crate) violation: Option<Violation>,
     pub(crate) rngs: BTreeMap<Fault, Rng>,
     steps: Rng,
@@ -99,6 +101,7 @@ impl World {
             coverage: Coverage::default(),
             stormy: true,
             rest: Rest { frames: vec![0; options.nodes], ..Rest::default() },
+            last_words_said: false,
             violation: None,
             rngs: options.faults.keys().map(|f| (*f, Rng::of(seed, "strike", *f as u64))).collect(),
             steps: Rng::of(seed, "steps", 0),

@@ -21,7 +21,16 @@ fn small(seed: u64) -> Options {
     options.restart_ms = 500;
     options.silence_ms = 1_000;
     options.clock_grain_ms = 1;
+    options.frame_bytes_max = 4 << 20;
+    options.small = false;
+    options.split_stores = false;
     options
+}
+
+fn clean(options: impl Fn(u64) -> Options) {
+    for seed in 0..6 {
+        assert_eq!(run(&options(seed), false).violation, None, "seed {seed}");
+    }
 }
 
 #[test]
@@ -46,4 +55,53 @@ fn a_member_that_claims_more_entries_than_there_can_be_stops_nobody() {
     let mut options = small(1).with(Fault::Tamper, Rate::Chance(PerMillion(500_000)));
     options.nodes = 3;
     assert_eq!(run(&options, false).violation, None);
+}
+
+#[test]
+fn whoever_writes_on_after_a_backup_was_restored_is_heard_again() {
+    clean(|seed| {
+        let mut options = small(seed).with(Fault::Restore, Rate::EveryMs(6_000));
+        options.nodes = 3;
+        options
+    });
+}
+
+#[test]
+fn whoever_writes_again_what_a_power_cut_took_is_heard_again() {
+    clean(|seed| {
+        let mut options = small(seed).with(Fault::PowerCut, Rate::EveryMs(8_000));
+        options.load.notice_ms = 3_000;
+        options
+    });
+}
+
+#[test]
+fn a_machine_that_ran_twice_is_heard_again_once_its_copy_is_off() {
+    clean(|seed| {
+        let mut options = small(seed).with(Fault::Clone, Rate::EveryMs(6_000));
+        options.nodes = 4;
+        options.topology = Topology::Mesh;
+        options
+    });
+}
+
+#[test]
+fn a_member_that_signs_two_branches_stops_nobody_else() {
+    clean(|seed| {
+        let mut options = small(seed).with(Fault::Fork, Rate::Chance(PerMillion(300_000)));
+        options.nodes = 4;
+        options.topology = Topology::Mesh;
+        options
+    });
+}
+
+#[test]
+fn a_history_gets_through_the_least_frames_and_pages() {
+    clean(|seed| {
+        let mut options = small(seed);
+        (options.small, options.frame_bytes_max) = (true, 2_300);
+        options.nodes = 3;
+        options.uniform = seed % 2 == 0;
+        options
+    });
 }

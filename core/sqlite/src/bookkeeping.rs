@@ -29,6 +29,25 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// The engine's state has the names that this version gives its values, and the format.
+    pub(crate) fn state(&mut self) -> Outcome<()> {
+        if schema::get::<i64>(self.connection(), "format")? != Some(schema::FORMAT) {
+            self.bookkeeping_fault("the engine's tables do not say their format".to_owned());
+        }
+        let mut statement = self
+            .inspector
+            .connection
+            .prepare("SELECT name FROM _entgldb_meta")
+            .doing("reading the engine's state")?;
+        let names = statement.query_map([], |row| row.get::<_, String>(0));
+        let names: Vec<String> = names.and_then(Iterator::collect).doing("reading the engine's state")?;
+        drop(statement);
+        for name in names.iter().filter(|name| !schema::NAMES.contains(&name.as_str())) {
+            self.bookkeeping_fault(format!("the engine's state has a value {name:?} that no engine writes"));
+        }
+        Ok(())
+    }
+
     /// The clock is not behind any entry, nor ahead of all of them and of the time.
     pub(crate) fn clock(&mut self) -> Outcome<()> {
         let clock: Option<i64> = schema::get(self.connection(), "clock")?;

@@ -206,7 +206,8 @@ impl Check<'_> {
                 compared.table.collection,
                 aside.reason.message()
             ));
-            let same = aside.content.as_deref() == content;
+            let same = aside.content.as_deref() == content
+                && aside.stamp == self.names.stamp(row.hlc, row.author_no)?;
             return Ok((!same).then(|| "what is set aside is not what the document says".into()));
         }
         let Ok(columns) = compared.table.form.decode(key.as_str()) else {

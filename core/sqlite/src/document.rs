@@ -100,6 +100,7 @@ pub(crate) fn content(table: &Table, row: &[Sql<'_>], extra: Option<&Extra>) -> 
 
 /// What a document has that its row cannot hold.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Extra {
     /// Fields without a column.
     #[serde(default, rename = "u", skip_serializing_if = "BTreeMap::is_empty")]

@@ -10,6 +10,9 @@ use crate::failed::{Outcome, While};
 /// Number of the layout below.
 pub(crate) const FORMAT: i64 = 2;
 
+/// Names of the values in the engine's state.
+pub(crate) const NAMES: [&str; 6] = ["format", "owner", "incarnation", "clock", "schema_version", "unsynced"];
+
 const TABLES: &str = "
 CREATE TABLE _entgldb_meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE _entgldb_applying(id INTEGER PRIMARY KEY);

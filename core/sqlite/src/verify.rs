@@ -131,6 +131,7 @@ pub fn verify(path: &Path, on_progress: &mut dyn FnMut(Progress)) -> Result<Repo
     check.progress.total = check.total()?;
     check.file()?;
     check.engine_tables()?;
+    check.state()?;
     check.clock()?;
     check.logs()?;
     check.no_entry_is_forgotten()?;
@@ -215,6 +216,7 @@ impl Check<'_> {
         };
         let mut chain = Chain::resume(log.clone(), Head::default(), Hlc::default());
         let mut broken = false;
+        let mut latest = Hlc::default();
         let mut after = entry_id(end.no, Seq(0))?;
         loop {
             let page = oplog::page(self.connection(), &self.names, after, entry_id(end.no + 1, Seq(0))?)?;
@@ -226,6 +228,7 @@ impl Check<'_> {
                 return Ok(());
             }
             for stored in page {
+                latest = stored.entry.hlc;
                 self.report.entries += 1;
                 self.step();
                 let (seq, key) = (stored.entry.seq, stored.entry.key.clone());
@@ -249,6 +252,9 @@ impl Check<'_> {
         if !broken && (chain.head() != end.head) {
             let what =
                 format!("the log ends at {:?}, but its head says {:?}", chain.head().seq, end.head.seq);
+            self.report.fault(fault(end.head.seq, None, what));
+        } else if !broken && latest != end.hlc {
+            let what = "the log's last entry has another time than its head".to_owned();
             self.report.fault(fault(end.head.seq, None, what));
         }
         Ok(())

@@ -70,8 +70,11 @@ fn content(path: &Path) -> rusqlite::Result<BTreeMap<String, Vec<String>>> {
     let mut names = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
     let names: Vec<String> = names.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     for name in names {
-        let columns =
-            if name == "_entgldb_rows" { "collection_no, key, hlc, author_no, hash, entry" } else { "*" };
+        let columns = match name.as_str() {
+            "_entgldb_rows" => "collection_no, key, hlc, author_no, hash, entry",
+            "_entgldb_set_aside" => "collection_no, key, hlc, author_no, content",
+            _ => "*",
+        };
         found.insert(name.clone(), rows(&connection, &format!("SELECT {columns} FROM \"{name}\""))?);
     }
     let kept = "SELECT collection_no, key, json_extract(extra, '$.u'), json_extract(extra, '$.l') FROM _entgldb_rows";
@@ -80,6 +83,8 @@ fn content(path: &Path) -> rusqlite::Result<BTreeMap<String, Vec<String>>> {
         "extras".to_owned(),
         rows(&connection, "SELECT collection_no, key, extra FROM _entgldb_rows")?,
     );
+    let why = "SELECT key, collided, blocker, message, table_hash, noted_at FROM _entgldb_set_aside";
+    found.insert("why it is set aside".to_owned(), rows(&connection, why)?);
     found.insert("schema".to_owned(), rows(&connection, "SELECT type, name, sql FROM sqlite_schema")?);
     Ok(found)
 }
@@ -137,11 +142,20 @@ fn what_peers_would_take(path: &Path) -> Option<BTreeMap<LogId, Vec<Entry>>> {
 }
 
 /// What verify can't check, because nothing else says it: who the engine takes itself for (if it is wrong, the next start
-/// begins a new incarnation), and of what a row can't hold, the white space and which columns were not set.
+/// begins a new incarnation); of what a row can't hold, the white space and which columns were not set; why a document is
+/// set aside, in words; and what the application itself wrote into its schema.
 fn no_data_is_in(difference: &str) -> bool {
-    ["_entgldb_meta: Some(\"\\\"owner\\\"", "_entgldb_meta: Some(\"\\\"incarnation\\\"", "extras: "]
-        .iter()
-        .any(|begin| difference.starts_with(begin))
+    [
+        r#"_entgldb_meta: "owner"|"#,
+        r#"_entgldb_meta: "incarnation"|"#,
+        "extras: ",
+        "why it is set aside: ",
+        r#"schema: "table"|"t"|"#,
+        r#"schema: "table"|"c"|"#,
+        r#"schema: "index"|"by_n"|"#,
+    ]
+    .iter()
+    .any(|begin| difference.starts_with(begin))
 }
 
 /// Which of the tables show something else than they did, with an example of each.
@@ -152,7 +166,7 @@ fn differences(
     let differs = |(name, rows): &(&String, &Vec<String>)| flipped.get(*name) != Some(*rows);
     let tell = |(name, rows): (&String, &Vec<String>)| {
         let now = flipped.get(name).and_then(|now| now.iter().find(|row| !rows.contains(row)));
-        format!("{name}: {now:?}")
+        format!("{name}: {}", now.map_or("a row is missing", |row| row))
     };
     sound.iter().filter(differs).map(tell).collect()
 }

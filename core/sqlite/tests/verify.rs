@@ -82,6 +82,14 @@ fn every_kind_of_tampering_is_named() {
         ),
         ("UPDATE _entgldb_rows SET extra = '{' WHERE key = 'far'", "kept beside the row"),
         ("UPDATE _entgldb_set_aside SET content = CAST('{}' AS BLOB) WHERE key = 'no'", "what is set aside"),
+        (
+            "UPDATE _entgldb_rows SET extra = replace(extra, '\"u\"', '\"U\"') WHERE key = 'far'",
+            "kept beside the row",
+        ),
+        ("UPDATE _entgldb_set_aside SET hlc = hlc + 1 WHERE key = 'no'", "what is set aside"),
+        ("UPDATE _entgldb_logs SET hlc = hlc - 1 WHERE no = 1", "another time than its head"),
+        ("UPDATE _entgldb_meta SET name = 'formau' WHERE name = 'format'", "do not say their format"),
+        ("UPDATE _entgldb_meta SET name = 'ownes' WHERE name = 'owner'", "\"ownes\" that no engine writes"),
         ("UPDATE _entgldb_meta SET value = 1 WHERE name = 'clock'", "clock is behind"),
         ("UPDATE _entgldb_meta SET value = 1 << 62 WHERE name = 'clock'", "clock is ahead"),
         (

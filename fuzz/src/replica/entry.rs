@@ -21,7 +21,9 @@ const ENTRIES_MAX: usize = 16;
 /// When that does not hold.
 pub fn check(data: &[u8]) {
     let mut choices = Choices(data);
-    let wants_signature = choices.byte() % 32 == 1;
+    // Signatures are slow. Few inputs that were made from one with a signature have one too.
+    let sum = data.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+    let wants_signature = choices.byte() % 32 == 1 && sum.is_multiple_of(16);
     let key = key();
     let log = LogId {
         author: author(&mut choices, key),

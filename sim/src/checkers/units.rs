@@ -30,7 +30,7 @@ impl Checker for Units {
         }
         for (unit, count) in found {
             // A fork stops one log of several: what its author wrote at once can't stay together then.
-            if oracle.is_any_forked(unit.0, unit.1) || oracle.is_forker(&unit.0) {
+            if oracle.is_doubtful(unit.0, unit.1) {
                 continue;
             }
             let whole = oracle.unit(&unit);
