@@ -65,7 +65,9 @@ impl Application {
 
     /// A part of a document that was read before: what applications do whose documents merge.
     fn change(&mut self, before: &Bytes, number: u64) -> Bytes {
-        let Ok(Value::Object(mut document)) = serde_json::from_slice(before) else { return self.content(number, 0) };
+        let Ok(Value::Object(mut document)) = serde_json::from_slice(before) else {
+            return self.content(number, 0);
+        };
         let field = ["a", "b", "c", "lines"][self.rng.index(4)];
         match self.rng.below(8) {
             0 => drop(document.remove(field)),
@@ -80,7 +82,9 @@ impl Application {
                     }
                 }
             }
-            4 if field != "lines" => drop(document.insert(field.to_owned(), json!({"by": self.node, "n": number}))),
+            4 if field != "lines" => {
+                drop(document.insert(field.to_owned(), json!({"by": self.node, "n": number})))
+            }
             _ if field != "lines" => drop(document.insert(field.to_owned(), number.into())),
             _ => drop(document.insert("p".to_owned(), number.into())),
         }

@@ -246,7 +246,8 @@ impl World {
         let own = &mut self.nodes[node];
         own.starts += 1;
         own.mono_start = now;
-        let mark = own.mark.filter(|_| self.options.keeps_mark && self.options.mutation != Mutation::MarkForgotten);
+        let mark =
+            own.mark.filter(|_| self.options.keeps_mark && self.options.mutation != Mutation::MarkForgotten);
         let (config, store) = (Config { mark, ..own.config.clone() }, own.store.clone());
         let clocks = self.clocks(node);
         self.nodes[node].store.inner().wall = clocks.wall;

@@ -21,7 +21,8 @@ const ROUND: u32 = 2_000;
 const ROUNDS: usize = 15;
 
 fn main() {
-    let small = json!({"id": 7, "name": "Espresso", "price": 1.5, "stock": 12, "note": null, "tags": "hot,small"});
+    let small =
+        json!({"id": 7, "name": "Espresso", "price": 1.5, "stock": 12, "note": null, "tags": "hot,small"});
     let line = |id: u32| json!({"id": id, "product": format!("p{}", id % 17), "qty": id % 5, "price": 1.25});
     let lines = json!({"id": 7, "lines": (0..100).map(line).collect::<Vec<_>>()});
     run("small document", &small, |document, n| document["stock"] = n.into());

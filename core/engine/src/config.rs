@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn values_that_cannot_be_are_refused_with_the_field_and_what_is_possible() {
-        let cases: [(&str, Config); 9] = [
+        let cases: [(&str, Config); 10] = [
             ("merge", Config { merge: vec!["other".into()], ..config() }),
             ("watch", Config { watch: Vec::new(), ..config() }),
             ("listen", Config { listen: Some("localhost".into()), ..config() }),

@@ -4,17 +4,14 @@
 //! replica's next wake. It hands that to the replica and carries out what the replica answers. Nothing else calls the
 //! replica, so the store is used from one thread, one call at a time, with no lock held.
 
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use entgldb_net::{Frame, InFlight, NetEvent, SendError, Transport};
-use entgldb_replica::entry::AuthorKey;
 use entgldb_replica::id::LinkId;
 use entgldb_replica::{Config as ReplicaConfig, Input, Link, Output, Replica};
-use entgldb_sqlite::{SqliteConfig, SqliteFailed, SqliteStore, Waker};
+use entgldb_sqlite::{SqliteFailed, SqliteStore, Waker};
 use tracing::{debug, error, info, warn};
 
 use crate::attention::Attention;
@@ -23,6 +20,7 @@ use crate::event::Event;
 use crate::hub::Hub;
 use crate::mark::MarkFile;
 use crate::publish::{self, Publisher};
+use crate::recipe::Recipe;
 use crate::status::State;
 use crate::trust::Trust;
 
@@ -68,42 +66,6 @@ pub(crate) enum Message {
         reply: Sender<Result<(), SyncError>>,
     },
     Stop,
-}
-
-/// What is needed to open the store and the replica, again and again if need be.
-pub(crate) struct Recipe {
-    pub(crate) store: SqliteRecipe,
-    pub(crate) replica: ReplicaConfig,
-    pub(crate) key: AuthorKey,
-    pub(crate) peers: Vec<String>,
-}
-
-/// What is needed to open the store.
-pub(crate) struct SqliteRecipe {
-    pub(crate) path: PathBuf,
-    pub(crate) watch: Vec<String>,
-    pub(crate) durability: entgldb_sqlite::Durability,
-    pub(crate) payload_bytes_max: usize,
-    pub(crate) stop: Arc<AtomicBool>,
-    pub(crate) hub: Hub,
-}
-
-impl SqliteRecipe {
-    pub(crate) fn open(&self) -> Result<SqliteStore, entgldb_sqlite::OpenError> {
-        let hub = self.hub.clone();
-        SqliteStore::open(SqliteConfig {
-            path: self.path.clone(),
-            watch: self.watch.clone(),
-            durability: self.durability,
-            payload_bytes_max: self.payload_bytes_max,
-            stop: Arc::clone(&self.stop),
-            on_busy: Some(Box::new(move |waited| {
-                let for_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-                warn!(for_ms, "the database is locked by another program; waiting");
-                hub.tell(&Event::StoreBusy { for_ms });
-            })),
-        })
-    }
 }
 
 /// The thread's state.

@@ -224,7 +224,9 @@ fn started_anew(anew: Anew) -> String {
             "the database was written by node {}, and the data folder belongs to this one: a copy, or a lost data folder",
             owner.short()
         ),
-        Anew::Empty => "the database holds nothing of what this node had captured: it was replaced".to_owned(),
+        Anew::Empty => {
+            "the database holds nothing of what this node had captured: it was replaced".to_owned()
+        }
         _ => "the database is another one".to_owned(),
     }
 }

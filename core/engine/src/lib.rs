@@ -40,6 +40,7 @@ mod hub;
 mod mark;
 mod node;
 mod publish;
+mod recipe;
 mod status;
 mod trust;
 

@@ -20,11 +20,12 @@ use tracing::info;
 use crate::clocks::Clocks;
 use crate::config::{Checked, Config, ConfigError, Durability, check_target};
 use crate::data_dir::{DataDir, DataDirError};
-use crate::driver::{self, Driver, Message, Parts, Recipe, SqliteRecipe, SyncError};
+use crate::driver::{self, Driver, Message, Parts, SyncError};
 use crate::event::Event;
 use crate::hub::{Events, Hub};
 use crate::mark::MarkFile;
 use crate::publish::Publisher;
+use crate::recipe::{Recipe, SqliteRecipe};
 use crate::status::{STATUS_FILE, State, Status};
 use crate::trust::{Trust, TrustError};
 

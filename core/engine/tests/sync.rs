@@ -388,7 +388,10 @@ fn rows_of_a_merging_table_keep_what_both_sides_wrote_and_json_columns_merge_ins
         a == b && a[0].0 == "sencha" && a[0].1 == 2.5
     });
     let data = read(&a)[0].2.clone();
-    assert!(data.contains(r#""stock":4"#) && ["hot", "green", "new"].iter().all(|tag| data.contains(tag)), "{data}");
+    assert!(
+        data.contains(r#""stock":4"#) && ["hot", "green", "new"].iter().all(|tag| data.contains(tag)),
+        "{data}"
+    );
     second.sync_now(PATIENCE).unwrap();
     let captured = (first.status().captured, second.status().captured);
     // A row that a merge wrote is no change of the application's, and a deleted one stays deleted.

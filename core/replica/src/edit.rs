@@ -10,7 +10,8 @@ use crate::clock::{Hlc, Stamp};
 use crate::id::NodeId;
 use crate::json::Json;
 use crate::limits::JSON_DEPTH_MAX;
-use crate::merge::{Group, Items, Merged, Place, Shown, Step, Value, items, written, written_inside};
+use crate::merge::{Items, Merged, Place, Shown, Value, items, written, written_inside};
+use crate::step::{Group, Step};
 use crate::wire::generated as proto;
 
 /// Bytes that are no edit or no state. Whoever made them is at fault; nothing was taken of them.

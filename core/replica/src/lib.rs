@@ -63,6 +63,7 @@ pub mod resolve;
 mod sending;
 mod session;
 mod states;
+mod step;
 pub mod store;
 pub mod version;
 pub mod wire;

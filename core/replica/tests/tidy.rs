@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Files in the order of dependency: each may use those above it.
-const ORDER: [&str; 26] = [
+const ORDER: [&str; 27] = [
     "limits",
     "id",
     "clock",
@@ -11,6 +11,7 @@ const ORDER: [&str; 26] = [
     "fingerprint",
     "entry",
     "json",
+    "step",
     "merge",
     "resolve",
     "wire",

@@ -41,7 +41,8 @@ CREATE TABLE _entgldb_problems(collection_no INTEGER NOT NULL, key TEXT NOT NULL
 ";
 
 /// Since format 2.
-const STATES: &str = "CREATE TABLE _entgldb_states(collection_no INTEGER NOT NULL, key TEXT NOT NULL, state BLOB NOT NULL,
+const STATES: &str =
+    "CREATE TABLE _entgldb_states(collection_no INTEGER NOT NULL, key TEXT NOT NULL, state BLOB NOT NULL,
   PRIMARY KEY(collection_no, key)) WITHOUT ROWID";
 
 /// The format of the engine's tables in a database; `None` if it has none.

@@ -36,9 +36,9 @@ impl Checker for CapturedOnce {
                 }
                 (Some(linked), None) if linked.entry().op == Op::Edit => {
                     let mut writes = seen.commit.rows.iter().filter(|write| write.doc == item.doc);
-                    let state = writes.next().and_then(|write| {
-                        Merged::decode(write.merged.clone()?, write.row.stamp).ok()
-                    });
+                    let state = writes
+                        .next()
+                        .and_then(|write| Merged::decode(write.merged.clone()?, write.row.stamp).ok());
                     if state.is_none_or(|state| state.content() != change.content) {
                         return Err(format!("node {node}: the state of {:?} has another content", item.doc));
                     }
