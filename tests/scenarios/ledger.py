@@ -11,12 +11,12 @@ class Ledger:
     def __init__(self, path, writer):
         self.writer = writer
         self.begun, self.ended = {}, {}
-        with open(path, encoding="utf-8") as lines:
-            for line in map(json.loads, lines):
-                if "begun" in line:
-                    self.begun[line["n"]] = line["begun"]
-                else:
-                    self.ended[line["n"]] = line["ended"]
+        text = path.read_text(encoding="utf-8") if path.exists() else ""  # a writer that was killed before it began
+        for line in map(json.loads, text.splitlines()):
+            if "begun" in line:
+                self.begun[line["n"]] = line["begun"]
+            else:
+                self.ended[line["n"]] = line["ended"]
         self.committed = {n for n, end in self.ended.items() if end == "committed"}
         self.unknown = set(self.begun) - set(self.ended)
 

@@ -7,7 +7,7 @@ import random
 import time
 
 import shop
-from cluster import Scenario
+from cluster import Scenario, wait_until
 from ledger import Ledger, faults, invented
 
 KILLS = int(os.environ.get("ENTGLDB_KILLS", 6))
@@ -29,15 +29,17 @@ class ThreeNodesInALine(Scenario):
         for one in some:
             one.start()
 
+    def ledgers(self):
+        return [Ledger(writer.ledger, writer.name) for writer in self.writers]
+
     def check(self):
         """Stops the writers, waits until the nodes are level, and compares everything with the ledgers."""
+        wait_until(lambda: all(len(ledger.committed) > 20 for ledger in self.ledgers()), 60, "every writer writes")
         for writer in self.writers:
             writer.stop()
         self.settle(self.engines)
         databases = [engine.database for engine in self.engines]
-        ledgers = [Ledger(writer.ledger, writer.name) for writer in self.writers]
-        for ledger in ledgers:
-            self.assertGreater(len(ledger.committed), 20, f"writer {ledger.writer} hardly wrote")
+        ledgers = self.ledgers()
         self.assertEqual(faults(ledgers, databases), [])
         for database in databases:
             self.assertEqual(invented(ledgers, database), [], database)
@@ -83,5 +85,5 @@ class ThreeNodesInALine(Scenario):
             # From far too early to well in the middle of its work.
             time.sleep(chance.choice([0.01, 0.1, 0.4, 1.0]) * chance.uniform(0.5, 1.5))
         self.check()
-        committed = sum(len(Ledger(writer.ledger, writer.name).committed) for writer in self.writers)
+        committed = sum(len(ledger.committed) for ledger in self.ledgers())
         print(f"{KILLS} kills, {committed} transactions acknowledged ", end="", flush=True)

@@ -37,7 +37,7 @@ class PowerCut(Scenario):
 
     def cut(self):
         """Cuts the power of A's machine: the disk first, then the processes, which may notice and end by themselves."""
-        noted = self.at_a.ledger.stat().st_size
+        noted = self.at_a.ledger.stat().st_size if self.at_a.ledger.exists() else 0
         self.disk.cut()
         self.a.end()
         self.at_a.end()
@@ -48,6 +48,8 @@ class PowerCut(Scenario):
     def forget_acknowledgements(self, ledger, noted):
         """What was acknowledged after the disk had gone was acknowledged by a machine without power. (The kernel does:
         a sync that waits for the journal while that is given up may end well.) It counts as begun, and unknown."""
+        if not ledger.exists():
+            return  # it had not even begun
         text = ledger.read_bytes()
         before, after = text[:noted], text[noted:].splitlines(keepends=True)
         ledger.write_bytes(before + b"".join(line for line in after if b'"ended"' not in line))

@@ -72,6 +72,11 @@ fn content(path: &Path) -> rusqlite::Result<BTreeMap<String, Vec<String>>> {
     for name in names {
         let columns = match name.as_str() {
             "_entgldb_rows" => "collection_no, key, hlc, author_no, hash, entry",
+            // Half a stamp is read as none.
+            "_entgldb_oplog" => {
+                "id, hlc, iif(replaces_author_no IS NULL, NULL, replaces_hlc),
+                 iif(replaces_hlc IS NULL, NULL, replaces_author_no), op, key, hash, payload"
+            }
             "_entgldb_set_aside" => "collection_no, key, hlc, author_no, content",
             _ => "*",
         };
@@ -145,17 +150,14 @@ fn what_peers_would_take(path: &Path) -> Option<BTreeMap<LogId, Vec<Entry>>> {
 /// begins a new incarnation); of what a row can't hold, the white space and which columns were not set; why a document is
 /// set aside, in words; and what the application itself wrote into its schema.
 fn no_data_is_in(difference: &str) -> bool {
-    [
+    let begins = [
         r#"_entgldb_meta: "owner"|"#,
         r#"_entgldb_meta: "incarnation"|"#,
         "extras: ",
         "why it is set aside: ",
-        r#"schema: "table"|"t"|"#,
-        r#"schema: "table"|"c"|"#,
-        r#"schema: "index"|"by_n"|"#,
-    ]
-    .iter()
-    .any(|begin| difference.starts_with(begin))
+    ];
+    let is_own_schema = difference.starts_with("schema: ") && !difference.contains("_entgldb_");
+    is_own_schema || begins.iter().any(|begin| difference.starts_with(begin))
 }
 
 /// Which of the tables show something else than they did, with an example of each.
