@@ -450,7 +450,7 @@ impl Options {
     pub fn merges(&self, node: usize) -> bool {
         match self.merging {
             Merging::None => false,
-            Merging::Some => node % 2 == 0,
+            Merging::Some => node.is_multiple_of(2),
             Merging::All => true,
         }
     }
