@@ -1,5 +1,5 @@
 //! Writes the seeds of all targets anew: `cargo run --manifest-path fuzz/Cargo.toml --example seeds`. Documents and entries
-//! come from the golden vectors in `docs/protocol/`. The same vectors give the same files.
+//! come from the golden vectors in `docs/protocol/`. The same vectors and the same engine give the same files.
 
 use std::error::Error;
 use std::path::Path;
