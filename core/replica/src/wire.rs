@@ -400,7 +400,7 @@ fn decode_run(
     let last = (run.first_seq - 1).checked_add(run.entries.len() as u64).ok_or(invalid("Run.first_seq"))?;
     let mut hlc = Hlc::default();
     let mut entries = Vec::with_capacity(run.entries.len());
-    for (seq, entry) in (run.first_seq..).zip(run.entries) {
+    for (seq, entry) in (run.first_seq..=last).zip(run.entries) {
         hlc = Hlc(hlc.0.checked_add(entry.later_by).ok_or(invalid("Entry.later_by"))?);
         entries.push(decode_entry(Seq(seq), hlc, entry, nodes)?);
     }
@@ -599,6 +599,24 @@ mod tests {
         let page = proto::Page { runs: vec![run], ..Default::default() };
         let refused = Message::decode(proto::Kind::Page as i32 as u64, page.encode_to_vec().into());
         assert!(matches!(refused, Err(WireError::TooMany { limit: "PAGE_ENTRIES_MAX", .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn a_run_that_ends_at_the_last_position_there_can_be_is_read() {
+        let run = proto::Run {
+            collection: "c".into(),
+            first_seq: u64::MAX,
+            previous: vec![1; 32].into(),
+            entries: vec![proto::Entry { op: 1, key: "k".into(), ..Default::default() }],
+            hash: vec![2; 32].into(),
+            signature: vec![3; 64].into(),
+            ..Default::default()
+        };
+        let page =
+            proto::Page { id: 1, authors: vec![vec![4; 32].into()], runs: vec![run], ..Default::default() };
+        let read = Message::decode(proto::Kind::Page as i32 as u64, page.encode_to_vec().into());
+        let Ok(Some(Message::Page(read))) = read else { panic!("{read:?}") };
+        assert_eq!(read.runs[0].entries[0].0.seq, Seq(u64::MAX));
     }
 
     #[test]
