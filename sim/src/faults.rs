@@ -94,13 +94,8 @@ impl World {
             return false;
         }
         self.lost(node, &before, false);
-        // Captured again, changes would get positions that others may know from the time before the cut. Only an application
-        // that has nothing waiting, and waits itself, is sure to fork nothing.
-        let waiting = !self.nodes[node].store.disk().outbox.is_empty();
-        self.nodes[node].bereft = !waiting && !self.options.keeps_mark;
-        if waiting && !self.options.keeps_mark {
+        if !self.nodes[node].store.disk().outbox.is_empty() {
             self.coverage.add("PowerCut over a filled outbox", 1);
-            self.let_fork(node);
         }
         true
     }
@@ -132,7 +127,6 @@ impl World {
         inner.disk = backup;
         inner.synced = None;
         drop(inner);
-        self.nodes[node].bereft = false;
         self.lost(node, &before, true);
         // With its mark a node knows at once that its store is an older one.
         if !self.options.keeps_mark {
@@ -182,7 +176,6 @@ impl World {
         inner.disk = Disk::default();
         inner.synced = None;
         drop(inner);
-        self.nodes[node].bereft = false;
         self.lost(node, &before, true);
         true
     }

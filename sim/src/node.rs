@@ -31,8 +31,6 @@ pub(crate) struct Node {
     pub(crate) generation: u64,
     /// Whether it lies.
     pub(crate) liar: Option<Liar>,
-    /// Whether a power cut took own entries that others may have: it writes nothing until it has them again.
-    pub(crate) bereft: bool,
     /// Whether there is no such machine: not yet, or not any more.
     pub(crate) absent: bool,
     /// A copy of the machine's disk, to go back to.
@@ -73,7 +71,6 @@ pub(crate) fn new_node(setting: &Setting, node: usize) -> Node {
         starts: 0,
         generation: 0,
         liar: lies.then(|| Liar { rng: Rng::of(options.seed, "liar", 0), key: key(node), others }),
-        bereft: false,
         absent: options.clone_of(node).is_some(),
         backup: None,
     }

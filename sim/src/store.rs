@@ -142,6 +142,8 @@ impl Inner {
         let lost = synced.entries() < self.disk.entries();
         if lost {
             self.disk = *synced;
+            // What the store does that ships: after such an end it can't say whose positions were given out.
+            self.disk.owner = None;
         }
         lost
     }

@@ -311,25 +311,10 @@ impl World {
         self.schedule(wait, Event::Notice { node });
     }
 
-    /// After a loss that its peers may remember, an application waits until the engine has everything back.
+    /// Whether the application rests.
     fn update_pause(&mut self, node: usize) {
-        if self.nodes[node].bereft && self.has_own_entries_back(node) {
-            self.nodes[node].bereft = false;
-        }
         let resting = !self.stormy && self.options.mutation != Mutation::NeverQuiet;
-        self.nodes[node].store.inner().paused = resting || self.nodes[node].bereft;
-    }
-
-    fn has_own_entries_back(&self, node: usize) -> bool {
-        let own = self.setting.members[node].id;
-        let disk = self.nodes[node].store.disk();
-        let others = self.nodes.iter().map(|other| other.store.disk());
-        let oracle = self.checks.oracle_view();
-        let mut missing = others.map(|other| {
-            let logs = other.log.keys().filter(|log| log.author == own && oracle.fork_of(log).is_none());
-            logs.filter(|log| other.head(log).0.seq > disk.head(log).0.seq).count()
-        });
-        missing.all(|count| count == 0)
+        self.nodes[node].store.inner().paused = resting;
     }
 
     /// Hands something to a replica and carries out what it answers.

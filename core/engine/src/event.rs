@@ -224,6 +224,9 @@ fn started_anew(anew: Anew) -> String {
             "the database was written by node {}, and the data folder belongs to this one: a copy, or a lost data folder",
             owner.short()
         ),
+        Anew::PerhapsIncomplete => "with durability `normal`, the last end was not clean: the last changes may be missing; they come \
+             back from the peers that have them"
+            .to_owned(),
         Anew::Empty => {
             "the database holds nothing of what this node had captured: it was replaced".to_owned()
         }

@@ -128,4 +128,6 @@ pub enum Anew {
     OtherNode(NodeId),
     /// It is empty, and there was one.
     Empty,
+    /// Its store says that commits may have been lost when it was last used.
+    PerhapsIncomplete,
 }

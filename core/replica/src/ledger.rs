@@ -348,7 +348,11 @@ fn started_anew(
     owner: Option<(NodeId, Incarnation)>,
     mark: Option<Mark>,
 ) -> Option<Anew> {
-    let Some((owner, last)) = owner else { return mark.filter(|mark| mark.entries > 0).map(|_| Anew::Empty) };
+    let Some((owner, last)) = owner else {
+        let wrote = logs.vector().iter().any(|(log, _)| log.author == node);
+        let had = mark.is_some_and(|mark| mark.entries > 0);
+        return if wrote { Some(Anew::PerhapsIncomplete) } else { had.then_some(Anew::Empty) };
+    };
     if owner != node {
         return Some(Anew::OtherNode(owner));
     }

@@ -18,7 +18,8 @@ use crate::version::{Hash, Head, Seq};
 /// What a store found when it was opened.
 #[derive(Clone, Debug, Default)]
 pub struct Durable {
-    /// Who wrote this oplog, and its birth; `None` if the oplog is new.
+    /// Who wrote this oplog, and its birth; `None` if the oplog is new, or if commits of it may have been lost. Then a new
+    /// incarnation begins.
     pub owner: Option<(NodeId, Incarnation)>,
     /// Last value of the hybrid clock.
     pub clock: Hlc,

@@ -465,6 +465,25 @@ fn a_new_incarnation_that_ended_before_its_first_entry_is_not_forgotten() {
 }
 
 #[test]
+fn a_store_that_may_have_lost_commits_gets_a_new_incarnation_and_keeps_what_it_has() {
+    let mut mesh = Mesh::new(2, &["t"]);
+    mesh.link(0, 1);
+    mesh.write(0, "t", "a", "1");
+    mesh.settle();
+    let mut store = mesh.crash(0);
+    store.owner = None;
+    mesh.start(0, store);
+    mesh.write(0, "t", "b", "2");
+    mesh.settle();
+    assert!(mesh.nodes[0].events.contains(&Event::StartedAnew(Anew::PerhapsIncomplete)));
+    assert_eq!(mesh.store(0).log.len(), 2, "two incarnations");
+    mesh.link(0, 1);
+    mesh.run(5000);
+    mesh.assert_equal();
+    assert_eq!(mesh.store(1).docs.len(), 2);
+}
+
+#[test]
 fn an_empty_store_and_another_nodes_store_are_told_apart() {
     let mut mesh = Mesh::new(2, &["t"]);
     for node in 0..2 {

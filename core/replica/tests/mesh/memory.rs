@@ -20,7 +20,7 @@ pub struct DiskFailed;
 
 #[derive(Default, Clone)]
 pub struct MemoryStore {
-    owner: Option<(NodeId, Incarnation)>,
+    pub owner: Option<(NodeId, Incarnation)>,
     clock: Hlc,
     pub log: BTreeMap<LogId, Vec<Stored>>,
     pub signed: BTreeMap<LogId, BTreeMap<Seq, SignedHead>>,
