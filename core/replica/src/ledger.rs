@@ -15,7 +15,7 @@ use crate::id::{Collection, Incarnation, LogId, NodeId, PublicKey};
 use crate::limits::{CONFLICT_KEEP_MS, FRAME_BYTES_DEFAULT};
 use crate::oplog::{Logs, Verdicts, check_page};
 use crate::page::{Room, build_page, build_shortest};
-use crate::states::{EDIT_BYTES_FACTOR, EDIT_BYTES_SPARE, States};
+use crate::states::{States, edit_bytes_max};
 use crate::store::{Appended, Commit, Committed, ConflictWrite, Drain, Guard, Problem, Store, UnitLimits};
 use crate::version::Seq;
 use crate::wire::{Ack, Code, Page, Run, RunResult};
@@ -369,11 +369,7 @@ fn frame_bytes(drain: &Drain, merging: &BTreeSet<Collection>) -> usize {
     let runs = collections.iter().map(|name| RUN_BYTES + name.as_str().len());
     let entries = drain.changes.iter().map(|change| {
         let content = change.content.as_ref().map_or(0, bytes::Bytes::len);
-        let payload = if merging.contains(&change.doc.0) {
-            EDIT_BYTES_FACTOR * content + EDIT_BYTES_SPARE
-        } else {
-            content
-        };
+        let payload = if merging.contains(&change.doc.0) { edit_bytes_max(content) } else { content };
         ENTRY_BYTES + change.doc.1.as_str().len() + payload
     });
     PAGE_BYTES + runs.sum::<usize>() + entries.sum::<usize>()

@@ -11,11 +11,11 @@ use crate::merge::Merged;
 use crate::resolve::{Row, Version};
 use crate::store::Store;
 
-/// An edit may have so many times the bytes of the document it leaves, and [`EDIT_BYTES_SPARE`] more. A larger one is
-/// written as a whole document: a unit of edits must still fit a frame.
-pub(crate) const EDIT_BYTES_FACTOR: usize = 2;
-/// See [`EDIT_BYTES_FACTOR`].
-pub(crate) const EDIT_BYTES_SPARE: usize = 1 << 10;
+/// Bytes that an edit may have, for the bytes of the document that it leaves. A larger one is written as a whole document:
+/// a unit of edits must fit a frame, and a frame has this much room beside the largest document.
+pub(crate) fn edit_bytes_max(content_bytes: usize) -> usize {
+    (2 * content_bytes + (1 << 10)).min(content_bytes + (32 << 10))
+}
 
 /// Which collections have states.
 #[derive(Clone, Copy)]
@@ -73,8 +73,7 @@ impl States<'_> {
             match state.edit(content, &store.json_fields(&doc.0), stamp) {
                 Some(edited) => {
                     let payload = edited.edit.encode(stamp);
-                    let most = EDIT_BYTES_FACTOR * content.map_or(0, Bytes::len) + EDIT_BYTES_SPARE;
-                    if payload.len() <= most {
+                    if payload.len() <= edit_bytes_max(content.map_or(0, Bytes::len)) {
                         return Some(Written { op: Op::Edit, payload, after: Some(edited.after) });
                     }
                 }

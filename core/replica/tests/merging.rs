@@ -177,9 +177,14 @@ fn a_document_whose_edit_would_be_much_larger_is_written_whole() {
     mesh.link(0, 1);
     let numbers: Vec<u32> = (0..2000).collect();
     write(&mut mesh, 0, "k", &json!({ "n": numbers }));
+    // A document of many small fields needs less than twice its bytes, and more than a large frame has to spare.
+    let fields: serde_json::Map<String, Value> =
+        (10_000..20_000).map(|n| (n.to_string(), json!(n))).collect();
+    write(&mut mesh, 0, "large", &Value::Object(fields));
     mesh.run(3000);
-    let entry = &mesh.store(0).log.values().next().unwrap()[0].entry;
-    assert_eq!(entry.op, Op::Put);
+    for stored in mesh.store(0).log.values().next().unwrap() {
+        assert_eq!(stored.entry.op, Op::Put, "{:?}", stored.entry.key);
+    }
     assert_merged(&mut mesh, &mut fastrand::Rng::with_seed(1));
 }
 
