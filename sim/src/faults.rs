@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use entgldb_replica::Input;
 use entgldb_replica::id::LogId;
 use entgldb_replica::store::Stored;
-use entgldb_replica::version::{Hash, Seq};
+use entgldb_replica::version::Seq;
 
 use crate::clock::MONTH_MS;
 use crate::disk::Disk;
@@ -93,7 +93,7 @@ impl World {
         if !self.nodes[node].store.inner().lose_unsynced() {
             return false;
         }
-        self.lost(node, &before, false);
+        self.lost(node, &before);
         if !self.nodes[node].store.disk().outbox.is_empty() {
             self.coverage.add("PowerCut over a filled outbox", 1);
         }
@@ -127,7 +127,7 @@ impl World {
         inner.disk = backup;
         inner.synced = None;
         drop(inner);
-        self.lost(node, &before, true);
+        self.lost(node, &before);
         // With its mark a node knows at once that its store is an older one.
         if !self.options.keeps_mark {
             self.let_fork(node);
@@ -159,7 +159,7 @@ impl World {
         self.stop(node, false);
         self.nodes[node].absent = true;
         self.nodes[node].store.inner().disk = Disk::default();
-        self.lost(node, &before, true);
+        self.lost(node, &before);
     }
 
     fn fill_disk(&mut self, node: usize) -> bool {
@@ -176,18 +176,18 @@ impl World {
         inner.disk = Disk::default();
         inner.synced = None;
         drop(inner);
-        self.lost(node, &before, true);
+        self.lost(node, &before);
         true
     }
 
     /// Tells the oracle and the checkers that a disk is another one.
-    pub(crate) fn lost(&mut self, node: usize, before: &Disk, on_their_way: bool) {
-        let mut gone: Vec<(LogId, Seq, Hash)> = Vec::new();
+    pub(crate) fn lost(&mut self, node: usize, before: &Disk) {
+        let mut gone: Vec<(LogId, Seq)> = Vec::new();
         for (log, entries) in &before.log {
             // Who got something over a link by chance, from outside of those who must be equal, need not give it back.
             let components = self.setting.components(&log.collection);
             let together = components.iter().find(|component| component.contains(&node));
-            let counts = |other: &usize| !on_their_way || together.is_some_and(|c| c.contains(other));
+            let counts = |other: &usize| together.is_some_and(|component| component.contains(other));
             let kept = |stored: &Stored| {
                 let (seq, hash) = (stored.entry.seq, Some(stored.hash));
                 let mut others = (0..self.nodes.len()).filter(counts);
@@ -195,10 +195,10 @@ impl World {
             };
             // Who has an entry has all before it.
             let lost = entries.iter().rev().take_while(|stored| !kept(stored));
-            gone.extend(lost.map(|stored| (log.clone(), stored.entry.seq, stored.hash)));
+            gone.extend(lost.map(|stored| (log.clone(), stored.entry.seq)));
         }
         self.coverage.add("entries lost with the only machine that had them", gone.len() as u64);
-        self.checks.oracle().lose(gone, on_their_way);
+        self.checks.oracle().lose(gone);
         let disk = self.nodes[node].store.disk();
         self.checks.replaced(node, &disk);
     }

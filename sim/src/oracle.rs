@@ -151,22 +151,8 @@ impl Oracle {
         }
     }
 
-    /// Entries are gone from one machine and were on no other. Those that may still be on their way are kept in mind;
-    /// the positions of the others may be given out again.
-    pub(crate) fn lose(&mut self, entries: Vec<(LogId, Seq, Hash)>, on_their_way: bool) {
-        for (log, seq, hash) in entries {
-            if on_their_way {
-                self.perhaps_lost.insert((log, seq));
-                continue;
-            }
-            let Some(positions) = self.entries.get_mut(&log) else { continue };
-            let Some(branches) = positions.get_mut(&seq) else { continue };
-            let Some(at) = branches.iter().position(|authored| authored.hash == hash) else { continue };
-            let gone = branches.remove(at);
-            if branches.is_empty() {
-                positions.remove(&seq);
-            }
-            self.units.remove(&(log.author, log.incarnation, gone.row.stamp.hlc));
-        }
+    /// Entries are gone from one machine, and nobody else who counts has them. They may still be on their way.
+    pub(crate) fn lose(&mut self, entries: Vec<(LogId, Seq)>) {
+        self.perhaps_lost.extend(entries);
     }
 }
