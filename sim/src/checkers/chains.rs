@@ -33,7 +33,10 @@ impl Checker for Chains {
                     })?;
                     // A power cut may bring a commit back that had begun; the store ends the same one again.
                     let is_redo = authored.is_some();
-                    ensure(is_redo || !oracle.is_authored(log, seq) || oracle.may_fork(log), || {
+                    // An entry whose author was not told that it is durable was told to nobody.
+                    let is_unknown = oracle.is_perhaps_lost(log, seq);
+                    let is_free = is_redo || is_unknown || !oracle.is_authored(log, seq);
+                    ensure(is_free || oracle.may_fork(log), || {
                         format!("node {node} writes {log} {seq:?} twice")
                     })?;
                 } else {
