@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::clock::{Clock, Hlc, Stamp, WallMillis};
 use crate::entry::{AuthorKey, Entry, Op, SignedHead};
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, Tally};
 use crate::id::{Collection, DocId, Incarnation, LogId, NodeId, PublicKey, sha256};
 use crate::merge::Merged;
 use crate::oplog::Logs;
@@ -48,7 +48,7 @@ struct Captured<'a> {
 }
 
 impl Planner<'_> {
-    fn commit(&self, guard: Guard, clock: Hlc) -> Commit {
+    pub(crate) fn commit(&self, guard: Guard, clock: Hlc) -> Commit {
         Commit {
             owner: (self.node, self.incarnation),
             guard,
@@ -57,9 +57,12 @@ impl Planner<'_> {
             appended: Vec::new(),
             authors: Vec::new(),
             rows: Vec::new(),
-            fingerprints: Vec::new(),
+            tallies: Vec::new(),
             conflicts: Vec::new(),
             drained: None,
+            adopted: Vec::new(),
+            floors: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -99,7 +102,7 @@ impl Planner<'_> {
             commit.rows.push(RowWrite { doc: doc.clone(), row, before, apply: None, merged });
             captured.push(Captured { doc, before, content, written });
         }
-        commit.fingerprints = row_digests(self.logs, &commit.rows);
+        commit.tallies = tallies(self.logs, &commit.rows);
         commit.appended = self.sign_runs(hlc, captured);
         if self.logs.key_of(&self.node).is_none() {
             commit.authors.push(self.key.public_key());
@@ -157,7 +160,8 @@ impl Planner<'_> {
             branches.clear();
         }
         let versions = index_versions(&incoming, open);
-        let mut conflicts = Conflicts { store, incoming: versions, open, branches, writes: Vec::new() };
+        let mut conflicts =
+            Conflicts { store, logs: self.logs, incoming: versions, open, branches, writes: Vec::new() };
         for (stamp, doc, entry, payload_hash) in &incoming {
             let now = current.get_mut(doc).expect("every incoming document was read");
             if !now.is_read {
@@ -179,7 +183,7 @@ impl Planner<'_> {
         let latest = incoming.last().map_or(Hlc::default(), |(stamp, ..)| stamp.hlc);
         let mut commit = self.commit(guard, self.clock.last().max(latest));
         commit.rows = rows_to_write(current);
-        commit.fingerprints = row_digests(self.logs, &commit.rows);
+        commit.tallies = tallies(self.logs, &commit.rows);
         commit.conflicts = conflicts;
         let mut authors: BTreeMap<NodeId, PublicKey> = BTreeMap::new();
         for (run, key) in appended {
@@ -193,18 +197,19 @@ impl Planner<'_> {
     }
 }
 
-/// Fingerprints of the collections after these rows are written.
-fn row_digests(logs: &Logs, rows: &[RowWrite]) -> Vec<(Collection, Fingerprint)> {
-    let mut digests: BTreeMap<&Collection, Fingerprint> = BTreeMap::new();
+/// What is known of the collections' rows together after these are written.
+pub(crate) fn tallies(logs: &Logs, rows: &[RowWrite]) -> Vec<(Collection, Tally)> {
+    let mut tallies: BTreeMap<&Collection, Tally> = BTreeMap::new();
     for write in rows {
         let (collection, key) = &write.doc;
-        let digest = digests.entry(collection).or_insert_with(|| logs.row_digest(collection));
-        if let Some(before) = &write.before {
-            digest.remove(Fingerprint::of_row(key, &before.stamp));
+        let tally = tallies.entry(collection).or_insert_with(|| logs.tally(collection));
+        match &write.before {
+            Some(before) => tally.fingerprint.remove(Fingerprint::of_row(key, &before.stamp)),
+            None => tally.rows += 1,
         }
-        digest.add(Fingerprint::of_row(key, &write.row.stamp));
+        tally.fingerprint.add(Fingerprint::of_row(key, &write.row.stamp));
     }
-    digests.into_iter().map(|(collection, digest)| (collection.clone(), digest)).collect()
+    tallies.into_iter().map(|(collection, tally)| (collection.clone(), tally)).collect()
 }
 
 /// Conflicts that are not certain yet, by document.
@@ -300,15 +305,34 @@ fn index_versions<'a>(incoming: &'a [Incoming<'a>], open: &OpenConflicts) -> Ver
 }
 
 /// Finds out which versions were made without knowledge of each other.
-struct Conflicts<'a, S: Store> {
+pub(crate) struct Conflicts<'a, S: Store> {
     store: &'a mut S,
+    logs: &'a Logs,
     incoming: Versions<'a>,
     open: &'a OpenConflicts,
     branches: &'a mut Branches,
     writes: Vec<ConflictWrite>,
 }
 
-impl<S: Store> Conflicts<'_, S> {
+impl<'a, S: Store> Conflicts<'a, S> {
+    /// For versions that come without their entries.
+    pub(crate) fn new(
+        store: &'a mut S,
+        logs: &'a Logs,
+        open: &'a OpenConflicts,
+        branches: &'a mut Branches,
+    ) -> Self {
+        Self { store, logs, incoming: Versions::new(), open, branches, writes: Vec::new() }
+    }
+
+    pub(crate) fn store(&mut self) -> &mut S {
+        self.store
+    }
+
+    pub(crate) fn into_writes(self) -> Vec<ConflictWrite> {
+        self.writes
+    }
+
     /// Compares an incoming version with the one that stands, and settles what waited for it.
     fn note(
         &mut self,
@@ -446,14 +470,17 @@ impl<S: Store> Conflicts<'_, S> {
         true
     }
 
-    fn relate(
+    pub(crate) fn relate(
         &mut self,
         doc: &DocId,
         older: Stamp,
         younger_replaces: Option<Stamp>,
     ) -> Result<Relation, S::Error> {
         relation(older, younger_replaces, |stamp| {
-            Ok(self.version(doc, stamp)?.map(|version| version.replaces))
+            let version = self.version(doc, stamp)?;
+            // What is forgotten was known to all: nothing that comes now was made before it.
+            let is_gone = version.is_none() && self.logs.is_forgotten(&doc.0, stamp);
+            Ok(if is_gone { Some(None) } else { version.map(|version| version.replaces) })
         })
     }
 
@@ -464,7 +491,7 @@ impl<S: Store> Conflicts<'_, S> {
         }
     }
 
-    fn settle(&mut self, mut conflict: Conflict, found: Relation) {
+    pub(crate) fn settle(&mut self, mut conflict: Conflict, found: Relation) {
         match found {
             Relation::Succession => self.writes.push(ConflictWrite::Remove {
                 doc: conflict.doc,

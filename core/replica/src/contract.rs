@@ -7,14 +7,18 @@ use bytes::Bytes;
 use crate::clock::{Hlc, WallMillis};
 use crate::event::Event;
 use crate::id::{Collection, Incarnation, LinkId, NodeId};
-use crate::limits::{FRAME_BYTES_DEFAULT, Limits, MAX_SKEW_MS, PAYLOAD_BYTES_DEFAULT, SYNC_INTERVAL_MS};
+use crate::limits::{FRAME_BYTES_DEFAULT, Limits, MAX_SKEW_MS, PAYLOAD_BYTES_DEFAULT, RETENTION_MS, SYNC_INTERVAL_MS};
 use crate::peers::TargetStatus;
 
 /// What a replica needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Collections to sync.
+    /// The node's label, for the other members.
+    pub name: String,
+    /// Collections to sync; [`Input::Interests`] changes them later.
     pub interests: BTreeSet<Collection>,
+    /// How long history is kept after all members hold it; `None` for ever.
+    pub retention_ms: Option<u64>,
     /// A remote entry further ahead of the wall clock than this waits.
     pub max_skew_ms: u64,
     /// Collections whose documents merge field by field instead of the last write winning. It says how this node writes;
@@ -45,7 +49,9 @@ pub struct Mark {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            name: String::new(),
             interests: BTreeSet::new(),
+            retention_ms: Some(RETENTION_MS),
             merging: BTreeSet::new(),
             max_skew_ms: MAX_SKEW_MS,
             sync_interval_ms: SYNC_INTERVAL_MS,
@@ -108,6 +114,12 @@ pub enum Input {
     },
     /// Compare with every peer and dial every target now, without waiting for the interval.
     SyncNow,
+    /// Sync these collections from now on. Links are closed and made again. A collection that is added comes in full; of one
+    /// that is taken away everything stays as it is here, and nothing of it comes or goes any more.
+    Interests(BTreeSet<Collection>),
+    /// Tell all members that one of them will not come back: no history is kept for it any more. If it does come back it
+    /// takes a snapshot and is a member again; nothing that it wrote is lost.
+    RemoveMember(NodeId),
     /// Nothing but time has passed.
     Tick,
 }
@@ -211,4 +223,8 @@ pub struct Status {
     pub conflicts: u64,
     /// Whether local changes wait to be captured.
     pub backlog: bool,
+    /// Entries that were forgotten since they were not needed any more.
+    pub forgotten: u64,
+    /// The snapshot that is coming in, and how many of its rows have come.
+    pub snapshot: Option<(Collection, u64)>,
 }

@@ -111,6 +111,40 @@ pub enum Event {
     },
     /// A document that could not be captured or applied, or came back.
     Problem(Problem),
+    /// Rows of a snapshot were taken in, instead of history that is gone or longer.
+    Snapshot {
+        /// The peer that gives it.
+        node: NodeId,
+        /// The collection.
+        collection: Collection,
+        /// Rows so far.
+        rows: u64,
+        /// Rows that the peer has.
+        total: u64,
+        /// Whether it is complete.
+        done: bool,
+    },
+    /// A peer could not give a snapshot, or what it gave was refused. It is tried again later.
+    SnapshotRefused {
+        /// The peer.
+        node: NodeId,
+        /// The collection.
+        collection: Collection,
+        /// Why.
+        detail: String,
+    },
+    /// A member was removed: no history is kept for it any more.
+    MemberRemoved {
+        /// The member.
+        node: NodeId,
+        /// Who removed it.
+        by: NodeId,
+    },
+    /// A member that was removed is back.
+    MemberReturned {
+        /// The member.
+        node: NodeId,
+    },
 }
 
 /// How an oplog was seen not to be the one that the node last wrote.

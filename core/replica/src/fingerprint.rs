@@ -15,6 +15,15 @@ use crate::version::Head;
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct Fingerprint([u64; 4]);
 
+/// What is known of all rows of a collection together.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Tally {
+    /// Over the rows' keys and stamps.
+    pub fingerprint: Fingerprint,
+    /// How many there are, those of deleted documents too.
+    pub rows: u64,
+}
+
 impl Fingerprint {
     /// Reads the 32 bytes that [`Fingerprint::to_bytes`] gave.
     #[must_use]

@@ -20,11 +20,12 @@ pub(crate) fn regulate(
     sessions: &mut BTreeMap<LinkId, Session>,
     logs: &Logs,
     limits: &Limits,
-    rest_ms: u64,
+    (rest_ms, is_joining): (u64, bool),
     now: Mono,
 ) -> Vec<(LinkId, Message)> {
     let mut granted = 0;
-    let mut catching_up = false;
+    // A snapshot is a catch-up too.
+    let mut catching_up = is_joining;
     for session in sessions.values().filter(|session| session.granted().is_some()) {
         granted += 1;
         let flowing = now.since(session.last_gain()) < STALLED_MS;

@@ -7,21 +7,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use fastrand::Rng;
 
 use crate::apply::{Branches, OpenConflicts, Planner};
-use crate::clock::{Clock, Now, WallMillis};
+use crate::clock::{Clock, Hlc, Now};
 use crate::contract::{Config, Mark};
 use crate::entry::{AuthorKey, SignatureError, SignedHead};
 use crate::event::{Anew, Event};
 use crate::id::{Collection, Incarnation, LogId, NodeId, PublicKey};
-use crate::limits::{CONFLICT_KEEP_MS, FRAME_BYTES_DEFAULT};
+use crate::limits::{FRAME_BYTES_DEFAULT, PAGE_BYTES_TARGET, PAGE_ENTRIES_TARGET};
+use crate::member::{Change, Members, members};
 use crate::oplog::{Logs, Verdicts, check_page};
 use crate::page::{Room, build_page, build_shortest};
+use crate::retain::Keeper;
+use crate::snapshot::{Debt, Incoming};
 use crate::states::{States, edit_bytes_max};
-use crate::store::{Appended, Commit, Committed, ConflictWrite, Drain, Guard, Problem, Store, UnitLimits};
+use crate::store::{
+    Appended, Commit, Committed, ConflictWrite, Drain, Guard, ScanLimits, Store, UnitLimits,
+};
 use crate::version::Seq;
 use crate::wire::{Ack, Code, Page, Run, RunResult};
 
 /// Attempts to find the outbox empty, and then as many to find it without the documents to be applied.
-const APPLY_ATTEMPTS: usize = 4;
+pub(crate) const APPLY_ATTEMPTS: usize = 4;
 /// What an entry and a run take in a frame at most, beside key, content and the collection's name; and a frame by itself.
 const ENTRY_BYTES: usize = 88;
 const RUN_BYTES: usize = 256;
@@ -53,6 +58,13 @@ pub(crate) struct Ledger<S: Store> {
     /// Collections that this node writes so that they merge, and those in which documents have states.
     merging: BTreeSet<Collection>,
     stated: BTreeSet<Collection>,
+    pub(crate) members: Members,
+    /// Since it was opened.
+    pub(crate) forgotten: u64,
+    /// The snapshot that is coming in.
+    pub(crate) snapshot: Option<Incoming>,
+    pub(crate) debt: Debt,
+    pub(crate) keeper: Keeper,
 }
 
 /// What became of a page.
@@ -95,6 +107,10 @@ impl<S: Store> Ledger<S> {
             gap_ms: config.limits.unit_gap_ms,
             payload_bytes: config.payload_bytes_max,
         };
+        let snapshot = Incoming::from_notes(&durable.notes);
+        let mut debt = Debt::from_notes(&durable.notes);
+        debt.settle(logs.vector());
+        let members = read_members(&mut store)?;
         Ok(Self {
             clock: Clock::resume(durable.clock, config.max_skew_ms),
             logs,
@@ -114,6 +130,15 @@ impl<S: Store> Ledger<S> {
             branches: Branches::new(),
             merging: config.merging.clone(),
             stated: durable.merged.into_iter().collect(),
+            members,
+            forgotten: 0,
+            snapshot,
+            debt,
+            keeper: Keeper {
+                name: config.name.clone(),
+                interests: config.interests.clone(),
+                retention_ms: config.retention_ms,
+            },
         })
     }
 
@@ -176,7 +201,7 @@ impl<S: Store> Ledger<S> {
         if log.author != self.node || log.incarnation != self.incarnation {
             return Ok(Ok(false));
         }
-        if self.store.hash_at(log, signed.head.seq)? == Some(signed.head.hash) {
+        if signed.head.seq <= self.logs.floor(log) || self.store.hash_at(log, signed.head.seq)? == Some(signed.head.hash) {
             return Ok(Ok(false));
         }
         Ok(signed.verify(log, &self.key.public_key()).map(|()| true))
@@ -271,12 +296,7 @@ impl<S: Store> Ledger<S> {
         build_shortest(&mut self.store, &self.logs, positions)
     }
 
-    /// Work of the store's that may wait for quiet.
-    pub(crate) fn tend(&mut self, now: Now) -> Result<Vec<Problem>, S::Error> {
-        self.store.tend(WallMillis(now.wall.0.saturating_sub(CONFLICT_KEEP_MS)))
-    }
-
-    fn planner(&mut self, now: Now) -> (Planner<'_>, &mut S, &OpenConflicts, &mut Branches) {
+    pub(crate) fn planner(&mut self, now: Now) -> (Planner<'_>, &mut S, &OpenConflicts, &mut Branches) {
         let planner = Planner {
             logs: &self.logs,
             clock: &self.clock,
@@ -290,15 +310,32 @@ impl<S: Store> Ledger<S> {
     }
 
     /// Makes a step durable and follows it in memory. `false` if the outbox has moved.
-    fn commit(&mut self, commit: &Commit, events: &mut Vec<Event>) -> Result<bool, S::Error> {
+    pub(crate) fn commit(&mut self, commit: &Commit, events: &mut Vec<Event>) -> Result<bool, S::Error> {
         let problems = match self.store.commit(commit)? {
             Committed::Done(problems) => problems,
             Committed::OutboxMoved => return Ok(false),
         };
         self.clock.advance(commit.clock);
         self.logs.committed(&commit.appended, &commit.authors);
-        for (collection, digest) in &commit.fingerprints {
-            self.logs.set_row_digest(collection.clone(), *digest);
+        for (collection, tally) in &commit.tallies {
+            self.logs.set_tally(collection.clone(), *tally);
+        }
+        for (log, signed) in &commit.adopted {
+            self.logs.adopt(log, signed.head, signed.hlc);
+        }
+        for (log, floor) in &commit.floors {
+            self.forgotten += floor.0.saturating_sub(self.logs.floor(log).0);
+            let time = self.store.signed_until(log, *floor)?.map_or(Hlc::default(), |signed| signed.hlc);
+            self.logs.forget(log, *floor, time);
+        }
+        self.debt.settle(self.logs.vector());
+        for write in commit.rows.iter().filter(|write| write.doc.0 == *members()) {
+            let content = write.apply.as_ref().and_then(Option::as_ref);
+            let change = self.members.learn(&write.doc.1, write.row.stamp, content);
+            events.extend(change.map(|change| match change {
+                Change::Removed { node, by } => Event::MemberRemoved { node, by },
+                Change::Returned { node } => Event::MemberReturned { node },
+            }));
         }
         for write in commit.rows.iter().filter(|write| write.merged.is_some()) {
             if !self.stated.contains(&write.doc.0) {
@@ -337,6 +374,23 @@ impl<S: Store> Ledger<S> {
         } else if !matches!(before, Some(ConflictWrite::Remove { doc: moved, .. }) if moved == doc) {
             self.conflicts += 1;
             events.push(Event::Conflict(conflict.clone()));
+        }
+    }
+}
+
+/// All members' documents.
+fn read_members<S: Store>(store: &mut S) -> Result<Members, S::Error> {
+    let mut known = Members::default();
+    let mut after = None;
+    loop {
+        let limits = ScanLimits { rows: PAGE_ENTRIES_TARGET, bytes: PAGE_BYTES_TARGET };
+        let scan = store.scan(members(), after.as_ref(), &limits)?;
+        for document in &scan.documents {
+            known.learn(&document.key, document.row.stamp, document.content.as_ref());
+        }
+        match scan.documents.last() {
+            Some(last) if scan.more => after = Some(last.key.clone()),
+            _ => return Ok(known),
         }
     }
 }

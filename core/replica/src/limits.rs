@@ -43,6 +43,17 @@ pub const PUSH_LINKS_MAX: usize = 6;
 /// A node that lacks more entries than this of a peer takes them from one peer at a time.
 pub const CATCH_UP_ENTRIES: u64 = 2_000;
 
+/// A snapshot is taken instead of history if at least so many entries are missing, and more than twice as many as there
+/// are rows.
+pub const SNAPSHOT_ENTRIES: u64 = 10_000;
+/// How long history is kept after all members hold it, unless the configuration says otherwise.
+pub const RETENTION_MS: u64 = 24 * 3_600_000;
+/// Longest time after which a member says what it holds, if it has got anything new; with a short retention it is an eighth
+/// of that.
+pub const ACKNOWLEDGE_MS: u64 = 3_600_000;
+/// Entries of one log that are forgotten in one step.
+pub const FORGET_ENTRIES: u64 = 8_192;
+
 /// Largest message before authentication.
 pub const PRE_AUTH_BYTES_MAX: usize = 1 << 10;
 /// Largest message before authentication when it carries a token.
@@ -136,6 +147,8 @@ pub struct Limits {
     pub push_links: usize,
     /// Entries lacked of a peer that make a catch-up, which is taken from one peer at a time; at least 1.
     pub catch_up_entries: u64,
+    /// Entries lacked of a peer from which on a snapshot may be taken instead; at least 1.
+    pub snapshot_entries: u64,
 }
 
 impl Default for Limits {
@@ -150,6 +163,7 @@ impl Default for Limits {
             vector_logs: VECTOR_LOGS_MAX,
             push_links: PUSH_LINKS_MAX,
             catch_up_entries: CATCH_UP_ENTRIES,
+            snapshot_entries: SNAPSHOT_ENTRIES,
         }
     }
 }
@@ -168,6 +182,7 @@ impl Limits {
             vector_logs: self.vector_logs.clamp(1, VECTOR_LOGS_MAX),
             push_links: self.push_links.clamp(1, PUSH_LINKS_MAX),
             catch_up_entries: self.catch_up_entries.max(1),
+            snapshot_entries: self.snapshot_entries.max(1),
         }
     }
 }

@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::clock::{Clock, Hlc, TooFarAhead, WallMillis};
+use crate::clock::{Clock, Hlc, Stamp, TooFarAhead, WallMillis};
 use crate::entry::{Chain, ChainError, SignatureError};
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, Tally};
 use crate::id::{Collection, Incarnation, Key, LogId, NodeId, PublicKey};
 use crate::store::{Appended, Durable};
 use crate::version::{Head, Seq, Vector};
@@ -20,15 +20,17 @@ pub(crate) struct Logs {
     times: BTreeMap<LogId, Hlc>,
     authors: BTreeMap<NodeId, PublicKey>,
     vector_digests: BTreeMap<Collection, Fingerprint>,
-    row_digests: BTreeMap<Collection, Fingerprint>,
+    tallies: BTreeMap<Collection, Tally>,
+    /// Logs whose beginning was forgotten, with the last position that is gone and its time.
+    floors: BTreeMap<LogId, (Seq, Hlc)>,
     /// How often a head has moved.
     moves: u64,
 }
 
 impl Logs {
     pub(crate) fn from_durable(durable: &Durable) -> Self {
-        let mut logs =
-            Self { row_digests: durable.fingerprints.iter().cloned().collect(), ..Self::default() };
+        let mut logs = Self { tallies: durable.tallies.iter().cloned().collect(), ..Self::default() };
+        logs.floors.extend(durable.floors.iter().map(|(log, seq, hlc)| (log.clone(), (*seq, *hlc))));
         for (log, head, hlc) in &durable.heads {
             logs.advance(log, *head, *hlc);
         }
@@ -72,12 +74,37 @@ impl Logs {
         }
     }
 
-    pub(crate) fn set_row_digest(&mut self, collection: Collection, digest: Fingerprint) {
-        self.row_digests.insert(collection, digest);
+    pub(crate) fn set_tally(&mut self, collection: Collection, tally: Tally) {
+        self.tallies.insert(collection, tally);
     }
 
-    pub(crate) fn row_digest(&self, collection: &Collection) -> Fingerprint {
-        self.row_digests.get(collection).copied().unwrap_or_default()
+    pub(crate) fn tally(&self, collection: &Collection) -> Tally {
+        self.tallies.get(collection).copied().unwrap_or_default()
+    }
+
+    /// The last position of a log that is forgotten; zero if nothing is.
+    pub(crate) fn floor(&self, log: &LogId) -> Seq {
+        self.floors.get(log).map(|(seq, _)| *seq).unwrap_or_default()
+    }
+
+    /// Notes that entries are forgotten.
+    pub(crate) fn forget(&mut self, log: &LogId, floor: Seq, hlc: Hlc) {
+        self.moves += 1;
+        self.floors.insert(log.clone(), (floor, hlc));
+    }
+
+    /// Notes that a snapshot stands for a log up to a head.
+    pub(crate) fn adopt(&mut self, log: &LogId, head: Head, hlc: Hlc) {
+        self.advance(log, head, hlc);
+        self.forget(log, head.seq, hlc);
+    }
+
+    /// Whether the version with this stamp may be among what is forgotten of a collection.
+    pub(crate) fn is_forgotten(&self, collection: &Collection, stamp: Stamp) -> bool {
+        let mut floors = self.floors.iter();
+        floors.any(|(log, (_, hlc))| {
+            log.collection == *collection && log.author == stamp.node && *hlc >= stamp.hlc
+        })
     }
 
     /// Fingerprints over the heads and over the rows of some collections.
@@ -88,7 +115,7 @@ impl Logs {
         let (mut vector, mut rows) = (Fingerprint::default(), Fingerprint::default());
         for collection in collections {
             vector.add(self.vector_digests.get(collection).copied().unwrap_or_default());
-            rows.add(self.row_digest(collection));
+            rows.add(self.tally(collection).fingerprint);
         }
         (vector, rows)
     }

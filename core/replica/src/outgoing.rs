@@ -90,13 +90,19 @@ impl Outgoing {
                 return None;
             }
             let after = self.position(log);
-            (head.seq > after).then(|| (log.clone(), after))
+            // What is forgotten here is not sent; the peer asks for a snapshot.
+            (head.seq > after && after >= logs.floor(log)).then(|| (log.clone(), after))
         };
         let positions: BTreeMap<LogId, Seq> = logs.vector().iter().filter_map(lacking).collect();
         if positions.is_empty() && self.held() == 0 {
             self.settled.set(Some(state));
         }
         positions
+    }
+
+    /// What the peer is known to hold durably.
+    pub(crate) fn theirs(&self) -> &BTreeMap<LogId, Seq> {
+        &self.theirs
     }
 
     fn position(&self, log: &LogId) -> Seq {

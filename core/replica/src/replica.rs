@@ -4,25 +4,28 @@
 //! takes in at most one page, and sends at most one page to each peer; what is left over makes [`Replica::next_wake`]
 //! answer "now". So no call holds the store for long, and nothing waits behind something large.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use fastrand::Rng;
 
-use crate::clock::{Mono, Now};
+use crate::clock::{Mono, Now, Stamp};
 use crate::contract::{Config, Input, Link, Mark, Output, Status, StoreFailed};
 use crate::entry::{AuthorKey, SignedHead};
 use crate::event::Event;
 use crate::flow::regulate;
-use crate::id::{LinkId, LogId};
+use crate::id::{Collection, LinkId, LogId, NodeId};
+use crate::keeping::Joined;
 use crate::ledger::Ledger;
-use crate::limits::{FRAME_BYTES_LEAST, SESSIONS_MAX};
+use crate::limits::{ACK_MS, FRAME_BYTES_LEAST, SESSIONS_MAX};
+use crate::member::Member;
 use crate::peers::{Peers, TooManyPeers};
-use crate::sending::{Built, fit_ack, send, send_page};
+use crate::sending::{Built, fit_ack, frame_room, send, send_page};
 use crate::session::{Effect, Local, Session};
-use crate::store::Store;
+use crate::snapshot::Incoming;
+use crate::store::{ScanLimits, Store};
 use crate::version::Vector;
-use crate::wire::{Message, OwnHead, Page, VectorPart};
+use crate::wire::{Chunk, Message, OwnHead, Page, Part, Pull, VectorPart};
 
 /// Time between calls of [`Store::tend`].
 const TEND_MS: u64 = 30_000;
@@ -36,9 +39,19 @@ pub struct Replica<S: Store> {
     sessions: BTreeMap<LinkId, Session>,
     peers: Peers,
     inbox: VecDeque<Received>,
+    giving: VecDeque<(LinkId, Pull)>,
+    taking: Taking,
     more: bool,
     seen: Now,
     next_tend: Mono,
+}
+
+/// From whom a snapshot comes in, and what of it waits to be joined.
+#[derive(Default)]
+struct Taking {
+    link: Option<LinkId>,
+    asked: Mono,
+    chunk: Option<(Chunk, Mono)>,
 }
 
 /// A page that waits to be taken in.
@@ -73,6 +86,7 @@ impl<S: Store> Replica<S> {
             max_skew_ms: config.max_skew_ms,
             frame_bytes_max: config.frame_bytes_max,
             limits: config.limits,
+            is_ahead_of_vector: !ledger.debt.is_empty(),
         };
         Ok(Self {
             ledger,
@@ -80,6 +94,8 @@ impl<S: Store> Replica<S> {
             sessions: BTreeMap::new(),
             peers: Peers::new(rng.fork()),
             inbox: VecDeque::new(),
+            giving: VecDeque::new(),
+            taking: Taking::default(),
             more: true,
             seen: now,
             next_tend: now.mono.plus(TEND_MS),
@@ -114,6 +130,12 @@ impl<S: Store> Replica<S> {
                 self.sessions.values_mut().for_each(|session| session.hurry(now.mono));
                 self.ledger.backlog = true;
             }
+            Input::Interests(interests) => self.change_interests(now, interests, &mut out)?,
+            Input::RemoveMember(node) => {
+                let mut events = Vec::new();
+                self.ledger.remove_member(now, node, &mut events)?;
+                out.extend(events.into_iter().map(Output::Event));
+            }
             Input::Tick => {}
         }
         self.work(now, &mut out)?;
@@ -146,7 +168,14 @@ impl<S: Store> Replica<S> {
             applied: self.ledger.applied,
             conflicts: self.ledger.conflicts,
             backlog: self.ledger.backlog,
+            forgotten: self.ledger.forgotten,
+            snapshot: self.ledger.snapshot.as_ref().map(|taken| (taken.collection.clone(), taken.rows)),
         }
+    }
+
+    /// The members that it knows of, with the times of what they said of themselves.
+    pub fn members(&self) -> impl Iterator<Item = (&NodeId, &Stamp, &Member)> {
+        self.ledger.members.iter()
     }
 
     /// How far this node's own oplog has come. Whoever keeps it outside of the store, and gives it back at the next start
@@ -167,6 +196,7 @@ impl<S: Store> Replica<S> {
     #[must_use]
     pub fn is_level(&self) -> bool {
         !self.ledger.backlog
+            && self.ledger.snapshot.is_none()
             && self.inbox.is_empty()
             && !self.sessions.is_empty()
             && self.sessions.values().all(|session| session.is_level(&self.ledger.logs))
@@ -202,17 +232,24 @@ impl<S: Store> Replica<S> {
         }
         if now.mono >= self.next_tend {
             self.next_tend = now.mono.plus(TEND_MS);
-            let problems = self.ledger.tend(now)?;
-            out.extend(problems.into_iter().map(|problem| Output::Event(Event::Problem(problem))));
+            let mut events = Vec::new();
+            self.ledger.tend(now, &mut events)?;
+            out.extend(events.into_iter().map(Output::Event));
         }
         self.tick_sessions(now, out);
+        self.join_chunk(now, out)?;
+        self.ask_for_snapshot(now, out);
+        self.give_chunk(out)?;
+        self.local.is_ahead_of_vector = !self.ledger.debt.is_empty();
         let rest_ms = 2 * self.local.sync_interval_ms;
         let limits = &self.local.limits;
-        let flows = regulate(&mut self.sessions, &self.ledger.logs, limits, rest_ms, now.mono);
+        let is_joining = self.taking.link.is_some();
+        let flows = regulate(&mut self.sessions, &self.ledger.logs, limits, (rest_ms, is_joining), now.mono);
         out.extend(flows.iter().map(|(link, message)| send(*link, message)));
         self.send_pages(now, out)?;
         out.extend(self.peers.due(now.mono).into_iter().map(|target| Output::Dial { target }));
         self.more |= self.ledger.backlog || !self.inbox.is_empty();
+        self.more |= self.taking.chunk.is_some() || !self.giving.is_empty();
         Ok(())
     }
 
@@ -265,6 +302,10 @@ impl<S: Store> Replica<S> {
     fn forget_link(&mut self, now: Now, link: LinkId, reason: &str, out: &mut Vec<Output>) {
         let Some(session) = self.sessions.remove(&link) else { return };
         self.inbox.retain(|received| received.link != link);
+        self.giving.retain(|(asked, _)| *asked != link);
+        if self.taking.link == Some(link) {
+            self.taking = Taking::default();
+        }
         let (node, name) = (session.link.peer, session.link.name);
         let node_is_linked = self.sessions.values().any(|other| other.link.peer == node);
         self.peers.unlinked(link, node, node_is_linked, reason, now.mono);
@@ -309,6 +350,15 @@ impl<S: Store> Replica<S> {
                 Effect::Event(event) => out.push(Output::Event(event)),
                 Effect::SendVector(part) => self.send_vector(link, part, out)?,
                 Effect::OwnHead(log, signed) => self.weigh_own_head(link, log, &signed, out)?,
+                Effect::Pull(pull) => {
+                    self.giving.retain(|(asked, _)| *asked != link);
+                    self.giving.push_back((link, pull));
+                }
+                Effect::Chunk(chunk) if self.taking.link == Some(link) && self.taking.chunk.is_none() => {
+                    self.taking.chunk = Some((chunk, now.mono));
+                }
+                // An answer that came too late.
+                Effect::Chunk(_) => {}
             }
         }
         Ok(())
@@ -384,6 +434,143 @@ impl<S: Store> Replica<S> {
         for (link, reason) in ended {
             self.close(now, link, &reason, out);
         }
+    }
+
+    /// Syncs other collections from now on. Links are made anew: what two nodes share is settled when they meet.
+    fn change_interests(
+        &mut self,
+        now: Now,
+        interests: BTreeSet<Collection>,
+        out: &mut Vec<Output>,
+    ) -> Result<(), StoreFailed<S::Error>> {
+        if interests == self.local.interests {
+            return Ok(());
+        }
+        self.local.interests.clone_from(&interests);
+        self.ledger.keeper.interests = interests;
+        let links: Vec<LinkId> = self.sessions.keys().copied().collect();
+        for link in links {
+            self.close(now, link, "this node syncs other collections from now on", out);
+        }
+        self.peers.hurry(now.mono);
+        let mut events = Vec::new();
+        self.ledger.introduce(now, &mut events)?;
+        out.extend(events.into_iter().map(Output::Event));
+        Ok(())
+    }
+
+    /// Begins a snapshot, or goes on with one whose link was cut.
+    fn ask_for_snapshot(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.ledger.drop_snapshot_if_covered();
+        if let Some(link) = self.taking.link {
+            if self.taking.chunk.is_none() && now.mono.since(self.taking.asked) >= ACK_MS {
+                self.close(now, link, "no answer to the question for a piece of a snapshot", out);
+            }
+            return;
+        }
+        let (logs, limits) = (&self.ledger.logs, &self.local.limits);
+        let known = self.ledger.snapshot.as_ref();
+        let goes_on = known.and_then(|known| {
+            let mut sessions = self.sessions.iter();
+            sessions.find(|(_, session)| session.can_go_on(known, now.mono)).map(|(link, _)| (*link, None))
+        });
+        let begins = || {
+            self.sessions.iter().find_map(|(link, session)| {
+                let collection = session.wanted_snapshot(logs, limits, now.mono)?;
+                Some((*link, Some(collection.clone())))
+            })
+        };
+        let Some((link, collection)) = goes_on.or_else(begins) else { return };
+        if let Some(collection) = collection {
+            self.ledger.snapshot = Some(Incoming::new(collection));
+        }
+        self.taking.link = Some(link);
+        self.pull(now, out);
+    }
+
+    fn pull(&mut self, now: Now, out: &mut Vec<Output>) {
+        if let (Some(link), Some(incoming)) = (self.taking.link, &self.ledger.snapshot) {
+            self.taking.asked = now.mono;
+            out.push(send(link, &Message::Pull(incoming.pull())));
+        }
+    }
+
+    /// Joins the piece of a snapshot that waits, once local changes are captured.
+    fn join_chunk(&mut self, now: Now, out: &mut Vec<Output>) -> Result<(), StoreFailed<S::Error>> {
+        let Some((chunk, at)) = self.taking.chunk.take() else { return Ok(()) };
+        let Some(link) = self.taking.link else { return Ok(()) };
+        let impatient = now.mono.since(at) >= BACKLOG_WAIT_MS;
+        if self.ledger.backlog && !impatient {
+            self.taking.chunk = Some((chunk, at));
+            return Ok(());
+        }
+        let Some(session) = self.sessions.get(&link) else { return Ok(()) };
+        let (node, collection) = (session.link.peer, chunk.collection.clone());
+        let total = session.rows_of(&collection);
+        let mut events = Vec::new();
+        let again = chunk.clone();
+        let before = self.ledger.incarnation;
+        let rows = self.ledger.snapshot.as_ref().map_or(0, |incoming| incoming.rows);
+        let brought = match &chunk.part {
+            Part::Rows(rows) => rows.len() as u64,
+            Part::Heads(_) => 0,
+        };
+        let joined = self.ledger.join_chunk(now, chunk, impatient, &mut events)?;
+        out.extend(events.into_iter().map(Output::Event));
+        let rows = rows + brought;
+        if self.ledger.incarnation != before {
+            self.local.incarnation = self.ledger.incarnation;
+        }
+        let done = matches!(joined, Joined::Done);
+        match joined {
+            Joined::Busy => self.taking.chunk = Some((again, at)),
+            Joined::Refused(detail) => {
+                self.taking = Taking::default();
+                if let Some(session) = self.sessions.get_mut(&link) {
+                    session.snapshot_failed(now.mono);
+                }
+                out.push(Output::Event(Event::SnapshotRefused { node, collection, detail }));
+            }
+            Joined::Next | Joined::Done => {
+                if brought > 0 || done {
+                    let total = total.max(rows);
+                    out.push(Output::Event(Event::Snapshot { node, collection, rows, total, done }));
+                }
+                self.pull(now, out);
+            }
+        }
+        if done {
+            self.taking = Taking::default();
+            self.tell_vector(now, link, out)?;
+        }
+        Ok(())
+    }
+
+    /// Tells a peer what this node holds now.
+    fn tell_vector(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        out: &mut Vec<Output>,
+    ) -> Result<(), StoreFailed<S::Error>> {
+        let Some(session) = self.sessions.get_mut(&link) else { return Ok(()) };
+        let effects = session.send_vector(now, &self.local, &self.ledger.logs);
+        self.carry_out(now, link, effects, out)
+    }
+
+    /// Answers one question for a piece of a snapshot, once local changes are captured.
+    fn give_chunk(&mut self, out: &mut Vec<Output>) -> Result<(), StoreFailed<S::Error>> {
+        let Some((link, pull)) = self.giving.pop_front() else { return Ok(()) };
+        let Some(session) = self.sessions.get(&link) else { return Ok(()) };
+        let limits = ScanLimits {
+            rows: self.local.limits.page_entries,
+            bytes: self.local.limits.page_bytes.min(session.link.frame_bytes_max),
+        };
+        match self.ledger.chunk(&pull, limits, frame_room(&session.link))? {
+            Some(chunk) => out.push(send(link, &Message::Chunk(chunk))),
+            None => self.giving.push_back((link, pull)),
+        }
+        Ok(())
     }
 
     /// Sends one page to every peer that lacks something and may get it.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::clock::Stamp;
 use crate::entry::{Entry, Op};
-use crate::id::DocId;
+use crate::id::{DocId, Key};
 use crate::version::Hash;
 
 /// What a node knows of a document: the stamp of the version that stands, and the hash of its content.
@@ -29,6 +29,19 @@ pub struct Row {
 #[must_use]
 pub fn takes_over(row: Option<&Row>, stamp: &Stamp, content: Option<Hash>) -> bool {
     row.is_none_or(|row| (*stamp, content) > (row.stamp, row.content))
+}
+
+/// A row with all that a snapshot needs of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Document {
+    /// Its key.
+    pub key: Key,
+    /// Its row.
+    pub row: Row,
+    /// The content of the version that stands; `None` if it is deleted.
+    pub content: Option<Bytes>,
+    /// Its state, if it merges.
+    pub merged: Option<Bytes>,
 }
 
 /// A version as the oplog has it.

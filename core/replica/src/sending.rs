@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::clock::Mono;
-use crate::contract::{Output, StoreFailed};
+use crate::contract::{Link, Output, StoreFailed};
 use crate::event::Event;
 use crate::id::{LinkId, LogId};
 use crate::ledger::Ledger;
@@ -41,7 +41,7 @@ pub(crate) fn send_page<S: Store>(
         return Ok(false);
     }
     let (link, id) = (session.link.id, session.outgoing().next_page());
-    let max = session.link.frame_bytes_max.saturating_sub(FRAME_OVERHEAD);
+    let max = frame_room(&session.link);
     let mut room =
         Some(Room { entries: local.limits.page_entries, bytes: local.limits.page_bytes.min(max).max(1) });
     let runs = loop {
@@ -74,6 +74,11 @@ pub(crate) fn send_page<S: Store>(
     };
     session.outgoing().page_out(&runs, now);
     Ok(!session.to_send(local, &ledger.logs, now).is_empty())
+}
+
+/// Bytes that a body to a peer may have.
+pub(crate) fn frame_room(link: &Link) -> usize {
+    link.frame_bytes_max.saturating_sub(FRAME_OVERHEAD)
 }
 
 /// The page for a peer, from those built in this step if one fits.

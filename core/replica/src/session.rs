@@ -19,10 +19,12 @@ use crate::event::Event;
 use crate::id::{Collection, Incarnation, LogId, NodeId};
 use crate::ledger::Taken;
 use crate::limits::{ACK_MS, DROP_AFTER_MS, LOGS_MAX, Limits, PAGES_IN_FLIGHT_MAX};
+use crate::member::members;
 use crate::oplog::Logs;
 use crate::outgoing::{AckError, Outgoing};
+use crate::snapshot::Incoming;
 use crate::version::{Head, Seq};
-use crate::wire::{Ack, Code, Digest, Hello, Message, Page, VERSION, VectorPart};
+use crate::wire::{Ack, Chunk, Code, Digest, Hello, Message, Page, Pull, VERSION, VectorPart};
 
 /// What this node says of itself.
 #[derive(Clone, Debug)]
@@ -34,6 +36,8 @@ pub(crate) struct Local {
     pub(crate) max_skew_ms: u64,
     pub(crate) frame_bytes_max: usize,
     pub(crate) limits: Limits,
+    /// Whether rows of snapshots are here that the vector does not stand for yet.
+    pub(crate) is_ahead_of_vector: bool,
 }
 
 /// What a session wants done.
@@ -47,15 +51,23 @@ pub(crate) enum Effect {
     SendVector(VectorPart),
     /// The peer shows a head of one of our own logs that is said to be signed by us.
     OwnHead(LogId, SignedHead),
+    /// The peer asks for a piece of a snapshot.
+    Pull(Pull),
+    /// A piece of a snapshot came.
+    Chunk(Chunk),
 }
 
 /// Entries that a flow has to bring in a while, to be worth waiting for; each counts as this many bytes and its payload.
 const GAIN_OF_ENTRY: usize = 100;
+/// Wait before a snapshot is asked again of a peer that could not give it.
+const SNAPSHOT_RETRY_MS: u64 = 5_000;
 /// Bytes that are a sign of flow.
 const GAIN_LEAST: usize = 10_000;
 /// Bytes of a vector's part beside its heads, and of a head beside its collection's name; more than it can be.
 const VECTOR_BYTES: usize = 32;
-const HEAD_BYTES: usize = 120;
+const HEAD_BYTES: usize = 132;
+/// The same of a number of rows.
+const ROWS_BYTES: usize = 24;
 /// The same of a head's proof.
 const PROOF_BYTES: usize = 150;
 
@@ -93,7 +105,12 @@ pub(crate) struct Session {
     hello_seen: bool,
     opened: Mono,
     outgoing: Outgoing,
-    arriving: Vec<(LogId, Head)>,
+    arriving: VectorPart,
+    /// What the peer has forgotten, and how many rows it has.
+    floors: BTreeMap<LogId, Seq>,
+    rows: BTreeMap<Collection, u64>,
+    /// Until when no snapshot is asked of the peer, since it could not give one.
+    no_snapshot_before: Mono,
     vector_seen: bool,
     may_send: bool,
     granted: Option<Mono>,
@@ -127,7 +144,10 @@ impl Session {
             hello_seen: false,
             opened: now.mono,
             outgoing: Outgoing::default(),
-            arriving: Vec::new(),
+            arriving: VectorPart::default(),
+            floors: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            no_snapshot_before: now.mono,
             vector_seen: false,
             may_send: false,
             granted: None,
@@ -167,6 +187,14 @@ impl Session {
             }
             Message::Page(page) => self.handle_page(page).map(|take| vec![take]),
             Message::Ack(ack) => self.handle_ack(now, ack),
+            Message::Pull(pull) => {
+                self.ensure_shared(&pull.collection)?;
+                Ok(vec![Effect::Pull(pull)])
+            }
+            Message::Chunk(chunk) => {
+                self.ensure_shared(&chunk.collection)?;
+                Ok(vec![Effect::Chunk(chunk)])
+            }
         }
     }
 
@@ -182,13 +210,14 @@ impl Session {
         }
         self.hello_seen = true;
         self.peer_incarnation = hello.incarnation;
-        self.shared =
-            hello.interests.iter().filter(|name| local.interests.contains(*name)).cloned().collect();
+        let shared = hello.interests.iter().filter(|name| local.interests.contains(*name));
+        self.shared = shared.cloned().collect();
         let mut effects = vec![Effect::Event(Event::PeerUp {
             node: self.link.peer,
             name: self.link.name.clone(),
             shared: self.shared.iter().cloned().collect(),
         })];
+        self.shared.insert(members().clone());
         effects.extend(self.note_clock(now, local, hello.wall));
         effects.extend(self.send_vector(now, local, logs));
         Ok(effects)
@@ -212,7 +241,7 @@ impl Session {
     }
 
     /// The vector in as many parts as it takes to keep each under the peer's frame limit.
-    fn send_vector(&mut self, now: Now, local: &Local, logs: &Logs) -> Vec<Effect> {
+    pub(crate) fn send_vector(&mut self, now: Now, local: &Local, logs: &Logs) -> Vec<Effect> {
         self.vector_sent = Some(now.mono);
         let mut parts = vec![VectorPart::default()];
         let mut bytes = VECTOR_BYTES;
@@ -221,14 +250,28 @@ impl Session {
             let proof = if self.is_peers_own(log) { PROOF_BYTES + name } else { 0 };
             bytes += HEAD_BYTES + name + proof;
             let part = parts.last_mut().expect("there is a first part");
-            if part.heads.len() >= local.limits.vector_logs || bytes > self.link.frame_bytes_max {
+            let is_full =
+                part.heads.len() >= local.limits.vector_logs || bytes > self.link.frame_bytes_max;
+            if is_full {
                 bytes = VECTOR_BYTES + HEAD_BYTES + name + proof;
-                parts.push(VectorPart { heads: vec![(log.clone(), *head)], ..VectorPart::default() });
-            } else {
-                part.heads.push((log.clone(), *head));
+                parts.push(VectorPart::default());
+            }
+            let part = parts.last_mut().expect("there is a first part");
+            part.heads.push((log.clone(), *head));
+            let floor = logs.floor(log);
+            if floor > Seq(0) {
+                part.floors.push((log.clone(), floor));
             }
         }
-        parts.last_mut().expect("there is a first part").last = true;
+        // The numbers of rows are a hint, and may be left out.
+        let rows = self.shared.iter().map(|name| (name.clone(), logs.tally(name).rows));
+        let rows: Vec<_> = rows.filter(|(_, rows)| *rows > 0).collect();
+        bytes += rows.iter().map(|(name, _)| ROWS_BYTES + name.as_str().len()).sum::<usize>();
+        let part = parts.last_mut().expect("there is a first part");
+        part.last = true;
+        if bytes <= self.link.frame_bytes_max {
+            part.rows = rows;
+        }
         parts.into_iter().map(Effect::SendVector).collect()
     }
 
@@ -243,8 +286,9 @@ impl Session {
         logs: &Logs,
         part: VectorPart,
     ) -> Result<Vec<Effect>, Violation> {
-        self.arriving.extend(part.heads);
-        if self.arriving.len() > LOGS_MAX {
+        self.arriving.heads.extend(part.heads);
+        self.arriving.floors.extend(part.floors);
+        if self.arriving.heads.len() > LOGS_MAX {
             return Err(Violation::LogsOverLimit { max: LOGS_MAX });
         }
         let current = part.own.into_iter().filter(|own| own.incarnation == local.incarnation);
@@ -258,7 +302,9 @@ impl Session {
         if !part.last {
             return Ok(effects);
         }
-        let heads = std::mem::take(&mut self.arriving);
+        let VectorPart { heads, floors, .. } = std::mem::take(&mut self.arriving);
+        self.floors = floors.into_iter().collect();
+        self.rows = part.rows.into_iter().collect();
         for (log, head) in &heads {
             let ours = logs.vector().head(log);
             if head.seq == ours.seq && head.hash != ours.hash {
@@ -278,7 +324,11 @@ impl Session {
         let (vector, rows) = logs.digests(&self.shared);
         if vector == digest.vector {
             self.in_sync = Some(now.wall);
-            if rows != digest.rows {
+            if !self.is_level(logs) && self.outgoing.is_idle() {
+                let ours = logs.vector().iter().filter(|(log, _)| self.shared.contains(&log.collection));
+                self.outgoing.learn_all(ours.map(|(log, head)| (log.clone(), *head)));
+            }
+            if !local.is_ahead_of_vector && digest.rows.is_some_and(|theirs| theirs != rows) {
                 effects.push(Effect::Event(Event::Diverged { node: self.link.peer }));
             }
             return effects;
@@ -291,14 +341,61 @@ impl Session {
         effects
     }
 
+    fn ensure_shared(&self, collection: &Collection) -> Result<(), Violation> {
+        let is_shared = self.shared.contains(collection);
+        if is_shared { Ok(()) } else { Err(Violation::NotShared(collection.clone())) }
+    }
+
+    /// A collection of which a snapshot is to be asked of the peer: it has forgotten what this node lacks, or has so few
+    /// rows that they are less than the history of them.
+    pub(crate) fn wanted_snapshot(&self, logs: &Logs, limits: &Limits, now: Mono) -> Option<&Collection> {
+        if !self.vector_seen || now < self.no_snapshot_before {
+            return None;
+        }
+        let mut missing: BTreeMap<&Collection, u64> = BTreeMap::new();
+        for (log, theirs) in self.outgoing.theirs() {
+            let ours = logs.vector().head(log).seq;
+            if *theirs <= ours {
+                continue;
+            }
+            if self.floors.get(log).is_some_and(|floor| *floor > ours) {
+                return self.shared.get(&log.collection);
+            }
+            let missing = missing.entry(&log.collection).or_default();
+            *missing = missing.saturating_add(theirs.0 - ours.0);
+        }
+        let is_longer = |(collection, missing): &(&Collection, u64)| {
+            let rows = self.rows.get(*collection).copied().unwrap_or(u64::MAX);
+            *missing >= limits.snapshot_entries && *missing / 2 > rows
+        };
+        let (collection, _) = missing.into_iter().find(is_longer)?;
+        self.shared.get(collection)
+    }
+
+    /// Rows that the peer said it has of a collection.
+    pub(crate) fn rows_of(&self, collection: &Collection) -> u64 {
+        self.rows.get(collection).copied().unwrap_or_default()
+    }
+
+    /// Whether the peer can go on with a snapshot that stands for these heads.
+    pub(crate) fn can_go_on(&self, incoming: &Incoming, now: Mono) -> bool {
+        self.vector_seen
+            && now >= self.no_snapshot_before
+            && self.shared.contains(&incoming.collection)
+            && incoming.is_covered(|log| self.outgoing.theirs().get(log).copied().unwrap_or_default())
+    }
+
+    /// The peer could not give a snapshot; not again for a while.
+    pub(crate) fn snapshot_failed(&mut self, now: Mono) {
+        self.no_snapshot_before = now.plus(SNAPSHOT_RETRY_MS);
+    }
+
     fn handle_page(&mut self, page: Page) -> Result<Effect, Violation> {
         let expected = self.pages_seen + 1;
         if page.id != expected {
             return Err(Violation::PageOrder { expected, found: page.id });
         }
-        if let Some(run) = page.runs.iter().find(|run| !self.shared.contains(&run.log.collection)) {
-            return Err(Violation::NotShared(run.log.collection.clone()));
-        }
+        page.runs.iter().try_for_each(|run| self.ensure_shared(&run.log.collection))?;
         self.pages_seen = expected;
         if self.pages_seen - self.pages_taken > PAGES_IN_FLIGHT_MAX as u64 {
             return Err(Violation::PagesOverLimit { max: PAGES_IN_FLIGHT_MAX });
@@ -374,6 +471,7 @@ impl Session {
         }
         self.next_digest = now.mono.plus(local.sync_interval_ms);
         let (vector, rows) = logs.digests(&self.shared);
+        let rows = (!local.is_ahead_of_vector).then_some(rows);
         Ok(vec![Effect::Send(Message::Digest(Digest { vector, rows, wall: now.wall }))])
     }
 
@@ -428,6 +526,11 @@ impl Session {
         self.vector_seen && self.behind(logs).0 == 0 && self.outgoing.ahead(logs, &self.shared) == 0
     }
 
+    /// Collections that both sync, without the engine's own.
+    fn shared_interests(&self) -> impl Iterator<Item = &Collection> {
+        self.shared.iter().filter(|collection| *collection != members())
+    }
+
     pub(crate) fn status(&self, logs: &Logs) -> PeerStatus {
         PeerStatus {
             node: self.link.peer,
@@ -437,7 +540,7 @@ impl Session {
             ahead: self.outgoing.ahead(logs, &self.shared),
             in_sync: self.in_sync,
             skew_ms: self.skew_ms,
-            shared: self.hello_seen.then(|| self.shared.iter().cloned().collect()),
+            shared: self.hello_seen.then(|| self.shared_interests().cloned().collect()),
             held: self.outgoing.held(),
         }
     }
@@ -478,6 +581,7 @@ mod tests {
                 max_skew_ms: 300_000,
                 frame_bytes_max: 1 << 20,
                 limits: Limits::default(),
+                is_ahead_of_vector: false,
             };
             let (session, _) = Session::open(link, &local, NOW);
             Self { session, local, logs: Logs::from_durable(&Durable::default()) }
@@ -599,7 +703,7 @@ mod tests {
         }
         let limits = Limits::default();
         let mut granted = |at: Mono| {
-            let messages = crate::flow::regulate(&mut sessions, &talk.logs, &limits, 4_000, at);
+            let messages = crate::flow::regulate(&mut sessions, &talk.logs, &limits, (4_000, false), at);
             for session in sessions.values_mut() {
                 let taken = Taken {
                     ends: Vec::new(),

@@ -3,6 +3,9 @@
 //! Storage is the one effect inside a step, because its order relative to the state matters. All methods are called from
 //! one thread, one at a time. An error is final: the replica is dropped and opened again from what is durable. A store
 //! that is merely busy waits (and reports that it waits) instead of failing.
+//!
+//! One collection is the engine's own ([`crate::member::members`]): a store keeps its documents somewhere of its own, whatever
+//! collections its application has; nothing of it is ever captured. Its contents are bytes, not JSON.
 
 use std::collections::BTreeSet;
 
@@ -10,9 +13,9 @@ use bytes::Bytes;
 
 use crate::clock::{Hlc, Stamp, WallMillis};
 use crate::entry::{Entry, Linked, SignedHead};
-use crate::fingerprint::Fingerprint;
-use crate::id::{Collection, DocId, Incarnation, LogId, NodeId, PublicKey};
-use crate::resolve::{Conflict, Row, Version};
+use crate::fingerprint::Tally;
+use crate::id::{Collection, DocId, Incarnation, Key, LogId, NodeId, PublicKey};
+use crate::resolve::{Conflict, Document, Row, Version};
 use crate::version::{Hash, Head, Seq};
 
 /// What a store found when it was opened.
@@ -27,12 +30,16 @@ pub struct Durable {
     pub heads: Vec<(LogId, Head, Hlc)>,
     /// Public keys of all authors seen.
     pub authors: Vec<PublicKey>,
-    /// Fingerprint of every collection's rows.
-    pub fingerprints: Vec<(Collection, Fingerprint)>,
+    /// Fingerprint and number of every collection's rows.
+    pub tallies: Vec<(Collection, Tally)>,
     /// Conflicts that are not certain yet.
     pub open_conflicts: Vec<Conflict>,
     /// Collections with documents that have a state beside their row.
     pub merged: Vec<Collection>,
+    /// Logs of which entries were forgotten: the position of the last of those, and its time.
+    pub floors: Vec<(LogId, Seq, Hlc)>,
+    /// What the replica has noted for itself.
+    pub notes: Vec<(String, Bytes)>,
 }
 
 /// One change that the application made here and that no entry stands for yet.
@@ -157,12 +164,20 @@ pub struct Commit {
     pub authors: Vec<PublicKey>,
     /// New rows; each document at most once.
     pub rows: Vec<RowWrite>,
-    /// Fingerprints of the collections whose rows change.
-    pub fingerprints: Vec<(Collection, Fingerprint)>,
+    /// Fingerprints and numbers of rows of the collections whose rows change.
+    pub tallies: Vec<(Collection, Tally)>,
     /// What changes in the conflict list.
     pub conflicts: Vec<ConflictWrite>,
     /// Remove this much of the outbox.
     pub drained: Option<OutboxMark>,
+    /// Heads that a snapshot stands for: each is its log's head from now on, beyond the head before, and its floor. Entries of
+    /// the log that are held are before that floor.
+    pub adopted: Vec<(LogId, SignedHead)>,
+    /// Entries of these logs up to the position will not be asked for again; there is a signed head at each of these
+    /// positions, which stays. Now or in [`Store::tend`] the store forgets them and gives the space back.
+    pub floors: Vec<(LogId, Seq)>,
+    /// Notes of the replica's for itself, to be given back by [`Store::load`]; `None` removes one.
+    pub notes: Vec<(String, Option<Bytes>)>,
 }
 
 /// What became of a commit.
@@ -202,6 +217,27 @@ pub enum ProblemKind {
     CameBack,
     /// A reference that points to nothing here, because of concurrent changes.
     Dangling,
+}
+
+/// Bounds of a scan.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ScanLimits {
+    /// Most rows.
+    pub rows: usize,
+    /// Stop once contents and states exceed so many bytes; at least one row is read.
+    pub bytes: usize,
+}
+
+/// Some of a collection's rows.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Scan {
+    /// In the order of their keys, byte by byte.
+    pub documents: Vec<Document>,
+    /// Whether there are more rows after the last of these.
+    pub more: bool,
+    /// Whether it ended early at a document that the application has changed since, so that the content of the version that
+    /// stands is not to be had: capture first.
+    pub moved: bool,
 }
 
 /// Bounds of a read of a log.
@@ -251,7 +287,8 @@ pub trait Store {
         BTreeSet::new()
     }
 
-    /// The version of a document with this stamp, if the oplog has it.
+    /// The version of a document with this stamp, if the oplog has it; or, if the oplog has forgotten it, it is the one that
+    /// stands, and the application has not changed the document since: a put of its content that replaces nothing.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -270,7 +307,7 @@ pub trait Store {
     /// When the store can't be read.
     fn last_at(&mut self, log: &LogId, hlc: Hlc) -> Result<Seq, Self::Error>;
 
-    /// The hash of an entry of a log; `None` if the log does not have it.
+    /// The hash of an entry of a log; `None` if the log does not have it. The hash at a log's floor is known too.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -288,6 +325,17 @@ pub trait Store {
     /// When the store can't be read.
     fn signed_from(&mut self, log: &LogId, seq: Seq) -> Result<Option<SignedHead>, Self::Error>;
 
+    /// Rows of a collection in the order of their keys, after one key or from the beginning, as they are at one moment.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    fn scan(
+        &mut self,
+        collection: &Collection,
+        after: Option<&Key>,
+        limits: &ScanLimits,
+    ) -> Result<Scan, Self::Error>;
+
     /// Makes a step durable in one transaction: checks the guard, appends the entries, writes the rows, brings remote
     /// contents into the application's store without capturing them again, removes the drained part of the outbox.
     ///
@@ -295,8 +343,8 @@ pub trait Store {
     /// When it is not certain that all of it is durable.
     fn commit(&mut self, commit: &Commit) -> Result<Committed, Self::Error>;
 
-    /// Work that may wait for quiet: tries documents that were set aside again, and drops conflicts noted before
-    /// `conflicts_before`. Bounded; called every few seconds.
+    /// Work that may wait for quiet: tries documents that were set aside again, drops conflicts noted before
+    /// `conflicts_before`, and removes entries that are to be forgotten. Bounded; called every few seconds.
     ///
     /// # Errors
     /// When it is not certain that all of it is durable.

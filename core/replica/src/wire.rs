@@ -13,15 +13,18 @@ use crate::entry::{Entry, Op, SignedHead};
 use crate::fingerprint::Fingerprint;
 use crate::id::{Collection, Incarnation, Key, LogId, NameError, NodeId, PublicKey};
 use crate::limits::{INTEREST_MAX, PAGE_ENTRIES_MAX, PAYLOAD_BYTES_HARD};
+use crate::resolve::Document;
 use crate::version::{Hash, Head, Seq};
 
 #[rustfmt::skip]
 #[allow(missing_docs, unreachable_pub)]
 pub(crate) mod generated;
+mod snapshot;
 mod vector;
 
 use generated as proto;
 pub use generated::run_result::Code;
+use snapshot::{decode_chunk, decode_pull, encode_chunk, encode_pull};
 use vector::{decode_vector, encode_vector};
 
 /// Version of the session messages that this crate speaks.
@@ -89,6 +92,10 @@ pub enum Message {
     Page(Page),
     /// What became of a page.
     Ack(Ack),
+    /// A question for a piece of a snapshot.
+    Pull(Pull),
+    /// A piece of a snapshot.
+    Chunk(Chunk),
 }
 
 /// See `Hello` in the protocol.
@@ -111,8 +118,9 @@ pub struct Hello {
 pub struct Digest {
     /// Over the heads of all shared logs.
     pub vector: Fingerprint,
-    /// Over the rows of the shared collections.
-    pub rows: Fingerprint,
+    /// Over the rows of the shared collections; `None` while the sender's rows are ahead of its vector, in the middle of a
+    /// snapshot.
+    pub rows: Option<Fingerprint>,
     /// The sender's wall clock.
     pub wall: WallMillis,
 }
@@ -125,6 +133,10 @@ pub struct VectorPart {
     /// Of these, the heads of the receiver's own logs, with its own signatures: what makes a node that was restored from
     /// an older copy believe it.
     pub own: Vec<OwnHead>,
+    /// Of these, logs that the sender has forgotten the beginning of, with the last position that is gone.
+    pub floors: Vec<(LogId, Seq)>,
+    /// In the last part: rows that the sender has of each shared collection.
+    pub rows: Vec<(Collection, u64)>,
     /// Whether the vector is complete with this part.
     pub last: bool,
 }
@@ -192,6 +204,46 @@ pub struct RunResult {
     pub detail: String,
 }
 
+/// A question for the next piece of a snapshot of a collection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pull {
+    /// The collection.
+    pub collection: Collection,
+    /// From where.
+    pub from: Cursor,
+}
+
+/// A place in a snapshot: all heads come before all rows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Cursor {
+    /// After the head of this author's log, or at the first head.
+    Heads(Option<(NodeId, Incarnation)>),
+    /// After this key, or at the first row.
+    Rows(Option<Key>),
+}
+
+/// A piece of a snapshot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Chunk {
+    /// The collection.
+    pub collection: Collection,
+    /// What it brings.
+    pub part: Part,
+    /// Whether it brings the last heads, or the last rows.
+    pub last: bool,
+    /// Why it brings nothing although it is not the last one; empty otherwise.
+    pub refused: String,
+}
+
+/// What a piece of a snapshot brings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// Heads that are covered by the rows to come, with their authors' keys; in order.
+    Heads(Vec<(LogId, PublicKey, SignedHead)>),
+    /// Rows, in the order of their keys.
+    Rows(Vec<Document>),
+}
+
 /// First four bytes of a hash: names a damaged entry without carrying whole hashes.
 #[must_use]
 pub fn check_of(hash: &Hash) -> u32 {
@@ -218,6 +270,13 @@ impl<T: Ord + Clone> Table<T> {
 }
 
 impl Message {
+    /// The frame type of a pull.
+    pub(crate) const PULL: u64 = proto::Kind::Pull as u64;
+    /// The frame type of a chunk.
+    pub(crate) const CHUNK: u64 = proto::Kind::Chunk as u64;
+    /// The frame type of a vector.
+    pub(crate) const VECTOR: u64 = proto::Kind::Vector as u64;
+
     /// The frame type and body of this message.
     #[must_use]
     pub fn encode(&self) -> (u64, Bytes) {
@@ -227,7 +286,7 @@ impl Message {
                 proto::Kind::Digest,
                 proto::Digest {
                     vector: digest.vector.to_bytes().to_vec(),
-                    rows: digest.rows.to_bytes().to_vec(),
+                    rows: digest.rows.map_or_else(Vec::new, |rows| rows.to_bytes().to_vec()),
                     wall_ms: digest.wall.0,
                 }
                 .encode_to_vec(),
@@ -236,6 +295,8 @@ impl Message {
             Self::Flow { open } => (proto::Kind::Flow, proto::Flow { open: *open }.encode_to_vec()),
             Self::Page(page) => (proto::Kind::Page, encode_page(page).encode_to_vec()),
             Self::Ack(ack) => (proto::Kind::Ack, encode_ack(ack).encode_to_vec()),
+            Self::Pull(pull) => (proto::Kind::Pull, encode_pull(pull).encode_to_vec()),
+            Self::Chunk(chunk) => (proto::Kind::Chunk, encode_chunk(chunk).encode_to_vec()),
         };
         (kind as i32 as u64, body.into())
     }
@@ -243,7 +304,7 @@ impl Message {
     /// Whether the message carries documents, which compress well.
     #[must_use]
     pub fn has_documents(&self) -> bool {
-        matches!(self, Self::Page(_))
+        matches!(self, Self::Page(_) | Self::Chunk(_))
     }
 
     /// Reads a message. `None` for a type that this version does not know: it is passed over.
@@ -261,7 +322,10 @@ impl Message {
                 let digest = proto::Digest::decode(body).map_err(unreadable)?;
                 Self::Digest(Digest {
                     vector: Fingerprint::from_bytes(array(&digest.vector, "Digest.vector")?),
-                    rows: Fingerprint::from_bytes(array(&digest.rows, "Digest.rows")?),
+                    rows: match digest.rows.as_slice() {
+                        [] => None,
+                        rows => Some(Fingerprint::from_bytes(array(rows, "Digest.rows")?)),
+                    },
                     wall: WallMillis(digest.wall_ms),
                 })
             }
@@ -275,6 +339,12 @@ impl Message {
                 Self::Page(decode_page(proto::Page::decode(body).map_err(unreadable)?)?)
             }
             Some(proto::Kind::Ack) => Self::Ack(decode_ack(proto::Ack::decode(body).map_err(unreadable)?)?),
+            Some(proto::Kind::Pull) => {
+                Self::Pull(decode_pull(proto::Pull::decode(body).map_err(unreadable)?)?)
+            }
+            Some(proto::Kind::Chunk) => {
+                Self::Chunk(decode_chunk(proto::Chunk::decode(body).map_err(unreadable)?)?)
+            }
             Some(proto::Kind::Unspecified) | None => return Ok(None),
         }))
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Files in the order of dependency: each may use those above it.
-const ORDER: [&str; 27] = [
+const ORDER: [&str; 31] = [
     "limits",
     "id",
     "clock",
@@ -15,6 +15,7 @@ const ORDER: [&str; 27] = [
     "merge",
     "resolve",
     "wire",
+    "member",
     "edit",
     "store",
     "states",
@@ -22,9 +23,12 @@ const ORDER: [&str; 27] = [
     "oplog",
     "page",
     "apply",
+    "retain",
+    "snapshot",
     "peers",
     "contract",
     "ledger",
+    "keeping",
     "outgoing",
     "session",
     "flow",

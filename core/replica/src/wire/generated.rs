@@ -24,7 +24,8 @@ pub struct Digest {
     /// Fingerprint over the heads of all logs; 32 bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub vector: ::prost::alloc::vec::Vec<u8>,
-    /// Fingerprint over the rows; 32 bytes. Equal vectors must mean equal rows.
+    /// Fingerprint over the rows; 32 bytes. Equal vectors must mean equal rows. Empty while the sender has taken in a part of a
+    /// snapshot and not all of it: then its rows are ahead of its vector.
     #[prost(bytes = "vec", tag = "2")]
     pub rows: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "3")]
@@ -43,6 +44,16 @@ pub struct Vector {
     /// Of these heads, those of the receiver's own logs, with the receiver's signatures.
     #[prost(message, repeated, tag = "4")]
     pub own: ::prost::alloc::vec::Vec<OwnHead>,
+    /// In the last part: how many rows the sender has of each shared collection, deleted documents too.
+    #[prost(message, repeated, tag = "5")]
+    pub rows: ::prost::alloc::vec::Vec<RowCount>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RowCount {
+    #[prost(string, tag = "1")]
+    pub collection: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub rows: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogHead {
@@ -58,6 +69,9 @@ pub struct LogHead {
     /// 32 bytes
     #[prost(bytes = "vec", tag = "5")]
     pub hash: ::prost::alloc::vec::Vec<u8>,
+    /// The sender has forgotten the entries up to here: whoever lacks one of them needs a snapshot.
+    #[prost(uint64, tag = "6")]
+    pub floor: u64,
 }
 /// A head of a log whose author is the receiver: proof that the author gave these positions out.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -217,6 +231,117 @@ pub mod run_result {
         }
     }
 }
+/// Asks for the next piece of a snapshot of one collection. The answer is one Chunk; whoever answers remembers nothing.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Pull {
+    #[prost(string, tag = "1")]
+    pub collection: ::prost::alloc::string::String,
+    /// First the heads, then the rows.
+    #[prost(bool, tag = "2")]
+    pub rows: bool,
+    /// Go on after this: the log of the last head, or the key of the last row. Empty to begin with.
+    ///
+    /// 32 bytes
+    #[prost(bytes = "vec", tag = "3")]
+    pub after_author: ::prost::alloc::vec::Vec<u8>,
+    #[prost(fixed64, tag = "4")]
+    pub after_incarnation: u64,
+    #[prost(string, tag = "5")]
+    pub after_key: ::prost::alloc::string::String,
+}
+/// A piece of a snapshot: heads in the order of author and incarnation, or rows in the order of their keys.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Chunk {
+    #[prost(string, tag = "1")]
+    pub collection: ::prost::alloc::string::String,
+    /// Whether this is a piece of the rows.
+    #[prost(bool, tag = "2")]
+    pub is_rows: bool,
+    #[prost(message, repeated, tag = "3")]
+    pub heads: ::prost::alloc::vec::Vec<SnapshotHead>,
+    /// 32 bytes each
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub nodes: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    #[prost(message, repeated, tag = "5")]
+    pub rows: ::prost::alloc::vec::Vec<SnapshotRow>,
+    /// Whether these are the last heads, or the last rows.
+    #[prost(bool, tag = "6")]
+    pub last: bool,
+    /// Why there is nothing in it, if it is empty and not the last one. For people.
+    #[prost(string, tag = "7")]
+    pub refused: ::prost::alloc::string::String,
+}
+/// Everything up to this head is in the rows that follow.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotHead {
+    /// the author's, Ed25519; 32 bytes
+    #[prost(bytes = "vec", tag = "1")]
+    pub public_key: ::prost::alloc::vec::Vec<u8>,
+    #[prost(fixed64, tag = "2")]
+    pub incarnation: u64,
+    #[prost(uint64, tag = "3")]
+    pub seq: u64,
+    /// 32 bytes
+    #[prost(bytes = "vec", tag = "4")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
+    /// hybrid time of the entry at the head
+    #[prost(fixed64, tag = "5")]
+    pub hlc: u64,
+    /// the author's, over the head; 64 bytes
+    #[prost(bytes = "vec", tag = "6")]
+    pub signature: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotRow {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(fixed64, tag = "2")]
+    pub hlc: u64,
+    /// index into Chunk.nodes
+    #[prost(uint32, tag = "3")]
+    pub node: u32,
+    #[prost(bool, tag = "4")]
+    pub deleted: bool,
+    /// empty if deleted
+    #[prost(bytes = "bytes", tag = "5")]
+    pub content: ::prost::bytes::Bytes,
+    /// the state of a document that merges, as Merged; empty if it has none
+    #[prost(bytes = "bytes", tag = "6")]
+    pub merged: ::prost::bytes::Bytes,
+}
+/// What a member says of itself: a document of the collection `_entgldb_members` under the member's id as key. Only the member
+/// writes its own, except that anybody may write that a member was removed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MemberRecord {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(fixed64, tag = "2")]
+    pub incarnation: u64,
+    #[prost(string, repeated, tag = "3")]
+    pub interests: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// 32 bytes each
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub authors: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// What the member holds durably.
+    #[prost(message, repeated, tag = "5")]
+    pub acknowledged: ::prost::alloc::vec::Vec<Acknowledged>,
+    /// The member was removed: nobody keeps history for it any more.
+    #[prost(bool, tag = "6")]
+    pub removed: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Acknowledged {
+    /// index into MemberRecord.authors
+    #[prost(uint32, tag = "1")]
+    pub author: u32,
+    #[prost(fixed64, tag = "2")]
+    pub incarnation: u64,
+    /// 0 for `_entgldb_members`, n for the nth of MemberRecord.interests
+    #[prost(uint32, tag = "3")]
+    pub collection: u32,
+    #[prost(uint64, tag = "4")]
+    pub seq: u64,
+}
 /// What an edit wrote of a document that merges, or the whole state of one; see entry.md.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Merged {
@@ -265,6 +390,8 @@ pub enum Kind {
     Flow = 19,
     Page = 20,
     Ack = 21,
+    Pull = 22,
+    Chunk = 23,
 }
 impl Kind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -280,6 +407,8 @@ impl Kind {
             Self::Flow => "KIND_FLOW",
             Self::Page => "KIND_PAGE",
             Self::Ack => "KIND_ACK",
+            Self::Pull => "KIND_PULL",
+            Self::Chunk => "KIND_CHUNK",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -292,6 +421,8 @@ impl Kind {
             "KIND_FLOW" => Some(Self::Flow),
             "KIND_PAGE" => Some(Self::Page),
             "KIND_ACK" => Some(Self::Ack),
+            "KIND_PULL" => Some(Self::Pull),
+            "KIND_CHUNK" => Some(Self::Chunk),
             _ => None,
         }
     }

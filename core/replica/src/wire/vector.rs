@@ -9,6 +9,8 @@ use crate::version::{Hash, Head, Seq};
 
 pub(super) fn encode_vector(part: &VectorPart) -> proto::Vector {
     let mut authors = Table::new();
+    let mut floors = part.floors.iter().peekable();
+    let mut floor_of = |log: &LogId| floors.next_if(|(other, _)| other == log).map_or(0, |(_, floor)| floor.0);
     let heads = part
         .heads
         .iter()
@@ -18,6 +20,7 @@ pub(super) fn encode_vector(part: &VectorPart) -> proto::Vector {
             collection: log.collection.as_str().to_owned(),
             seq: head.seq.0,
             hash: head.hash.0.to_vec(),
+            floor: floor_of(log),
         })
         .collect();
     let own = part.own.iter().map(|own| proto::OwnHead {
@@ -28,16 +31,20 @@ pub(super) fn encode_vector(part: &VectorPart) -> proto::Vector {
         hlc: own.signed.hlc.0,
         signature: own.signed.signature.to_vec(),
     });
+    let rows = part.rows.iter();
+    let rows = rows.map(|(name, rows)| proto::RowCount { collection: name.as_str().to_owned(), rows: *rows });
     proto::Vector {
         authors: authors.1.iter().map(|id| id.0.to_vec()).collect(),
         heads,
         last_part: part.last,
         own: own.collect(),
+        rows: rows.collect(),
     }
 }
 
 pub(super) fn decode_vector(vector: proto::Vector) -> Result<VectorPart, WireError> {
     at_most(vector.heads.len(), VECTOR_LOGS_MAX, "Vector.heads", "VECTOR_LOGS_MAX")?;
+    let mut floors = Vec::new();
     let heads = vector.heads.into_iter().map(|head| {
         let author = vector.authors.get(head.author as usize).ok_or(invalid("LogHead.author"))?;
         let log = LogId {
@@ -45,6 +52,12 @@ pub(super) fn decode_vector(vector: proto::Vector) -> Result<VectorPart, WireErr
             incarnation: Incarnation(head.incarnation),
             collection: collection(&head.collection, "LogHead.collection")?,
         };
+        if head.floor > head.seq {
+            return Err(invalid("LogHead.floor"));
+        }
+        if head.floor > 0 {
+            floors.push((log.clone(), Seq(head.floor)));
+        }
         Ok((log, Head { seq: Seq(head.seq), hash: Hash(array(&head.hash, "LogHead.hash")?) }))
     });
     let heads = heads.collect::<Result<_, WireError>>()?;
@@ -58,5 +71,9 @@ pub(super) fn decode_vector(vector: proto::Vector) -> Result<VectorPart, WireErr
             signed: SignedHead { head, hlc: Hlc(own.hlc), signature },
         })
     });
-    Ok(VectorPart { heads, own: own.collect::<Result<_, WireError>>()?, last: vector.last_part })
+    at_most(vector.rows.len(), INTEREST_MAX + 1, "Vector.rows", "INTEREST_MAX")?;
+    let rows = vector.rows.iter().map(|count| Ok((collection(&count.collection, "RowCount.collection")?, count.rows)));
+    let (own, rows) =
+        (own.collect::<Result<_, WireError>>()?, rows.collect::<Result<_, WireError>>()?);
+    Ok(VectorPart { heads, own, floors, rows, last: vector.last_part })
 }

@@ -1,0 +1,398 @@
+//! Snapshots: the rows of a collection instead of its history, piece by piece, joined into what is here.
+//!
+//! Whoever takes one asks for piece after piece ([`Pull`]) and keeps the place; whoever gives it remembers nothing, so a
+//! snapshot goes on after a cut, with the same peer or with another that holds at least as much. First come the signed heads
+//! of the collection's logs, then the rows in the order of their keys, each piece as the giver has it at that moment. A row
+//! that is written meanwhile is there or comes as history; the heads were read before any row, so all that they cover is
+//! in the rows. Each row is joined like an entry, the greater stamp stands, states merge; nothing of the receiver's goes.
+//! The heads are taken on with the last piece, in the same commit. Until then the receiver's rows are ahead of its vector.
+//!
+//! Heads are signed by their authors, rows are not: a member that gives a snapshot could alter what is in it, unlike
+//! history.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::apply::{Branches, Conflicts, OpenConflicts, Planner, tallies};
+use crate::clock::Hlc;
+use crate::entry::{SignedHead, SignatureError};
+use crate::id::{Collection, DocId, Key, LogId, PublicKey, sha256};
+use crate::limits::VECTOR_LOGS_MAX;
+use crate::merge::Merged;
+use crate::oplog::Logs;
+use crate::resolve::{Conflict, Document, Relation, Row, Side, takes_over};
+use crate::states;
+use crate::store::{Commit, Guard, RowWrite, ScanLimits, Store};
+use crate::version::{Hash, Head, Seq, Vector};
+use crate::wire::{Chunk, Cursor, Message, Part, Pull, VectorPart};
+
+/// Bytes of a head in a chunk at most.
+const HEAD_BYTES: usize = 200;
+/// Bytes of a chunk beside heads and rows at most.
+const CHUNK_BYTES: usize = 256;
+
+/// What became of a question for a piece.
+pub(crate) enum Answer {
+    Chunk(Chunk),
+    /// The application has changed the next document; its change must be captured first.
+    Capture,
+}
+
+/// Reads the piece that is asked for, as large as fits `frame_bytes`.
+pub(crate) fn answer<S: Store>(
+    store: &mut S,
+    logs: &Logs,
+    pull: &Pull,
+    limits: ScanLimits,
+    frame_bytes: usize,
+) -> Result<Answer, S::Error> {
+    match &pull.from {
+        Cursor::Heads(after) => {
+            let most = ((frame_bytes.saturating_sub(CHUNK_BYTES)) / HEAD_BYTES).clamp(1, VECTOR_LOGS_MAX);
+            let after = after.map(|(author, incarnation)| LogId {
+                author,
+                incarnation,
+                collection: pull.collection.clone(),
+            });
+            read_heads(store, logs, &pull.collection, after.as_ref(), most).map(Answer::Chunk)
+        }
+        Cursor::Rows(after) => read_rows(store, &pull.collection, after.as_ref(), limits, frame_bytes),
+    }
+}
+
+fn read_heads<S: Store>(
+    store: &mut S,
+    logs: &Logs,
+    collection: &Collection,
+    after: Option<&LogId>,
+    most: usize,
+) -> Result<Chunk, S::Error> {
+    let mut heads = Vec::new();
+    let mut last = true;
+    let vector = logs.vector().iter();
+    for (log, head) in vector.filter(|(log, _)| log.collection == *collection && after.is_none_or(|a| *log > a)) {
+        if heads.len() >= most {
+            last = false;
+            break;
+        }
+        let signed = store.signed_until(log, head.seq)?.filter(|signed| signed.head == *head);
+        if let (Some(signed), Some(key)) = (signed, logs.key_of(&log.author)) {
+            heads.push((log.clone(), *key, signed));
+        }
+    }
+    Ok(Chunk { collection: collection.clone(), part: Part::Heads(heads), last, refused: String::new() })
+}
+
+fn read_rows<S: Store>(
+    store: &mut S,
+    collection: &Collection,
+    after: Option<&Key>,
+    mut limits: ScanLimits,
+    frame_bytes: usize,
+) -> Result<Answer, S::Error> {
+    loop {
+        let scan = store.scan(collection, after, &limits)?;
+        if scan.moved && scan.documents.is_empty() {
+            return Ok(Answer::Capture);
+        }
+        let count = scan.documents.len();
+        let last = !scan.more && !scan.moved;
+        let part = Part::Rows(scan.documents);
+        let chunk = Chunk { collection: collection.clone(), part, last, refused: String::new() };
+        let bytes = Message::Chunk(chunk.clone()).encode().1.len();
+        if bytes <= frame_bytes {
+            return Ok(Answer::Chunk(chunk));
+        }
+        if count <= 1 {
+            let refused = format!("a row of {bytes} bytes does not fit the peer's frame_bytes_max of {frame_bytes}");
+            let part = Part::Rows(Vec::new());
+            return Ok(Answer::Chunk(Chunk { collection: collection.clone(), part, last: false, refused }));
+        }
+        limits = ScanLimits { rows: count / 2, bytes: limits.bytes.min(bytes) / 2 };
+    }
+}
+
+/// A snapshot on its way in. It outlives links and, by the replica's notes, processes.
+#[derive(Clone, Debug)]
+pub(crate) struct Incoming {
+    pub(crate) collection: Collection,
+    heads: BTreeMap<LogId, (PublicKey, SignedHead)>,
+    from: Cursor,
+    /// Rows joined so far.
+    pub(crate) rows: u64,
+}
+
+/// Names of the notes that keep it.
+pub(crate) const NOTE_HEADS: &str = "snapshot.heads";
+pub(crate) const NOTE_AT: &str = "snapshot.at";
+
+impl Incoming {
+    pub(crate) fn new(collection: Collection) -> Self {
+        Self { collection, heads: BTreeMap::new(), from: Cursor::Heads(None), rows: 0 }
+    }
+
+    /// What was noted of one, if its rows had begun.
+    pub(crate) fn from_notes(notes: &[(String, Bytes)]) -> Option<Self> {
+        let note = |name: &str| notes.iter().find(|(known, _)| known == name).map(|(_, bytes)| bytes.clone());
+        let (kind_of_chunk, kind_of_pull) = (Message::CHUNK, Message::PULL);
+        let Ok(Some(Message::Chunk(Chunk { part: Part::Heads(heads), collection, .. }))) =
+            Message::decode(kind_of_chunk, note(NOTE_HEADS)?)
+        else {
+            return None;
+        };
+        let Ok(Some(Message::Pull(pull))) = Message::decode(kind_of_pull, note(NOTE_AT)?) else { return None };
+        let heads = heads.into_iter().map(|(log, key, signed)| (log, (key, signed))).collect();
+        Some(Self { collection, heads, from: pull.from, rows: 0 })
+    }
+
+    /// What is asked next.
+    pub(crate) fn pull(&self) -> Pull {
+        Pull { collection: self.collection.clone(), from: self.from.clone() }
+    }
+
+    /// Whether rows of it have been joined.
+    pub(crate) fn has_begun(&self) -> bool {
+        matches!(self.from, Cursor::Rows(Some(_)))
+    }
+
+    /// Whether a piece answers what was asked.
+    pub(crate) fn expects(&self, chunk: &Chunk) -> bool {
+        let follows = match (&self.from, &chunk.part) {
+            (Cursor::Heads(after), Part::Heads(heads)) => heads
+                .first()
+                .is_none_or(|(log, ..)| after.is_none_or(|after| (log.author, log.incarnation) > after)),
+            (Cursor::Rows(after), Part::Rows(rows)) => {
+                rows.first().is_none_or(|row| after.as_ref().is_none_or(|after| row.key > *after))
+            }
+            _ => false,
+        };
+        follows && chunk.collection == self.collection
+    }
+
+    /// Whether what a peer holds covers what this snapshot stands for: then it can go on from there.
+    pub(crate) fn is_covered(&self, holds: impl Fn(&LogId) -> Seq) -> bool {
+        self.heads.iter().all(|(log, (_, signed))| holds(log) >= signed.head.seq)
+    }
+
+    /// Checks heads that came and goes on behind them.
+    pub(crate) fn take_heads(
+        &mut self,
+        heads: Vec<(LogId, PublicKey, SignedHead)>,
+        last: bool,
+    ) -> Result<(), (LogId, SignatureError)> {
+        for (log, key, signed) in heads {
+            signed.verify(&log, &key).map_err(|reason| (log.clone(), reason))?;
+            self.from = Cursor::Heads(Some((log.author, log.incarnation)));
+            self.heads.insert(log, (key, signed));
+        }
+        if last {
+            self.from = Cursor::Rows(None);
+        }
+        Ok(())
+    }
+
+    /// The latest time that it stands for.
+    pub(crate) fn latest(&self) -> Hlc {
+        self.heads.values().map(|(_, signed)| signed.hlc).max().unwrap_or_default()
+    }
+
+    /// Goes on behind rows that were joined.
+    pub(crate) fn passed(&mut self, last_key: Option<Key>, rows: usize) {
+        self.rows += rows as u64;
+        if last_key.is_some() {
+            self.from = Cursor::Rows(last_key);
+        }
+    }
+
+    /// Adds to the commit that joins a piece where it goes on; or, with the last piece, the heads.
+    pub(crate) fn note(
+        &self,
+        chunk_last: Option<&Key>,
+        last: bool,
+        logs: &Logs,
+        debt: &mut Debt,
+        commit: &mut Commit,
+    ) {
+        if !last {
+            if !self.has_begun() {
+                let heads = self.heads.iter().map(|(log, (key, signed))| (log.clone(), *key, signed.clone()));
+                let chunk = Chunk {
+                    collection: self.collection.clone(),
+                    part: Part::Heads(heads.collect()),
+                    last: true,
+                    refused: String::new(),
+                };
+                commit.notes.push((NOTE_HEADS.to_owned(), Some(Message::Chunk(chunk).encode().1)));
+                debt.owe(self);
+                commit.notes.push(debt.note());
+            }
+            let from = Cursor::Rows(chunk_last.cloned());
+            let pull = Pull { collection: self.collection.clone(), from };
+            commit.notes.push((NOTE_AT.to_owned(), Some(Message::Pull(pull).encode().1)));
+            return;
+        }
+        commit.notes.push((NOTE_HEADS.to_owned(), None));
+        commit.notes.push((NOTE_AT.to_owned(), None));
+        commit.notes.push(debt.note());
+        let mut authors = BTreeMap::new();
+        for (log, (key, signed)) in &self.heads {
+            if signed.head.seq > logs.vector().head(log).seq {
+                commit.adopted.push((log.clone(), signed.clone()));
+                commit.clock = commit.clock.max(signed.hlc);
+                if logs.key_of(&log.author).is_none() {
+                    authors.insert(log.author, *key);
+                }
+            }
+        }
+        commit.authors.extend(authors.into_values());
+    }
+
+    /// Whether a version is among those that the snapshot stands for, as far as times tell.
+    fn covers(&self, row: &Row) -> bool {
+        let mut heads = self.heads.iter();
+        heads.any(|(log, (_, signed))| log.author == row.stamp.node && signed.hlc >= row.stamp.hlc)
+    }
+}
+
+/// What rows of snapshots stand for that were joined before their heads. Until the vector covers it, rows are ahead of the
+/// vector: nobody must compare them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Debt(BTreeMap<LogId, Head>);
+
+const NOTE_DEBT: &str = "snapshot.debt";
+
+impl Debt {
+    pub(crate) fn from_notes(notes: &[(String, Bytes)]) -> Self {
+        let note = notes.iter().find(|(name, _)| name == NOTE_DEBT);
+        match note.map(|(_, bytes)| Message::decode(Message::VECTOR, bytes.clone())) {
+            Some(Ok(Some(Message::Vector(part)))) => Self(part.heads.into_iter().collect()),
+            _ => Self::default(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes on what a snapshot stands for.
+    fn owe(&mut self, incoming: &Incoming) {
+        for (log, (_, signed)) in &incoming.heads {
+            let owed = self.0.entry(log.clone()).or_insert(signed.head);
+            if signed.head.seq > owed.seq {
+                *owed = signed.head;
+            }
+        }
+    }
+
+    /// Drops what a vector covers.
+    pub(crate) fn settle(&mut self, vector: &Vector) {
+        self.0.retain(|log, owed| vector.head(log).seq < owed.seq);
+    }
+
+    fn note(&self) -> (String, Option<Bytes>) {
+        let heads = self.0.iter().map(|(log, head)| (log.clone(), *head)).collect();
+        let part = VectorPart { heads, last: true, ..VectorPart::default() };
+        (NOTE_DEBT.to_owned(), (!self.is_empty()).then(|| Message::Vector(part).encode().1))
+    }
+}
+
+impl Planner<'_> {
+    /// Joins a piece of a snapshot into the rows: a commit, guarded against uncaptured local changes.
+    pub(crate) fn plan_snapshot<S: Store>(
+        &self,
+        store: &mut S,
+        (open, branches): (&OpenConflicts, &mut Branches),
+        incoming: &Incoming,
+        documents: &[Document],
+        guard: Guard,
+    ) -> Result<Commit, S::Error> {
+        let doc_of = |document: &Document| (incoming.collection.clone(), document.key.clone());
+        let docs: Vec<DocId> = documents.iter().map(doc_of).collect();
+        let rows = store.rows(&docs)?;
+        let mut commit = self.commit(guard, self.clock.last());
+        let mut conflicts = Conflicts::new(store, self.logs, open, branches);
+        for ((doc, document), before) in docs.into_iter().zip(documents).zip(rows) {
+            let state = self.states.read(conflicts.store(), &doc, before.as_ref())?;
+            let write = if document.merged.is_some() || state.is_some() {
+                join_state(conflicts.store(), doc, document, before, state)?
+            } else {
+                if let Some(before) = before {
+                    note_loser(&mut conflicts, &doc, document, before, incoming)?;
+                }
+                let stands = takes_over(before.as_ref(), &document.row.stamp, document.row.content);
+                let apply = Some(document.content.clone());
+                stands.then(|| RowWrite { doc, row: document.row, before, apply, merged: None })
+            };
+            commit.rows.extend(write);
+        }
+        commit.conflicts = conflicts.into_writes();
+        commit.rows.sort_by(|a, b| (a.row.stamp, &a.doc).cmp(&(b.row.stamp, &b.doc)));
+        let latest = commit.rows.last().map_or(Hlc::default(), |write| write.row.stamp.hlc);
+        commit.clock = commit.clock.max(latest);
+        commit.tallies = tallies(self.logs, &commit.rows);
+        Ok(commit)
+    }
+}
+
+/// Joins the state of a document that merges, on either side or on both.
+fn join_state<S: Store>(
+    store: &mut S,
+    doc: DocId,
+    document: &Document,
+    before: Option<Row>,
+    state: Option<Merged>,
+) -> Result<Option<RowWrite>, S::Error> {
+    let was = match state {
+        Some(state) => state,
+        None => {
+            let version = match &before {
+                Some(row) => store.version(&doc, &row.stamp)?,
+                None => None,
+            };
+            states::base(before.as_ref(), version)
+        }
+    };
+    let stamp = document.row.stamp;
+    let told = document.merged.clone().and_then(|bytes| Merged::decode(bytes, stamp).ok());
+    let told = told.unwrap_or_else(|| Merged::replaced(stamp, document.content.as_ref()));
+    let mut after = was.clone();
+    after.join(told);
+    if after == was && before.is_some() {
+        return Ok(None);
+    }
+    let content = after.content();
+    let hash = content.as_ref().map(|content| Hash(sha256(content)));
+    let newest = after.newest().max(before.map(|row| row.stamp)).max(Some(stamp)).unwrap_or(stamp);
+    let apply = (before.is_none_or(|row| row.content != hash)).then_some(content);
+    let merged = Some(after.encode(newest));
+    Ok(Some(RowWrite { doc, row: Row { stamp: newest, content: hash }, before, apply, merged }))
+}
+
+/// Notes which version loses, if the two were made apart.
+fn note_loser<S: Store>(
+    conflicts: &mut Conflicts<'_, S>,
+    doc: &DocId,
+    document: &Document,
+    here: Row,
+    incoming: &Incoming,
+) -> Result<(), S::Error> {
+    // What the snapshot stands for was settled by those who have the history of it.
+    if here.content == document.row.content || here.stamp == document.row.stamp || incoming.covers(&here) {
+        return Ok(());
+    }
+    let known = conflicts.store().version(doc, &here.stamp)?;
+    let replaces = known.as_ref().and_then(|version| version.replaces);
+    let here_side = Side { stamp: here.stamp, content: known.and_then(|version| version.content()) };
+    let told = Side { stamp: document.row.stamp, content: document.content.clone() };
+    let (winner, loser, found) = if here.stamp < document.row.stamp {
+        (told, here_side, Relation::Conflict)
+    } else {
+        let found = conflicts.relate(doc, told.stamp, replaces)?;
+        (here_side, told, found)
+    };
+    if found == Relation::Conflict {
+        conflicts.settle(Conflict { doc: doc.clone(), winner, loser, missing: None }, found);
+    }
+    Ok(())
+}
