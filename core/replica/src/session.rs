@@ -250,8 +250,7 @@ impl Session {
             let proof = if self.is_peers_own(log) { PROOF_BYTES + name } else { 0 };
             bytes += HEAD_BYTES + name + proof;
             let part = parts.last_mut().expect("there is a first part");
-            let is_full =
-                part.heads.len() >= local.limits.vector_logs || bytes > self.link.frame_bytes_max;
+            let is_full = part.heads.len() >= local.limits.vector_logs || bytes > self.link.frame_bytes_max;
             if is_full {
                 bytes = VECTOR_BYTES + HEAD_BYTES + name + proof;
                 parts.push(VectorPart::default());
@@ -703,7 +702,7 @@ mod tests {
         }
         let limits = Limits::default();
         let mut granted = |at: Mono| {
-            let messages = crate::flow::regulate(&mut sessions, &talk.logs, &limits, (4_000, false), at);
+            let messages = crate::flow::regulate(&mut sessions, &talk.logs, &limits, (4_000, None), at);
             for session in sessions.values_mut() {
                 let taken = Taken {
                     ends: Vec::new(),
