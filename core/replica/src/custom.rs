@@ -31,7 +31,7 @@ type Function = dyn Fn(&Collection, &Key, &[Side]) -> Result<Option<Bytes>, Reso
 ///
 /// It gets two or more versions, the oldest first, and answers the content; `None` deletes the document. It must be *pure*: the answer
 /// must follow from the arguments alone (no clock, no randomness, no order of a hash map, no state), and be the same in every
-/// version of the program and on every machine of the cluster. [`crate::check_laws`] helps to test that.
+/// version of the program and on every machine of the cluster. `check_laws` helps to test that.
 ///
 /// A content is one of the versions' as it is, or JSON, which is stored without white space and with members sorted.
 #[derive(Clone)]
@@ -187,6 +187,9 @@ mod tests {
     use super::*;
     use crate::clock::{Hlc, Stamp};
     use crate::id::NodeId;
+    use crate::limits::SEEN_AUTHORS_MAX;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     fn doc() -> DocId {
         (Collection::new("t").unwrap(), Key::new("k").unwrap())
@@ -258,5 +261,222 @@ mod tests {
         assert!(answer(&says(deep), &contents).is_err());
         let large = Resolver::new(|_, _, _| Some(format!("\"{}\"", "x".repeat(PAYLOAD_BYTES_HARD)).into()));
         assert!(answer(&large, &contents).unwrap_err().to_string().contains("PAYLOAD_BYTES_HARD"));
+    }
+
+    fn at(time: u64, node: u8) -> Stamp {
+        Stamp { hlc: Hlc(time), node: NodeId([node; 32]) }
+    }
+
+    fn version(state: &Merged, text: &'static str, stamp: Stamp) -> Merged {
+        state.version(Some(text.into()), stamp, SEEN_AUTHORS_MAX)
+    }
+
+    fn joined<'a>(states: impl IntoIterator<Item = &'a Merged>) -> Merged {
+        let mut all = Merged::default();
+        states.into_iter().for_each(|state| all.join(state.clone()));
+        all
+    }
+
+    fn stamps(state: &Merged) -> Vec<Stamp> {
+        state.sides().iter().map(|side| side.stamp).collect()
+    }
+
+    #[test]
+    fn a_version_replaces_what_its_author_saw_and_nothing_else() {
+        let first = version(&Merged::default(), "1", at(1, 1));
+        let (left, right) = (version(&first, "2", at(2, 1)), version(&first, "3", at(3, 2)));
+        let both = joined([&left, &right, &first]);
+        assert_eq!(stamps(&both), [at(2, 1), at(3, 2)]);
+        assert_eq!(both.content().unwrap(), "3", "without a resolver the youngest shows");
+        let last = version(&both, "4", at(4, 3));
+        assert_eq!(stamps(&joined([&last, &both])), [at(4, 3)]);
+        let late = joined([&last, &right]);
+        assert_eq!(stamps(&joined([&late, &left, &first])), [at(4, 3)], "what comes late was seen");
+    }
+
+    #[test]
+    fn whole_writes_stand_beside_versions_as_the_last_of_them() {
+        let (old, new) = (Merged::replaced(at(1, 1), Some(&"1".into())), Merged::replaced(at(5, 2), None));
+        let seen = version(&old, "2", at(3, 3));
+        assert_eq!(stamps(&joined([&old, &seen])), [at(3, 3)]);
+        assert_eq!(stamps(&joined([&new, &seen, &old])), [at(3, 3), at(5, 2)]);
+        let all = joined([&new, &seen]);
+        assert_eq!(stamps(&joined([&version(&all, "3", at(6, 1)), &all])), [at(6, 1)]);
+    }
+
+    #[test]
+    fn an_author_with_room_for_few_names_still_replaces_all_that_it_saw() {
+        let versions: Vec<Merged> =
+            (1..30).map(|n| version(&Merged::default(), "1", at(n, u8::try_from(n).unwrap()))).collect();
+        let all = joined(&versions);
+        for room in [0, 1, 5, 40] {
+            let last = all.version(Some("2".into()), at(40, 50), room);
+            assert!(last.heads.seen.len() <= room);
+            assert_eq!(stamps(&joined([&all, &last])), [at(40, 50)], "room for {room}");
+            let beside = version(&Merged::default(), "3", at(35, 60));
+            assert_eq!(stamps(&joined([&last, &all, &beside])), [at(35, 60), at(40, 50)]);
+        }
+    }
+
+    #[test]
+    fn bytes_that_claim_too_much_are_refused() {
+        let state = joined([
+            &version(&Merged::default(), "1", at(1, 1)),
+            &version(&Merged::default(), "2", at(2, 2)),
+        ]);
+        let edit = version(&state, "3", at(3, 3));
+        let bytes = edit.encode(at(3, 3));
+        assert_eq!(Merged::decode_edit(bytes.clone(), at(3, 3)), Ok(edit.clone()));
+        assert!(Merged::decode_edit(bytes, at(1, 3)).is_err(), "it cannot have seen what is younger");
+        assert!(Merged::decode_edit(state.encode(at(2, 2)), at(2, 2)).is_err(), "a state is no edit");
+        let mut until = edit.clone();
+        until.heads.seen_until = Hlc(3);
+        assert!(Merged::decode_edit(until.encode(at(3, 3)), at(3, 3)).is_err(), "it has not seen itself");
+        let mut mixed = edit;
+        mixed.join(Merged::replaced(at(3, 3), None));
+        assert!(Merged::decode_edit(mixed.encode(at(3, 3)), at(3, 3)).is_err(), "it is one or the other");
+    }
+
+    #[test]
+    fn an_answer_is_kept_with_the_state_until_something_changes() {
+        let mut state = joined([
+            &version(&Merged::default(), "1", at(1, 1)),
+            &version(&Merged::default(), "2", at(2, 2)),
+        ]);
+        let three = Resolver::new(|_, _, _| Some("3".into()));
+        state.resolve(&doc(), Some(&three)).unwrap();
+        let again = Merged::decode(state.encode(at(2, 2)), at(2, 2)).unwrap();
+        assert_eq!((again.content().unwrap(), &again), (Bytes::from("3"), &state));
+        let none = Resolver::fallible(|_, _, _| Err(ResolverFailed("no".into())));
+        assert!(state.resolve(&doc(), Some(&none)).is_err());
+        assert_eq!(state.content().unwrap(), "2", "the youngest stands");
+        state.resolve(&doc(), Some(&three)).unwrap();
+        state.join(version(&state, "4", at(4, 1)));
+        assert_eq!(state.content().unwrap(), "4");
+    }
+
+    /// What happens: node `at` of four writes something of its own sort, or takes an author's entries up to one.
+    #[derive(Clone, Debug)]
+    enum Deed {
+        Write(usize, Option<u8>),
+        Take { to: usize, entry: usize },
+    }
+
+    fn deed() -> impl Strategy<Value = Deed> {
+        prop_oneof![
+            2 => (0usize..4, prop::option::weighted(0.8, any::<u8>())).prop_map(|(node, n)| Deed::Write(node, n)),
+            3 => (0usize..4, 0usize..32).prop_map(|(to, entry)| Deed::Take { to, entry }),
+        ]
+    }
+
+    /// An entry, what its author knew, and whether it is a version for a resolver.
+    struct Written {
+        stamp: Stamp,
+        said: Merged,
+        known: BTreeSet<usize>,
+        is_version: bool,
+    }
+
+    /// Nodes 0 and 1 have a resolver, node 2 writes whole documents, node 3 merges.
+    fn carry_out(deeds: &[Deed], merging: bool) -> Vec<Written> {
+        let mut copies: Vec<(Merged, BTreeSet<usize>)> = vec![Default::default(); 4];
+        let mut entries: Vec<Written> = Vec::new();
+        for (time, deed) in (1..).zip(deeds) {
+            match deed {
+                Deed::Write(node, content) => {
+                    let node = if *node == 3 && !merging { 2 } else { *node };
+                    let stamp = at(time, u8::try_from(node).unwrap());
+                    let content = content.map(|n| Bytes::from(format!("{{\"n{}\":{n}}}", n % 3)));
+                    let (state, known) = &mut copies[node];
+                    let is_version = node < 2 || state.has_heads();
+                    let said = match node {
+                        _ if is_version => state.version(content.clone(), stamp, SEEN_AUTHORS_MAX),
+                        3 => match state.edit(content.as_ref(), &BTreeSet::new(), stamp) {
+                            Some(edited) => edited.edit,
+                            None => continue,
+                        },
+                        _ => Merged::replaced(stamp, content.as_ref()),
+                    };
+                    state.join(said.clone());
+                    assert_eq!(state.content(), content, "an author sees what it wrote");
+                    entries.push(Written { stamp, said, known: known.clone(), is_version });
+                    known.insert(entries.len() - 1);
+                }
+                Deed::Take { to, entry } => {
+                    let Some(author) = entries.get(*entry).map(|entry| entry.stamp.node) else { continue };
+                    // Logs come without gaps.
+                    for (number, written) in entries[..=*entry].iter().enumerate() {
+                        if written.stamp.node == author && copies[*to].1.insert(number) {
+                            copies[*to].0.join(written.said.clone());
+                        }
+                    }
+                }
+            }
+        }
+        entries
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn in_whatever_order_and_groups_versions_come_the_bytes_are_the_same(
+            deeds in prop::collection::vec(deed(), 0..32),
+            merging in any::<bool>(),
+            seed in any::<u64>(),
+        ) {
+            let entries = carry_out(&deeds, merging);
+            let mut straight = joined(entries.iter().map(|entry| &entry.said));
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut shuffled: Vec<&Merged> = entries.iter().chain(&entries).map(|entry| &entry.said).collect();
+            rng.shuffle(&mut shuffled);
+            let mut groups = vec![Merged::default(); 3];
+            for said in shuffled {
+                let group = &mut groups[rng.usize(..3)];
+                group.join(said.clone());
+                // Nodes ask their resolvers as entries come.
+                group.resolve(&doc(), Some(&Resolver::union())).unwrap();
+            }
+            let mut all = joined(&groups);
+            all.resolve(&doc(), Some(&Resolver::union())).unwrap();
+            straight.resolve(&doc(), Some(&Resolver::union())).unwrap();
+            prop_assert_eq!(all.content(), straight.content());
+            let own = straight.newest().unwrap_or(at(0, 0));
+            prop_assert_eq!(all.encode(own), straight.encode(own));
+            prop_assert_eq!(Merged::decode(all.encode(own), own).unwrap(), straight);
+        }
+
+        #[test]
+        fn the_versions_that_stand_are_exactly_those_that_nobody_knew(
+            deeds in prop::collection::vec(deed(), 0..32),
+        ) {
+            let entries = carry_out(&deeds, false);
+            let all = joined(entries.iter().map(|entry| &entry.said));
+            // Of whole writes the last one stands for all of them.
+            let last = entries.iter().rposition(|entry| !entry.is_version);
+            let known = |number: usize| entries.iter().any(|other| other.is_version && other.known.contains(&number));
+            let stands = |number: &usize| !known(*number) && (entries[*number].is_version || last == Some(*number));
+            let wanted: Vec<Stamp> =
+                (0..entries.len()).filter(stands).map(|number| entries[number].stamp).collect();
+            prop_assert_eq!(stamps(&all), wanted);
+        }
+
+        #[test]
+        fn arbitrary_claims_of_what_was_seen_still_commute(
+            claims in prop::collection::vec((1u64..6, 0u8..3, 0u64..4, prop::collection::vec(0u64..6, 3)), 0..7),
+            seed in any::<u64>(),
+        ) {
+            let claim = |(time, node, until, seen): (u64, u8, u64, Vec<u64>)| {
+                let mut said = version(&Merged::default(), "1", at(time, node));
+                said.heads.seen = (0..).zip(seen).map(|(node, time)| (at(0, node).node, Hlc(time))).collect();
+                said.heads.seen_until = Hlc(until);
+                Merged::decode_edit(said.encode(at(time, node)), at(time, node)).unwrap_or_default()
+            };
+            let mut claims: Vec<Merged> = claims.into_iter().map(claim).collect();
+            let straight = joined(&claims);
+            fastrand::Rng::with_seed(seed).shuffle(&mut claims);
+            let (one, two) = claims.split_at(claims.len() / 2);
+            prop_assert_eq!(joined([&joined(two), &joined(one), &joined(two)]), straight);
+        }
     }
 }

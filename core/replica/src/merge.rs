@@ -375,7 +375,7 @@ pub(crate) fn written_inside(text: &Bytes, stamp: Stamp) -> Option<Place> {
 /// The state of a document that merges, or that a resolver decides on. Equal for all nodes with the same entries.
 ///
 /// It is two states side by side: what was written of the document as a whole or field by field, and the versions of authors
-/// whose collection has a resolver ([`crate::custom`]). Each joins for itself, so both do. The first counts as one more
+/// whose collection has a resolver (`custom`). Each joins for itself, so both do. The first counts as one more
 /// version beside the others for as long as nobody has seen and replaced all of it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Merged {
@@ -463,7 +463,8 @@ impl Merged {
 
     /// The version that an author makes of the document who sees this state. It replaces all that there is to be seen, and
     /// names at most `authors_max` authors to say so.
-    pub(crate) fn version(&self, content: Option<Bytes>, stamp: Stamp, authors_max: usize) -> Self {
+    #[must_use]
+    pub fn version(&self, content: Option<Bytes>, stamp: Stamp, authors_max: usize) -> Self {
         let mut authors = BTreeMap::new();
         self.root.authors(&mut authors);
         let heads = self.heads.replaced_by(&authors, stamp, content, authors_max);
