@@ -27,6 +27,7 @@ mod node;
 mod options;
 mod oracle;
 mod redelivery;
+mod resolver;
 mod rng;
 mod run;
 #[cfg(test)]
@@ -42,7 +43,7 @@ mod world;
 
 pub use checkers::Violation;
 pub use coverage::Coverage;
-pub use options::{Dialling, FAULTS, Fault, Load, Merging, Mutation, Options, Rate, Topology};
+pub use options::{Dialling, FAULTS, Fault, Load, Merging, Mutation, Options, Rate, Resolving, Topology};
 pub use rng::PerMillion;
 pub use run::{Outcome, run, run_twice};
 pub use shrink::shrink;

@@ -1,5 +1,6 @@
 //! The ledger's own business: its member document, forgetting, and snapshots on their way in.
 
+use crate::apply::Planned;
 use crate::clock::{Hlc, Now, WallMillis};
 use crate::event::Event;
 use crate::id::{Key, LogId, NodeId};
@@ -158,7 +159,8 @@ impl<S: Store> Ledger<S> {
         for attempt in first..2 * APPLY_ATTEMPTS {
             let guard = if attempt < APPLY_ATTEMPTS { Guard::OutboxEmpty } else { Guard::OutboxDisjoint };
             let (planner, store, open, branches) = self.planner(now);
-            let mut commit = planner.plan_snapshot(store, (open, branches), incoming, rows, guard)?;
+            let planned = planner.plan_snapshot(store, (open, branches), incoming, rows, guard)?;
+            let Planned { mut commit, problems } = planned;
             let mut debt = self.debt.clone();
             incoming.note(last_key, last, &self.logs, &mut debt, &mut commit);
             let is_ours = |log: &LogId| log.author == self.node && log.incarnation == self.incarnation;
@@ -170,6 +172,7 @@ impl<S: Store> Ledger<S> {
             if self.commit(&commit, events)? {
                 self.debt = debt;
                 self.debt.settle(self.logs.vector());
+                events.extend(problems.into_iter().map(Event::Problem));
                 return Ok(true);
             }
             self.capture(now, events)?;

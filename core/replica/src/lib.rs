@@ -43,16 +43,20 @@
 
 mod apply;
 pub mod clock;
+mod conflicts;
 mod contract;
+pub mod custom;
 mod edit;
 pub mod entry;
 pub mod event;
 mod exchange;
 pub mod fingerprint;
 mod flow;
+mod heads;
 pub mod id;
 mod json;
 mod keeping;
+mod laws;
 mod ledger;
 pub mod limits;
 pub mod member;
@@ -75,6 +79,7 @@ pub mod wire;
 
 pub use contract::{Config, Input, Link, Mark, Output, PeerStatus, Status, StoreFailed};
 pub use edit::MergedError;
+pub use laws::{LawBroken, check_laws};
 pub use oplog::RunError;
 pub use peers::{TargetStatus, TooManyPeers};
 pub use replica::Replica;

@@ -22,8 +22,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::clock::Stamp;
+use crate::clock::{Hlc, Stamp};
+use crate::heads::Heads;
+use crate::id::NodeId;
 use crate::json::{Json, string, write_items, write_members, write_string};
+use crate::resolve::Side;
 use crate::step::{GROUPS, Group, Step};
 
 /// What was written at a place.
@@ -192,6 +195,17 @@ impl Place {
         self.children.values().map(Self::newest).fold(own, Option::max)
     }
 
+    /// Of each author the last time at which it wrote any of its registers.
+    fn authors(&self, found: &mut BTreeMap<NodeId, Hlc>) {
+        let value = self.value.as_ref().map(|(stamp, _)| *stamp);
+        let order = self.order.as_ref().map(|(stamp, _)| *stamp);
+        for stamp in [value, order, self.floor, self.removed].into_iter().flatten() {
+            let hlc = found.entry(stamp.node).or_default();
+            *hlc = stamp.hlc.max(*hlc);
+        }
+        self.children.values().for_each(|child| child.authors(found));
+    }
+
     /// An array's items in the order in which they show.
     pub(crate) fn sequence(&self, group: Group) -> Vec<(&Step, &Self)> {
         let mut items: Vec<(&Step, &Self)> = self.group(group).collect();
@@ -358,13 +372,22 @@ pub(crate) fn written_inside(text: &Bytes, stamp: Stamp) -> Option<Place> {
     Some(Place { value: Some((stamp, Value::Text)), children, ..Place::default() })
 }
 
-/// The state of a document that merges. Equal for all nodes with the same edits.
+/// The state of a document that merges, or that a resolver decides on. Equal for all nodes with the same entries.
+///
+/// It is two states side by side: what was written of the document as a whole or field by field, and the versions of authors
+/// whose collection has a resolver (`custom`). Each joins for itself, so both do. The first counts as one more
+/// version beside the others for as long as nobody has seen and replaced all of it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Merged {
     pub(crate) root: Place,
+    pub(crate) heads: Heads,
 }
 
 impl Merged {
+    pub(crate) fn of(root: Place) -> Self {
+        Self { root, heads: Heads::default() }
+    }
+
     /// The state after a write of a whole document, or a delete, that replaces everything older.
     #[must_use]
     pub fn replaced(stamp: Stamp, content: Option<&Bytes>) -> Self {
@@ -377,7 +400,7 @@ impl Merged {
             }
             None => Place { floor: Some(stamp), removed: Some(stamp), ..Place::default() },
         };
-        let mut merged = Self { root };
+        let mut merged = Self::of(root);
         merged.root.settle(None);
         merged
     }
@@ -385,11 +408,24 @@ impl Merged {
     /// Joins another state into this one.
     pub fn join(&mut self, other: Self) {
         self.root.join(other.root, None);
+        self.heads.join(other.heads);
     }
 
-    /// The document as JSON; `None` if it is removed, or never was.
+    /// The document as JSON; `None` if it is removed, or never was. Of several versions that nobody has replaced it is what
+    /// the resolver made of them ([`Merged::resolve`]), or the youngest if none was asked.
     #[must_use]
     pub fn content(&self) -> Option<Bytes> {
+        if self.heads.is_empty() {
+            return self.whole();
+        }
+        let mut sides = self.sides();
+        match &self.heads.answer {
+            Some(answer) if sides.len() > 1 => answer.clone(),
+            _ => sides.pop().and_then(|side| side.content),
+        }
+    }
+
+    fn whole(&self) -> Option<Bytes> {
         if !self.root.shows() {
             return None;
         }
@@ -398,10 +434,47 @@ impl Merged {
         Some(out.into())
     }
 
+    /// What was written of the document without regard for a resolver.
+    pub(crate) fn without_heads(&self) -> Self {
+        Self::of(self.root.clone())
+    }
+
+    /// Whether a resolver decides on the document: somebody wrote a version of it for one.
+    #[must_use]
+    pub fn has_heads(&self) -> bool {
+        !self.heads.is_empty()
+    }
+
+    /// The versions that nobody has seen and replaced, oldest first. At most one unless a resolver decides on the document.
+    #[must_use]
+    pub fn sides(&self) -> Vec<Side> {
+        let mut sides: Vec<Side> = self.heads.sides().collect();
+        let mut authors = BTreeMap::new();
+        self.root.authors(&mut authors);
+        let is_seen = |(node, hlc): (&NodeId, &Hlc)| self.heads.has_seen(&Stamp { hlc: *hlc, node: *node });
+        if let Some(stamp) = self.root.newest()
+            && !authors.iter().all(is_seen)
+        {
+            sides.push(Side { stamp, content: self.whole() });
+        }
+        sides.sort_unstable_by(|a, b| (a.stamp, &a.content).cmp(&(b.stamp, &b.content)));
+        sides
+    }
+
+    /// The version that an author makes of the document who sees this state. It replaces all that there is to be seen, and
+    /// names at most `authors_max` authors to say so.
+    #[must_use]
+    pub fn version(&self, content: Option<Bytes>, stamp: Stamp, authors_max: usize) -> Self {
+        let mut authors = BTreeMap::new();
+        self.root.authors(&mut authors);
+        let heads = self.heads.replaced_by(&authors, stamp, content, authors_max);
+        Self { root: Place::default(), heads }
+    }
+
     /// Stamp of the youngest edit that left a trace; `None` if there was none.
     #[must_use]
     pub fn newest(&self) -> Option<Stamp> {
-        self.root.newest()
+        self.root.newest().max(self.heads.versions.last_key_value().map(|(stamp, _)| *stamp))
     }
 
     /// Stamps of edits of which something showed here and does not in `after`, the state that this one became.
@@ -418,7 +491,7 @@ impl Merged {
         let mut preferred = self.clone();
         let mut edit = edit.root.restamped(last);
         edit.settle(None);
-        preferred.join(Self { root: edit });
+        preferred.join(Self::of(edit));
         preferred.content()
     }
 }

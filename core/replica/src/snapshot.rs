@@ -14,8 +14,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::apply::{Branches, Conflicts, OpenConflicts, Planner, tallies};
+use crate::apply::{Planned, Planner, tallies};
 use crate::clock::{Hlc, Mono};
+use crate::conflicts::{Branches, Conflicts, OpenConflicts, Versions};
 use crate::entry::{SignatureError, SignedHead};
 use crate::id::{Collection, DocId, Key, LinkId, LogId, PublicKey, sha256};
 use crate::limits::VECTOR_LOGS_MAX;
@@ -319,16 +320,17 @@ impl Planner<'_> {
         incoming: &Incoming,
         documents: &[Document],
         guard: Guard,
-    ) -> Result<Commit, S::Error> {
+    ) -> Result<Planned, S::Error> {
         let doc_of = |document: &Document| (incoming.collection.clone(), document.key.clone());
         let docs: Vec<DocId> = documents.iter().map(doc_of).collect();
         let rows = store.rows(&docs)?;
         let mut commit = self.commit(guard, self.clock.last());
-        let mut conflicts = Conflicts::new(store, self.logs, open, branches);
+        let resolvers = self.states.custom;
+        let mut conflicts = Conflicts::new(store, self.logs, Versions::new(), (open, branches), resolvers);
         for ((doc, document), before) in docs.into_iter().zip(documents).zip(rows) {
             let state = self.states.read(conflicts.store(), &doc, before.as_ref())?;
             let write = if document.merged.is_some() || state.is_some() {
-                join_state(conflicts.store(), doc, document, before, state)?
+                join_state(&mut conflicts, doc, document, before, state)?
             } else {
                 if let Some(before) = before {
                     note_loser(&mut conflicts, &doc, document, before, incoming)?;
@@ -339,18 +341,19 @@ impl Planner<'_> {
             };
             commit.rows.extend(write);
         }
-        commit.conflicts = conflicts.into_writes();
+        let (writes, problems) = conflicts.into_found();
+        commit.conflicts = writes;
         commit.rows.sort_by(|a, b| (a.row.stamp, &a.doc).cmp(&(b.row.stamp, &b.doc)));
         let latest = commit.rows.last().map_or(Hlc::default(), |write| write.row.stamp.hlc);
         commit.clock = commit.clock.max(latest);
         commit.tallies = tallies(self.logs, &commit.rows);
-        Ok(commit)
+        Ok(Planned { commit, problems })
     }
 }
 
 /// Joins the state of a document that merges, on either side or on both.
 fn join_state<S: Store>(
-    store: &mut S,
+    conflicts: &mut Conflicts<'_, S>,
     doc: DocId,
     document: &Document,
     before: Option<Row>,
@@ -360,7 +363,7 @@ fn join_state<S: Store>(
         Some(state) => state,
         None => {
             let version = match &before {
-                Some(row) => store.version(&doc, &row.stamp)?,
+                Some(row) => conflicts.store().version(&doc, &row.stamp)?,
                 None => None,
             };
             states::base(before.as_ref(), version)
@@ -374,9 +377,12 @@ fn join_state<S: Store>(
     if after == was && before.is_some() {
         return Ok(None);
     }
+    if after.has_heads() {
+        conflicts.resolve(&doc, &mut after);
+    }
     let content = after.content();
     let hash = content.as_ref().map(|content| Hash(sha256(content)));
-    let newest = after.newest().max(before.map(|row| row.stamp)).max(Some(stamp)).unwrap_or(stamp);
+    let newest = before.map_or(stamp, |row| row.stamp.max(stamp));
     let apply = (before.is_none_or(|row| row.content != hash)).then_some(content);
     let merged = Some(after.encode(newest));
     Ok(Some(RowWrite { doc, row: Row { stamp: newest, content: hash }, before, apply, merged }))

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Files in the order of dependency: each may use those above it.
-const ORDER: [&str; 32] = [
+const ORDER: [&str; 36] = [
     "limits",
     "id",
     "clock",
@@ -12,16 +12,20 @@ const ORDER: [&str; 32] = [
     "entry",
     "json",
     "step",
-    "merge",
     "resolve",
+    "heads",
+    "merge",
     "wire",
     "member",
     "edit",
+    "custom",
+    "laws",
     "store",
     "states",
     "event",
     "oplog",
     "page",
+    "conflicts",
     "apply",
     "retain",
     "snapshot",
