@@ -58,6 +58,8 @@ pub(crate) fn new_node(setting: &Setting, node: usize) -> Node {
         replica: None,
         clock: WallClock::right(options.clock_grain_ms),
         config: Config {
+            name: format!("n{node}"),
+            retention_ms: options.retention_ms,
             interests,
             max_skew_ms: if skew { u64::MAX >> 20 } else { options.max_skew_ms },
             sync_interval_ms: options.sync_interval_ms,

@@ -71,10 +71,14 @@ pub enum Fault {
     Flood,
     /// A process ends between two steps of a commit of a store in two parts.
     CrashInCommit,
+    /// A member is said to have been removed, whether it has or not.
+    RemoveMember,
+    /// A node syncs less for a while.
+    Interests,
 }
 
 /// All kinds.
-pub const FAULTS: [Fault; 29] = [
+pub const FAULTS: [Fault; 31] = [
     Fault::Crash,
     Fault::CrashAfterStep,
     Fault::PowerCut,
@@ -104,6 +108,8 @@ pub const FAULTS: [Fault; 29] = [
     Fault::Fork,
     Fault::Flood,
     Fault::CrashInCommit,
+    Fault::RemoveMember,
+    Fault::Interests,
 ];
 
 /// How often a fault happens.
@@ -130,6 +136,7 @@ impl Fault {
             Self::Wipe | Self::PowerCut => every(rng, 20_000, 120_000),
             Self::Restore | Self::FullDisk | Self::Clone => every(rng, 10_000, 60_000),
             Self::ClockStep | Self::ClockDrift | Self::Burst | Self::SyncNow => every(rng, 3_000, 60_000),
+            Self::RemoveMember | Self::Interests => every(rng, 5_000, 60_000),
             Self::ClockMonth => every(rng, 30_000, 120_000),
             Self::CrashAfterStep | Self::ReadFails => chance(rng, 8_000),
             Self::CrashInCommit => chance(rng, 20_000),
@@ -246,6 +253,8 @@ pub enum Mutation {
     MarkForgotten,
     /// The store says that it has no state of a document that merges.
     StatesForgotten,
+    /// A store gives members' documents back that acknowledge far more than the members do.
+    AcknowledgedTooMuch,
     /// A store in two parts does not end what a commit had begun.
     RedoForgotten,
     /// Nobody hears what engines say of forks.
@@ -301,6 +310,8 @@ pub struct Options {
     pub resolving: Resolving,
     /// Whether a node's mark of its oplog outlives what happens to its store.
     pub keeps_mark: bool,
+    /// How long history is kept; `None` for ever.
+    pub retention_ms: Option<u64>,
     /// What is broken on purpose.
     pub mutation: Mutation,
 }
@@ -395,6 +406,7 @@ impl Options {
             merging: Merging::None,
             resolving: Resolving::None,
             keeps_mark: Rng::of(seed, "mark", 0).coin(),
+            retention_ms: *Rng::of(seed, "retention", 0).pick(&[None, Some(0), Some(5_000), Some(30_000)]),
             mutation: Mutation::None,
         };
         options.merging = Merging::draw(seed, &options.faults);
@@ -471,6 +483,7 @@ impl Options {
             vector_logs: *rng.pick(&[1, 2, defaults.vector_logs]),
             push_links: *rng.pick(&[1, 2, 3, defaults.push_links]),
             catch_up_entries: *rng.pick(&[1, 20, 200, defaults.catch_up_entries]),
+            snapshot_entries: *rng.pick(&[1, 20, 100, defaults.snapshot_entries]),
         }
     }
 

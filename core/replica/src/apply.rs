@@ -12,7 +12,7 @@ use crate::fingerprint::{Fingerprint, Tally};
 use crate::id::{Collection, DocId, Incarnation, LogId, NodeId, PublicKey, sha256};
 use crate::oplog::Logs;
 use crate::resolve::{Row, takes_over};
-use crate::states::{States, Written};
+use crate::states::{self, States, Written};
 use crate::store::{Appended, Change, Commit, Drain, Guard, Problem, RowWrite, Store};
 use crate::version::Hash;
 
@@ -67,19 +67,33 @@ impl Planner<'_> {
         }
     }
 
+    /// A commit that changes nothing yet.
+    pub(crate) fn own_commit(&self) -> Commit {
+        self.commit(Guard::None, self.clock.last())
+    }
+
     /// Turns one look into the outbox into a commit. Changes that leave a document as its row says are not changes:
     /// that is how an echo, or a write that was undone before it was seen, ends here.
     pub(crate) fn plan_local<S: Store>(&self, store: &mut S, drain: &Drain) -> Result<Commit, S::Error> {
+        self.plan_own(store, drain, false)
+    }
+
+    /// The same for documents that are as their rows say and are to be written nevertheless.
+    pub(crate) fn plan_rewrite<S: Store>(&self, store: &mut S, drain: &Drain) -> Result<Commit, S::Error> {
+        self.plan_own(store, drain, true)
+    }
+
+    fn plan_own<S: Store>(&self, store: &mut S, drain: &Drain, anew: bool) -> Result<Commit, S::Error> {
         let docs: Vec<DocId> = drain.changes.iter().map(|change| change.doc.clone()).collect();
         let rows = store.rows(&docs)?;
         let mut changed: Vec<Changed<'_>> = Vec::with_capacity(rows.len());
         for (change, before) in drain.changes.iter().zip(rows) {
             let content = change.content.as_ref().map(|content| Hash(sha256(content)));
-            if before.map_or(content.is_some(), |row| row.content != content) {
+            if anew || before.map_or(content.is_some(), |row| row.content != content) {
                 changed.push(Changed { change, before, content });
             }
         }
-        let mut commit = self.commit(Guard::None, self.clock.last());
+        let mut commit = self.own_commit();
         commit.drained = drain.mark;
         if changed.is_empty() {
             return Ok(commit);
@@ -96,7 +110,13 @@ impl Planner<'_> {
             let doc = &change.doc;
             let state = self.states.read(store, doc, before.as_ref())?;
             let place = (doc, before.as_ref());
-            let written = self.states.write(store, place, state, change.content.as_ref(), stamp)?;
+            let content_now = change.content.as_ref();
+            let written = match state {
+                Some(state) if anew && !state.has_heads() => {
+                    Some(states::whole(Some(state), content_now, stamp))
+                }
+                state => self.states.write(store, place, state, content_now, stamp)?,
+            };
             let Some(written) = written else { continue };
             let row = Row { stamp, content };
             let merged = written.after.as_ref().map(|after| after.encode(stamp));
@@ -161,8 +181,7 @@ impl Planner<'_> {
             branches.clear();
         }
         let versions = index_versions(&incoming, open);
-        let mut conflicts =
-            Conflicts::new(store, self.logs, versions, (open, branches), self.states.custom);
+        let mut conflicts = Conflicts::new(store, self.logs, versions, (open, branches), self.states.custom);
         for (stamp, doc, entry, payload_hash) in &incoming {
             let now = current.get_mut(doc).expect("every incoming document was read");
             if !now.is_read {

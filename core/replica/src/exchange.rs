@@ -26,17 +26,20 @@ impl<S: Store> Replica<S> {
         let known = self.ledger.snapshot.as_ref();
         let goes_on = known.and_then(|known| {
             let mut sessions = self.sessions.iter();
-            sessions.find(|(_, session)| session.can_go_on(known, now.mono)).map(|(link, _)| (*link, None))
+            let able = sessions.find(|(_, session)| session.can_go_on(known, now.mono));
+            able.map(|(link, session)| (*link, session.link.peer, None))
         });
         let begins = || {
             self.sessions.iter().find_map(|(link, session)| {
                 let collection = session.wanted_snapshot(logs, limits, now.mono)?;
-                Some((*link, Some(collection.clone())))
+                Some((*link, session.link.peer, Some(collection.clone())))
             })
         };
-        let Some((link, collection)) = goes_on.or_else(begins) else { return };
+        let Some((link, giver, collection)) = goes_on.or_else(begins) else { return };
         if let Some(collection) = collection {
-            self.ledger.snapshot = Some(Incoming::new(collection));
+            self.ledger.snapshot = Some(Incoming::new(collection, giver, &self.ledger.debt));
+        } else if let Some(incoming) = &mut self.ledger.snapshot {
+            incoming.go_on_with(giver);
         }
         self.taking.link = Some(link);
         self.pull(now, out);

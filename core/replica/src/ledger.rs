@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use fastrand::Rng;
 
 use crate::apply::{Planned, Planner};
-use crate::clock::{Clock, Hlc, Now};
+use crate::clock::{Clock, Hlc, Mono, Now};
 use crate::conflicts::{Branches, OpenConflicts};
 use crate::contract::{Config, Mark};
 use crate::custom::Resolvers;
 use crate::entry::{AuthorKey, SignatureError, SignedHead};
 use crate::event::{Anew, Event};
-use crate::id::{Collection, Incarnation, LogId, NodeId, PublicKey};
+use crate::id::{Collection, Incarnation, Key, LogId, NodeId, PublicKey};
 use crate::limits::{FRAME_BYTES_DEFAULT, PAGE_BYTES_TARGET, PAGE_ENTRIES_TARGET};
 use crate::member::{Change, Members, members};
 use crate::oplog::{Logs, Verdicts, check_page};
@@ -65,6 +65,8 @@ pub(crate) struct Ledger<S: Store> {
     /// The snapshot that is coming in.
     pub(crate) snapshot: Option<Incoming>,
     pub(crate) debt: Debt,
+    /// When rows that are ahead of the vector are written anew, and where that is.
+    pub(crate) anew_at: Option<(Mono, Option<(Collection, Option<Key>)>)>,
     pub(crate) keeper: Keeper,
 }
 
@@ -136,6 +138,7 @@ impl<S: Store> Ledger<S> {
             forgotten: 0,
             snapshot,
             debt,
+            anew_at: None,
             keeper: Keeper {
                 name: config.name.clone(),
                 interests: config.interests.clone(),

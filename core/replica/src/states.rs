@@ -114,13 +114,18 @@ impl States<'_> {
                 None => {}
             }
         }
-        let after = state.map(|mut state| {
-            state.join(Merged::replaced(stamp, content));
-            state
-        });
-        let op = if content.is_some() { Op::Put } else { Op::Delete };
-        Some(Written { op, payload: content.cloned().unwrap_or_default(), after })
+        Some(whole(state, content, stamp))
     }
+}
+
+/// A version that replaces all of the document.
+pub(crate) fn whole(state: Option<Merged>, content: Option<&Bytes>, stamp: Stamp) -> Written {
+    let after = state.map(|mut state| {
+        state.join(Merged::replaced(stamp, content));
+        state
+    });
+    let op = if content.is_some() { Op::Put } else { Op::Delete };
+    Written { op, payload: content.cloned().unwrap_or_default(), after }
 }
 
 /// A version of a document that a resolver decides on.
