@@ -434,6 +434,11 @@ impl Merged {
         Some(out.into())
     }
 
+    /// Whether this, a version, names another one as seen. If not it may have replaced it all the same, for want of room.
+    pub(crate) fn names(&self, stamp: &Stamp) -> bool {
+        self.heads.seen.get(&stamp.node).is_some_and(|hlc| stamp.hlc <= *hlc)
+    }
+
     /// What was written of the document without regard for a resolver.
     pub(crate) fn without_heads(&self) -> Self {
         Self::of(self.root.clone())
