@@ -241,6 +241,19 @@ fn a_node_without_the_resolver_shows_the_youngest_and_loses_no_version() {
 }
 
 #[test]
+fn a_whole_write_of_a_node_without_the_resolver_is_one_version_beside_the_others() {
+    let mut mesh = mesh(3, &lister());
+    configure(&mut mesh, 0, Config { interests: interests(&["t"]), ..Config::default() });
+    write_apart(&mut mesh, "k", &[Some(r#"{"n":1}"#), Some("2"), Some("3")]);
+    link_all(&mut mesh);
+    for node in 1..3 {
+        let expected = r#"{"of":["{\"n\":1}","2","3"]}"#;
+        assert_eq!(read(&mut mesh, node, "k").unwrap(), expected, "node {node}");
+    }
+    assert_level(&mut mesh);
+}
+
+#[test]
 fn documents_that_were_there_before_there_was_a_resolver_are_one_version() {
     let mut mesh = Mesh::new(2, &["t"]);
     write_apart(&mut mesh, "k", &[Some("1"), Some("2")]);
