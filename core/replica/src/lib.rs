@@ -62,6 +62,7 @@ mod oplog;
 mod outgoing;
 mod page;
 mod peers;
+mod place;
 mod replica;
 pub mod resolve;
 mod sending;
