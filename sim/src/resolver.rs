@@ -7,7 +7,8 @@ use entgldb_replica::custom::{Resolver, ResolverFailed};
 use entgldb_replica::id::{Collection, sha256};
 use entgldb_replica::resolve::Side;
 
-use crate::options::{Options, Resolving};
+use crate::options::Options;
+use crate::writing::Resolving;
 
 /// The resolvers of a node for the collections that it syncs.
 pub(crate) fn resolvers<'a>(

@@ -2,8 +2,9 @@
 
 use entgldb_replica::limits::FRAME_BYTES_DEFAULT;
 
-use crate::options::{Dialling, Fault, Options, Resolving, Topology};
+use crate::options::{Dialling, Fault, Options, Topology};
 use crate::run::{Outcome, run};
+use crate::writing::Resolving;
 
 /// Most runs that shrinking may take.
 const RUNS_MAX: usize = 400;

@@ -179,7 +179,7 @@ impl<'a, S: Store> Conflicts<'a, S> {
             }
         }
         if after.has_heads() {
-            self.note_sides(doc, stamp, &before, &after);
+            self.note_sides(doc, stamp, &before, &said, &after);
         }
         current.is_joined |= after != before || current.now.is_none();
         let content = after.content();
@@ -202,21 +202,26 @@ impl<'a, S: Store> Conflicts<'a, S> {
         }
     }
 
-    /// Notes versions that nobody has replaced and that do not show: the one that has come, and what stood until now.
-    fn note_sides(&mut self, doc: &DocId, stamp: Stamp, before: &Merged, after: &Merged) {
+    /// Notes versions that nobody has replaced and that do not show: the one that has come, and what stood until now. And
+    /// those that the one that has come replaced without naming them.
+    fn note_sides(&mut self, doc: &DocId, stamp: Stamp, before: &Merged, said: &Merged, after: &Merged) {
         let sides = after.sides();
         let content = after.content();
         let chosen = sides.iter().rev().find(|side| side.content == content).or(sides.last());
         let Some(chosen) = chosen else { return };
         let winner = Side { stamp: chosen.stamp, content };
         let stood = before.newest().map(|_| before.content());
-        let is_lost = |side: &&Side| {
-            let is_news = side.stamp == stamp || stood.as_ref() == Some(&side.content);
-            side.content != winner.content && is_news
+        let is_news = |side: &&Side| side.stamp == stamp || stood.as_ref() == Some(&side.content);
+        let is_unnamed = |side: &&Side| {
+            said.has_heads()
+                && !said.names(&side.stamp)
+                && sides.iter().all(|standing| standing.stamp != side.stamp)
         };
-        for loser in sides.iter().filter(is_lost).take(LOST_MAX) {
-            let (winner, loser) = (winner.clone(), loser.clone());
-            self.writes.push(ConflictWrite::Put(Conflict { doc: doc.clone(), winner, loser, missing: None }));
+        let gone = before.sides();
+        let lost = sides.iter().filter(is_news).chain(gone.iter().filter(is_unnamed));
+        for loser in lost.filter(|side| side.content != winner.content).take(LOST_MAX) {
+            let (doc, winner, loser) = (doc.clone(), winner.clone(), loser.clone());
+            self.writes.push(ConflictWrite::Put(Conflict { doc, winner, loser, missing: None }));
         }
     }
 

@@ -34,6 +34,20 @@ type Function = dyn Fn(&Collection, &Key, &[Side]) -> Result<Option<Bytes>, Reso
 /// version of the program and on every machine of the cluster. `check_laws` helps to test that.
 ///
 /// A content is one of the versions' as it is, or JSON, which is stored without white space and with members sorted.
+///
+/// ```
+/// use entgldb_replica::check_laws;
+/// use entgldb_replica::custom::Resolver;
+/// use entgldb_replica::id::{Collection, Key};
+///
+/// // A booking that was made stays; of several the oldest.
+/// let first_come = Resolver::new(|_, _, sides| sides.iter().find_map(|side| side.content.clone()));
+///
+/// let doc = (Collection::new("bookings")?, Key::new("room 1, 9:00")?);
+/// let samples = [Some(r#"{"by":"Ada"}"#.into()), Some(r#"{"by":"Grace"}"#.into()), None];
+/// check_laws(&first_come, &doc, &samples)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Resolver(Arc<Function>);
 

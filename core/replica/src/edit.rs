@@ -11,7 +11,8 @@ use crate::heads::Heads;
 use crate::id::NodeId;
 use crate::json::Json;
 use crate::limits::{JSON_DEPTH_MAX, SEEN_AUTHORS_MAX};
-use crate::merge::{Items, Merged, Place, Shown, Value, items, written, written_inside};
+use crate::merge::{Items, Merged, items, written, written_inside};
+use crate::place::{Place, Shown, Value};
 use crate::step::{Group, Step};
 use crate::wire::generated as proto;
 

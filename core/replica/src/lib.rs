@@ -65,6 +65,7 @@ mod oplog;
 mod outgoing;
 mod page;
 mod peers;
+mod place;
 mod replica;
 pub mod resolve;
 mod retain;

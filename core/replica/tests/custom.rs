@@ -172,6 +172,32 @@ fn the_same_content_written_apart_is_no_conflict() {
 }
 
 #[test]
+fn a_version_that_there_was_no_room_to_name_is_replaced_and_noted_if_nobody_saw_it() {
+    // Twenty-five authors are too many to name in an edit of a document of a few bytes. One writes over the versions of all but
+    // the first, which it has not met.
+    let mut mesh = mesh(27, &lister());
+    let contents: Vec<String> = (0..26).map(|n| n.to_string()).collect();
+    let contents: Vec<Option<&str>> = contents.iter().map(|content| Some(content.as_str())).collect();
+    write_apart(&mut mesh, "k", &contents);
+    for node in 1..25 {
+        mesh.link(node, 25);
+    }
+    mesh.run(60_000);
+    assert_eq!(read(&mut mesh, 25, "k").unwrap().matches('"').count(), 2 + 2 * 25, "it has met all others");
+    mesh.write(25, "t", "k", "100");
+    mesh.run(60_000);
+    mesh.link(25, 26);
+    mesh.link(0, 26);
+    mesh.run(60_000);
+    for node in 0..27 {
+        assert_eq!(read(&mut mesh, node, "k").unwrap(), "100", "node {node}");
+        let listed = conflicts(&mesh, node).iter().any(|found| found.loser.content.as_deref() == Some(b"0"));
+        assert!(listed, "node {node}");
+    }
+    assert_level(&mut mesh);
+}
+
+#[test]
 fn where_a_resolver_fails_the_youngest_version_stands_and_it_is_told() {
     for resolver in [
         Resolver::fallible(|_, _, _| Err(ResolverFailed("not today".into()))),
@@ -212,6 +238,19 @@ fn a_node_without_the_resolver_shows_the_youngest_and_loses_no_version() {
     write_apart(&mut mesh, "k", &[Some("4"), Some("5")]);
     link_all(&mut mesh);
     assert_eq!(read(&mut mesh, 2, "k").unwrap(), r#"{"of":["4","5"]}"#);
+}
+
+#[test]
+fn a_whole_write_of_a_node_without_the_resolver_is_one_version_beside_the_others() {
+    let mut mesh = mesh(3, &lister());
+    configure(&mut mesh, 0, Config { interests: interests(&["t"]), ..Config::default() });
+    write_apart(&mut mesh, "k", &[Some(r#"{"n":1}"#), Some("2"), Some("3")]);
+    link_all(&mut mesh);
+    for node in 1..3 {
+        let expected = r#"{"of":["{\"n\":1}","2","3"]}"#;
+        assert_eq!(read(&mut mesh, node, "k").unwrap(), expected, "node {node}");
+    }
+    assert_eq!(read(&mut mesh, 0, "k").unwrap(), "3");
 }
 
 #[test]

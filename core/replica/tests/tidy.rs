@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Files in the order of dependency: each may use those above it.
-const ORDER: [&str; 36] = [
+const ORDER: [&str; 37] = [
     "limits",
     "id",
     "clock",
@@ -12,6 +12,7 @@ const ORDER: [&str; 36] = [
     "entry",
     "json",
     "step",
+    "place",
     "resolve",
     "heads",
     "merge",

@@ -74,6 +74,7 @@ fn check_node(
     }
     // Stamps rise to the youngest entry in every way of writing; the content is that of all of them.
     let resolvers = resolvers(&setting.options, node, [collection]);
+    let dbg_states = states.clone();
     for (doc, mut state) in states {
         // Where it fails the youngest version stands.
         let _ = state.resolve(doc, resolvers.get(collection));
@@ -82,6 +83,15 @@ fn check_node(
     }
     let rows = disk.rows.iter().filter(|((name, _), _)| name == collection);
     let rows: BTreeMap<&DocId, Row> = rows.map(|(doc, row)| (doc, *row)).collect();
+    if rows != join && std::env::var_os("DBG").is_some() {
+        if let Some((doc, row)) = join.iter().find(|(doc, row)| rows.get(*doc) != Some(row)) {
+            eprintln!("ORACLE {:?} {:#?}", row, dbg_states.get(doc));
+            for (n, d) in ending.disks.iter().enumerate() {
+                let st = d.merged.get(*doc).map(|b| Merged::decode(b.clone(), d.rows[*doc].stamp));
+                eprintln!("NODE {n} {:?} {:#?}", d.rows.get(*doc), st);
+            }
+        }
+    }
     ensure(rows == join, || {
         let differs = join.iter().find(|(doc, row)| rows.get(*doc) != Some(row));
         let found = differs.map(|(doc, _)| rows.get(doc));
