@@ -237,7 +237,7 @@ impl<S: Store> Replica<S> {
         self.ask_for_snapshot(now, out);
         self.give_chunk(out)?;
         let mut events = Vec::new();
-        let writes_anew = self.ledger.write_anew(now, &mut events)?;
+        let writes_anew = self.ledger.write_anew(now, self.taking.link.is_some(), &mut events)?;
         out.extend(events.into_iter().map(Output::Event));
         self.local.is_ahead_of_vector = !self.ledger.debt.is_empty();
         let rest_ms = 2 * self.local.sync_interval_ms;

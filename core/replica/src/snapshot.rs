@@ -87,7 +87,13 @@ fn read_heads<S: Store>(
             heads.push((log.clone(), *key, signed));
         }
     }
-    Ok(Chunk { collection: collection.clone(), part: Part::Heads(heads), last, refused: String::new() })
+    Ok(Chunk {
+        collection: collection.clone(),
+        part: Part::Heads(heads),
+        last,
+        refused: String::new(),
+        ahead: false,
+    })
 }
 
 fn read_rows<S: Store>(
@@ -105,7 +111,8 @@ fn read_rows<S: Store>(
         let count = scan.documents.len();
         let last = !scan.more && !scan.moved;
         let part = Part::Rows(scan.documents);
-        let chunk = Chunk { collection: collection.clone(), part, last, refused: String::new() };
+        let chunk =
+            Chunk { collection: collection.clone(), part, last, refused: String::new(), ahead: false };
         let bytes = Message::Chunk(chunk.clone()).encode().1.len();
         if bytes <= frame_bytes {
             return Ok(Answer::Chunk(chunk));
@@ -114,7 +121,13 @@ fn read_rows<S: Store>(
             let refused =
                 format!("a row of {bytes} bytes does not fit the peer's frame_bytes_max of {frame_bytes}");
             let part = Part::Rows(Vec::new());
-            return Ok(Answer::Chunk(Chunk { collection: collection.clone(), part, last: false, refused }));
+            return Ok(Answer::Chunk(Chunk {
+                collection: collection.clone(),
+                part,
+                last: false,
+                refused,
+                ahead: false,
+            }));
         }
         limits = ScanLimits { rows: count / 2, bytes: limits.bytes.min(bytes) / 2 };
     }
@@ -239,6 +252,11 @@ impl Incoming {
         Ok(())
     }
 
+    /// Its giver's rows may be ahead of the giver's heads.
+    pub(crate) fn mix(&mut self) {
+        self.is_mixed = true;
+    }
+
     /// Whether the rows are complete, so that the heads that come are the last thing.
     pub(crate) fn is_ending(&self) -> bool {
         self.last_heads.is_some()
@@ -269,9 +287,11 @@ impl Incoming {
                 part: Part::Heads(heads.collect()),
                 last: true,
                 refused: String::new(),
+                ahead: false,
             };
             commit.notes.push((NOTE_HEADS.to_owned(), Some(Message::Chunk(chunk).encode().1)));
-            debt.unbacked.insert(self.collection.clone());
+        }
+        if debt.unbacked.insert(self.collection.clone()) {
             commit.notes.push(debt.note());
         }
         let from = match (last_key, &self.from) {
