@@ -367,6 +367,10 @@ impl Options {
         if options.merging == Merging::None {
             options.resolving = Resolving::draw(seed, &options.faults);
         }
+        if options.may_fork() {
+            // What a snapshot brings of a branch that only its giver had is not told apart yet (docs/RELIABILITY.md).
+            options.retention_ms = None;
+        }
         if options.has_states() {
             options.frame_bytes_max = draw_frame(seed, &load, true);
         }
@@ -439,6 +443,13 @@ impl Options {
             catch_up_entries: *rng.pick(&[1, 20, 200, defaults.catch_up_entries]),
             snapshot_entries: *rng.pick(&[1, 20, 100, defaults.snapshot_entries]),
         }
+    }
+
+    /// Whether a fault may leave two branches of one log.
+    #[must_use]
+    pub fn may_fork(&self) -> bool {
+        let has = |fault| self.faults.contains_key(&fault);
+        has(Fault::Clone) || has(Fault::Fork) || has(Fault::Restore) && !self.keeps_mark
     }
 
     /// Whether documents have states beside their rows.

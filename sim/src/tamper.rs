@@ -5,7 +5,7 @@ use entgldb_replica::clock::{Hlc, WallMillis};
 use entgldb_replica::entry::{AuthorKey, Chain, Entry, Op, SignedHead};
 use entgldb_replica::id::{Incarnation, Key, LogId, NodeId};
 use entgldb_replica::version::{Hash, Head, Seq};
-use entgldb_replica::wire::{Code, Cursor, Digest, Message, Page, Part, Run, VectorPart, check_of};
+use entgldb_replica::wire::{Code, Digest, Message, Page, Part, Run, VectorPart, check_of};
 
 use crate::rng::Rng;
 
@@ -74,10 +74,8 @@ impl Liar {
                 digest.wall.0 = self.rng.u64();
                 ("a digest that lies", vec![Message::Digest(digest).encode()])
             }
-            Message::Pull(mut pull) => {
-                pull.from = Cursor::Rows(Key::new("~").ok());
-                ("a pull that lies", vec![Message::Pull(pull).encode()])
-            }
+            // Who asks for something else than it says fools itself.
+            Message::Pull(pull) => ("nothing", vec![Message::Pull(pull).encode()]),
             // Rows are not signed: nobody could tell an altered one.
             Message::Chunk(mut chunk) => {
                 match &mut chunk.part {

@@ -99,10 +99,13 @@ impl Logs {
         self.forget(log, head.seq, hlc);
     }
 
-    /// Whether a log of the stamp's author reaches the stamp.
+    /// Whether the version with this stamp is certainly in what the vector stands for. Its author may have begun several oplogs,
+    /// and nobody can tell from a stamp in which of them it is: all must reach it.
     pub(crate) fn reaches(&self, collection: &Collection, stamp: Stamp) -> bool {
-        let mut times = self.times.iter();
-        times.any(|(log, hlc)| log.collection == *collection && log.author == stamp.node && *hlc >= stamp.hlc)
+        let times = self.times.iter();
+        let mut times = times.filter(|(log, _)| log.collection == *collection && log.author == stamp.node);
+        let first = times.next();
+        first.into_iter().chain(times).all(|(_, hlc)| *hlc >= stamp.hlc) && first.is_some()
     }
 
     /// Whether the version with this stamp may be among what is forgotten of a collection.

@@ -66,16 +66,16 @@ impl Keeper {
             return all;
         }
         let mut longest: Vec<(LogId, Seq)> = all.into_iter().collect();
-        longest.sort_by_key(|(log, seq)| std::cmp::Reverse(seq.0.saturating_sub(logs.floor(log).0)));
+        longest.sort_by_key(|(_, seq)| std::cmp::Reverse(*seq));
         longest.into_iter().take(room).collect()
     }
 
-    /// Whether anything came in that the node has not said it holds. The members' own documents are no reason to speak:
-    /// that would never end.
+    /// Whether the node would say of something that it holds more of it than it has said. The members' own documents are no
+    /// reason to speak: that would never end.
     fn has_news(&self, said: &Member, logs: &Logs) -> bool {
-        logs.vector().iter().any(|(log, head)| {
+        self.acknowledged(logs).iter().any(|(log, seq)| {
             self.interests.contains(&log.collection)
-                && said.acknowledged.get(log).copied().unwrap_or_default() < head.seq
+                && said.acknowledged.get(log).copied().unwrap_or_default() < *seq
         })
     }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use entgldb_replica::clock::Hlc;
 use entgldb_replica::store::Guard;
 
 use super::{Checker, Verdict, ensure};
@@ -12,8 +11,8 @@ use crate::seen::{Committed, Setting};
 
 #[derive(Default)]
 pub(crate) struct Units {
-    /// Up to here a part of a unit may come in a snapshot, which is of one collection, or is forgotten.
-    in_parts: Hlc,
+    /// Whether anybody has taken a snapshot.
+    in_parts: bool,
 }
 
 impl Checker for Units {
@@ -22,11 +21,12 @@ impl Checker for Units {
     }
 
     fn committed(&mut self, setting: &Setting, oracle: &Oracle, node: usize, seen: &Committed) -> Verdict {
-        let adopted = seen.commit.adopted.iter().map(|(_, signed)| signed.hlc);
-        self.in_parts = adopted.chain(seen.floor_times.values().copied()).fold(self.in_parts, Hlc::max);
         // Who lies may leave a part out, and so does a peer that syncs less for a while.
         let is_apart = |fault| setting.options.faults.contains_key(&fault);
         let lies = is_apart(Fault::Tamper) || is_apart(Fault::Interests);
+        // Who takes a snapshot gets one collection that way and another as history, and passes it on so.
+        self.in_parts |= !seen.commit.adopted.is_empty() || !seen.commit.floors.is_empty();
+        let lies = lies || self.in_parts;
         if seen.commit.guard == Guard::None || lies || !setting.is_uniform() {
             return Ok(());
         }
@@ -39,7 +39,7 @@ impl Checker for Units {
         }
         for (unit, count) in found {
             // A fork stops one log of several: what its author wrote at once can't stay together then.
-            if oracle.is_doubtful(unit.0, unit.1) || unit.2 <= self.in_parts {
+            if oracle.is_doubtful(unit.0, unit.1) {
                 continue;
             }
             let whole = oracle.unit(&unit);
