@@ -7,7 +7,9 @@ use bytes::Bytes;
 use crate::clock::{Hlc, WallMillis};
 use crate::event::Event;
 use crate::id::{Collection, Incarnation, LinkId, NodeId};
-use crate::limits::{FRAME_BYTES_DEFAULT, Limits, MAX_SKEW_MS, PAYLOAD_BYTES_DEFAULT, RETENTION_MS, SYNC_INTERVAL_MS};
+use crate::limits::{
+    FRAME_BYTES_DEFAULT, Limits, MAX_SKEW_MS, PAYLOAD_BYTES_DEFAULT, RETENTION_MS, SYNC_INTERVAL_MS,
+};
 use crate::peers::TargetStatus;
 
 /// What a replica needs to know.

@@ -161,9 +161,7 @@ impl<S: Store> Ledger<S> {
             let mut commit = planner.plan_snapshot(store, (open, branches), incoming, rows, guard)?;
             let mut debt = self.debt.clone();
             incoming.note(last_key, last, &self.logs, &mut debt, &mut commit);
-            let is_ours = |log: &LogId| {
-                log.author == self.node && log.incarnation == self.incarnation
-            };
+            let is_ours = |log: &LogId| log.author == self.node && log.incarnation == self.incarnation;
             let rolled_back = commit.adopted.iter().any(|(log, _)| is_ours(log));
             if rolled_back {
                 self.start_anew();
@@ -182,9 +180,8 @@ impl<S: Store> Ledger<S> {
     /// Gives up a snapshot that is not needed any more.
     pub(crate) fn drop_snapshot_if_covered(&mut self) {
         let vector = self.logs.vector();
-        let is_covered = |incoming: &Incoming| {
-            incoming.has_begun() && incoming.is_covered(|log| vector.head(log).seq)
-        };
+        let is_covered =
+            |incoming: &Incoming| incoming.has_begun() && incoming.is_covered(|log| vector.head(log).seq);
         if self.snapshot.as_ref().is_some_and(is_covered) {
             self.snapshot = None;
         }

@@ -19,9 +19,7 @@ use crate::page::{Room, build_page, build_shortest};
 use crate::retain::Keeper;
 use crate::snapshot::{Debt, Incoming};
 use crate::states::{States, edit_bytes_max};
-use crate::store::{
-    Appended, Commit, Committed, ConflictWrite, Drain, Guard, ScanLimits, Store, UnitLimits,
-};
+use crate::store::{Appended, Commit, Committed, ConflictWrite, Drain, Guard, ScanLimits, Store, UnitLimits};
 use crate::version::Seq;
 use crate::wire::{Ack, Code, Page, Run, RunResult};
 
@@ -201,7 +199,9 @@ impl<S: Store> Ledger<S> {
         if log.author != self.node || log.incarnation != self.incarnation {
             return Ok(Ok(false));
         }
-        if signed.head.seq <= self.logs.floor(log) || self.store.hash_at(log, signed.head.seq)? == Some(signed.head.hash) {
+        if signed.head.seq <= self.logs.floor(log)
+            || self.store.hash_at(log, signed.head.seq)? == Some(signed.head.hash)
+        {
             return Ok(Ok(false));
         }
         Ok(signed.verify(log, &self.key.public_key()).map(|()| true))

@@ -105,8 +105,10 @@ impl Member {
                 index => names.get(index as usize - 1)?.clone(),
             };
             let author = *authors.get(one.author as usize)?;
-            acknowledged
-                .insert(LogId { author, incarnation: Incarnation(one.incarnation), collection }, Seq(one.seq));
+            acknowledged.insert(
+                LogId { author, incarnation: Incarnation(one.incarnation), collection },
+                Seq(one.seq),
+            );
         }
         Some(Self {
             name: record.name,

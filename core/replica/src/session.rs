@@ -250,8 +250,7 @@ impl Session {
             let proof = if self.is_peers_own(log) { PROOF_BYTES + name } else { 0 };
             bytes += HEAD_BYTES + name + proof;
             let part = parts.last_mut().expect("there is a first part");
-            let is_full =
-                part.heads.len() >= local.limits.vector_logs || bytes > self.link.frame_bytes_max;
+            let is_full = part.heads.len() >= local.limits.vector_logs || bytes > self.link.frame_bytes_max;
             if is_full {
                 bytes = VECTOR_BYTES + HEAD_BYTES + name + proof;
                 parts.push(VectorPart::default());

@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use crate::apply::{Branches, Conflicts, OpenConflicts, Planner, tallies};
 use crate::clock::Hlc;
-use crate::entry::{SignedHead, SignatureError};
+use crate::entry::{SignatureError, SignedHead};
 use crate::id::{Collection, DocId, Key, LogId, PublicKey, sha256};
 use crate::limits::VECTOR_LOGS_MAX;
 use crate::merge::Merged;
@@ -71,7 +71,9 @@ fn read_heads<S: Store>(
     let mut heads = Vec::new();
     let mut last = true;
     let vector = logs.vector().iter();
-    for (log, head) in vector.filter(|(log, _)| log.collection == *collection && after.is_none_or(|a| *log > a)) {
+    for (log, head) in
+        vector.filter(|(log, _)| log.collection == *collection && after.is_none_or(|a| *log > a))
+    {
         if heads.len() >= most {
             last = false;
             break;
@@ -105,7 +107,8 @@ fn read_rows<S: Store>(
             return Ok(Answer::Chunk(chunk));
         }
         if count <= 1 {
-            let refused = format!("a row of {bytes} bytes does not fit the peer's frame_bytes_max of {frame_bytes}");
+            let refused =
+                format!("a row of {bytes} bytes does not fit the peer's frame_bytes_max of {frame_bytes}");
             let part = Part::Rows(Vec::new());
             return Ok(Answer::Chunk(Chunk { collection: collection.clone(), part, last: false, refused }));
         }
@@ -141,7 +144,9 @@ impl Incoming {
         else {
             return None;
         };
-        let Ok(Some(Message::Pull(pull))) = Message::decode(kind_of_pull, note(NOTE_AT)?) else { return None };
+        let Ok(Some(Message::Pull(pull))) = Message::decode(kind_of_pull, note(NOTE_AT)?) else {
+            return None;
+        };
         let heads = heads.into_iter().map(|(log, key, signed)| (log, (key, signed))).collect();
         Some(Self { collection, heads, from: pull.from, rows: 0 })
     }

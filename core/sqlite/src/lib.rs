@@ -66,21 +66,27 @@ mod commit;
 mod compare;
 mod document;
 mod failed;
+mod forget;
+mod forgotten;
 // Fuzzers reach the readers of other nodes' documents through this.
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod inspect;
 mod json;
 mod key;
+mod member;
 mod names;
+mod note;
 mod open;
 mod oplog;
+mod outgoing;
 mod putback;
 mod quote;
 mod room;
 mod rows;
 mod scan;
 mod schema;
+mod standing;
 mod store;
 mod table;
 mod tend;
@@ -91,6 +97,7 @@ mod value;
 mod verify;
 mod watch;
 mod watched;
+mod watching;
 
 pub use failed::SqliteFailed;
 pub use open::{Durability, OpenError, SqliteConfig};

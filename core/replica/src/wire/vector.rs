@@ -10,7 +10,8 @@ use crate::version::{Hash, Head, Seq};
 pub(super) fn encode_vector(part: &VectorPart) -> proto::Vector {
     let mut authors = Table::new();
     let mut floors = part.floors.iter().peekable();
-    let mut floor_of = |log: &LogId| floors.next_if(|(other, _)| other == log).map_or(0, |(_, floor)| floor.0);
+    let mut floor_of =
+        |log: &LogId| floors.next_if(|(other, _)| other == log).map_or(0, |(_, floor)| floor.0);
     let heads = part
         .heads
         .iter()
@@ -72,8 +73,10 @@ pub(super) fn decode_vector(vector: proto::Vector) -> Result<VectorPart, WireErr
         })
     });
     at_most(vector.rows.len(), INTEREST_MAX + 1, "Vector.rows", "INTEREST_MAX")?;
-    let rows = vector.rows.iter().map(|count| Ok((collection(&count.collection, "RowCount.collection")?, count.rows)));
-    let (own, rows) =
-        (own.collect::<Result<_, WireError>>()?, rows.collect::<Result<_, WireError>>()?);
+    let rows = vector
+        .rows
+        .iter()
+        .map(|count| Ok((collection(&count.collection, "RowCount.collection")?, count.rows)));
+    let (own, rows) = (own.collect::<Result<_, WireError>>()?, rows.collect::<Result<_, WireError>>()?);
     Ok(VectorPart { heads, own, floors, rows, last: vector.last_part })
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use bytes::Bytes;
 use entgldb_replica::clock::{Clock, Hlc, WallMillis};
 use entgldb_replica::entry::{AuthorKey, Chain, Entry, Op, SignedHead};
-use entgldb_replica::fingerprint::Fingerprint;
+use entgldb_replica::fingerprint::{Fingerprint, Tally};
 use entgldb_replica::id::{Collection, DocId, Incarnation, Key, LogId, NodeId, sha256};
 use entgldb_replica::limits;
 use entgldb_replica::resolve::{Row, takes_over};
@@ -56,7 +56,7 @@ pub struct Node {
     incarnation: Incarnation,
     clock: Clock,
     heads: BTreeMap<LogId, (Head, Hlc)>,
-    fingerprints: BTreeMap<Collection, Fingerprint>,
+    tallies: BTreeMap<Collection, Tally>,
 }
 
 impl Node {
@@ -86,7 +86,7 @@ impl Node {
             incarnation: Incarnation(u64::from(seed)),
             clock: Clock::resume(Hlc::default(), 0),
             heads: BTreeMap::new(),
-            fingerprints: BTreeMap::new(),
+            tallies: BTreeMap::new(),
         };
         node.load();
         Ok(node)
@@ -103,7 +103,7 @@ impl Node {
         let durable = self.store.load().unwrap();
         self.clock = Clock::resume(durable.clock, 0);
         self.heads = durable.heads.into_iter().map(|(log, head, hlc)| (log, (head, hlc))).collect();
-        self.fingerprints = durable.fingerprints.into_iter().collect();
+        self.tallies = durable.tallies.into_iter().collect();
     }
 
     pub fn id(&self) -> NodeId {
@@ -205,15 +205,16 @@ impl Node {
         guard: Guard,
         drained: Option<entgldb_replica::store::OutboxMark>,
     ) -> Commit {
-        let mut prints: BTreeMap<Collection, Fingerprint> = BTreeMap::new();
+        let mut tallies: BTreeMap<Collection, Tally> = BTreeMap::new();
         for RowWrite { doc, row, before, .. } in &rows {
-            let print = prints
+            let tally = tallies
                 .entry(doc.0.clone())
-                .or_insert_with(|| self.fingerprints.get(&doc.0).copied().unwrap_or_default());
-            if let Some(before) = before {
-                print.remove(Fingerprint::of_row(&doc.1, &before.stamp));
+                .or_insert_with(|| self.tallies.get(&doc.0).copied().unwrap_or_default());
+            match before {
+                Some(before) => tally.fingerprint.remove(Fingerprint::of_row(&doc.1, &before.stamp)),
+                None => tally.rows += 1,
             }
-            print.add(Fingerprint::of_row(&doc.1, &row.stamp));
+            tally.fingerprint.add(Fingerprint::of_row(&doc.1, &row.stamp));
         }
         Commit {
             owner: (self.id(), self.incarnation),
@@ -223,7 +224,10 @@ impl Node {
             authors: vec![self.author.public_key()],
             appended,
             rows,
-            fingerprints: prints.into_iter().collect(),
+            tallies: tallies.into_iter().collect(),
+            adopted: Vec::new(),
+            floors: Vec::new(),
+            notes: Vec::new(),
             conflicts: Vec::new(),
             drained,
         }
@@ -235,7 +239,7 @@ impl Node {
             let last = appended.entries.last().unwrap();
             self.heads.insert(appended.log.clone(), (last.head(), last.entry().hlc));
         }
-        self.fingerprints.extend(commit.fingerprints.iter().cloned());
+        self.tallies.extend(commit.tallies.iter().cloned());
     }
 
     /// Takes all that the other node has and this one has not, `page` entries of a log at a time.
