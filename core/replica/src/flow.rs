@@ -20,12 +20,12 @@ pub(crate) fn regulate(
     sessions: &mut BTreeMap<LinkId, Session>,
     logs: &Logs,
     limits: &Limits,
-    (rest_ms, is_joining): (u64, bool),
+    (rest_ms, snapshot): (u64, Option<LinkId>),
     now: Mono,
 ) -> Vec<(LinkId, Message)> {
     let mut granted = 0;
-    // A snapshot is a catch-up too.
-    let mut catching_up = is_joining;
+    // A snapshot is a catch-up too, and who gives it need not send the history as well.
+    let mut catching_up = snapshot.is_some();
     for session in sessions.values().filter(|session| session.granted().is_some()) {
         granted += 1;
         let flowing = now.since(session.last_gain()) < STALLED_MS;
@@ -43,7 +43,7 @@ pub(crate) fn regulate(
         }
         let room = limits.push_links + if behind > 0 { REPAIR_LINKS } else { 0 };
         let catch_up = behind > limits.catch_up_entries;
-        if granted < room && !(catching_up && catch_up) {
+        if granted < room && !(catching_up && catch_up) && snapshot != Some(*link) {
             granted += 1;
             catching_up |= catch_up;
             messages.push((*link, session.grant(true, now)));

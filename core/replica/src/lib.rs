@@ -47,6 +47,7 @@ mod contract;
 mod edit;
 pub mod entry;
 pub mod event;
+mod exchange;
 pub mod fingerprint;
 mod flow;
 pub mod id;

@@ -15,43 +15,34 @@ use crate::entry::{AuthorKey, SignedHead};
 use crate::event::Event;
 use crate::flow::regulate;
 use crate::id::{Collection, LinkId, LogId, NodeId};
-use crate::keeping::Joined;
 use crate::ledger::Ledger;
-use crate::limits::{ACK_MS, FRAME_BYTES_LEAST, SESSIONS_MAX};
-use crate::member::Member;
+use crate::limits::{FRAME_BYTES_LEAST, SESSIONS_MAX};
+use crate::member::{Member, members};
 use crate::peers::{Peers, TooManyPeers};
-use crate::sending::{Built, fit_ack, frame_room, send, send_page};
+use crate::sending::{Built, fit_ack, send, send_page};
 use crate::session::{Effect, Local, Session};
-use crate::snapshot::Incoming;
-use crate::store::{ScanLimits, Store};
-use crate::version::Vector;
-use crate::wire::{Chunk, Message, OwnHead, Page, Part, Pull, VectorPart};
+use crate::snapshot::Taking;
+use crate::store::Store;
+use crate::version::{Head, Vector};
+use crate::wire::{Message, OwnHead, Page, Pull, VectorPart};
 
 /// Time between calls of [`Store::tend`].
 const TEND_MS: u64 = 30_000;
 /// A page waits at most so long for a backlog of local changes to be captured first.
-const BACKLOG_WAIT_MS: u64 = 30_000;
+pub(crate) const BACKLOG_WAIT_MS: u64 = 30_000;
 
 /// The replication state machine of one node. See the module and crate documentation.
 pub struct Replica<S: Store> {
-    ledger: Ledger<S>,
-    local: Local,
-    sessions: BTreeMap<LinkId, Session>,
+    pub(crate) ledger: Ledger<S>,
+    pub(crate) local: Local,
+    pub(crate) sessions: BTreeMap<LinkId, Session>,
     peers: Peers,
     inbox: VecDeque<Received>,
-    giving: VecDeque<(LinkId, Pull)>,
-    taking: Taking,
+    pub(crate) giving: VecDeque<(LinkId, Pull)>,
+    pub(crate) taking: Taking,
     more: bool,
     seen: Now,
     next_tend: Mono,
-}
-
-/// From whom a snapshot comes in, and what of it waits to be joined.
-#[derive(Default)]
-struct Taking {
-    link: Option<LinkId>,
-    asked: Mono,
-    chunk: Option<(Chunk, Mono)>,
 }
 
 /// A page that waits to be taken in.
@@ -160,8 +151,8 @@ impl<S: Store> Replica<S> {
             node: self.local.node,
             incarnation: self.local.incarnation,
             clock: self.ledger.clock.last(),
-            entries: self.ledger.logs.vector().iter().map(|(_, head)| head.seq.0).sum(),
-            logs: self.ledger.logs.vector().len(),
+            entries: self.counted_logs().map(|(_, head)| head.seq.0).sum(),
+            logs: self.counted_logs().count(),
             peers: self.sessions.values().map(|session| session.status(&self.ledger.logs)).collect(),
             targets: self.peers.status(),
             captured: self.ledger.captured,
@@ -171,6 +162,11 @@ impl<S: Store> Replica<S> {
             forgotten: self.ledger.forgotten,
             snapshot: self.ledger.snapshot.as_ref().map(|taken| (taken.collection.clone(), taken.rows)),
         }
+    }
+
+    /// The logs of collections that are the applications'.
+    fn counted_logs(&self) -> impl Iterator<Item = (&LogId, &Head)> {
+        self.ledger.logs.vector().iter().filter(|(log, _)| log.collection != *members())
     }
 
     /// The members that it knows of, with the times of what they said of themselves.
@@ -243,8 +239,8 @@ impl<S: Store> Replica<S> {
         self.local.is_ahead_of_vector = !self.ledger.debt.is_empty();
         let rest_ms = 2 * self.local.sync_interval_ms;
         let limits = &self.local.limits;
-        let is_joining = self.taking.link.is_some();
-        let flows = regulate(&mut self.sessions, &self.ledger.logs, limits, (rest_ms, is_joining), now.mono);
+        let flows =
+            regulate(&mut self.sessions, &self.ledger.logs, limits, (rest_ms, self.taking.link), now.mono);
         out.extend(flows.iter().map(|(link, message)| send(*link, message)));
         self.send_pages(now, out)?;
         out.extend(self.peers.due(now.mono).into_iter().map(|target| Output::Dial { target }));
@@ -294,7 +290,7 @@ impl<S: Store> Replica<S> {
     }
 
     /// Forgets a link and asks the transport to close it.
-    fn close(&mut self, now: Now, link: LinkId, reason: &str, out: &mut Vec<Output>) {
+    pub(crate) fn close(&mut self, now: Now, link: LinkId, reason: &str, out: &mut Vec<Output>) {
         self.forget_link(now, link, reason, out);
         out.push(Output::Close { link, reason: reason.to_owned() });
     }
@@ -336,7 +332,7 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    fn carry_out(
+    pub(crate) fn carry_out(
         &mut self,
         now: Now,
         link: LinkId,
@@ -456,120 +452,6 @@ impl<S: Store> Replica<S> {
         let mut events = Vec::new();
         self.ledger.introduce(now, &mut events)?;
         out.extend(events.into_iter().map(Output::Event));
-        Ok(())
-    }
-
-    /// Begins a snapshot, or goes on with one whose link was cut.
-    fn ask_for_snapshot(&mut self, now: Now, out: &mut Vec<Output>) {
-        self.ledger.drop_snapshot_if_covered();
-        if let Some(link) = self.taking.link {
-            if self.taking.chunk.is_none() && now.mono.since(self.taking.asked) >= ACK_MS {
-                self.close(now, link, "no answer to the question for a piece of a snapshot", out);
-            }
-            return;
-        }
-        let (logs, limits) = (&self.ledger.logs, &self.local.limits);
-        let known = self.ledger.snapshot.as_ref();
-        let goes_on = known.and_then(|known| {
-            let mut sessions = self.sessions.iter();
-            sessions.find(|(_, session)| session.can_go_on(known, now.mono)).map(|(link, _)| (*link, None))
-        });
-        let begins = || {
-            self.sessions.iter().find_map(|(link, session)| {
-                let collection = session.wanted_snapshot(logs, limits, now.mono)?;
-                Some((*link, Some(collection.clone())))
-            })
-        };
-        let Some((link, collection)) = goes_on.or_else(begins) else { return };
-        if let Some(collection) = collection {
-            self.ledger.snapshot = Some(Incoming::new(collection));
-        }
-        self.taking.link = Some(link);
-        self.pull(now, out);
-    }
-
-    fn pull(&mut self, now: Now, out: &mut Vec<Output>) {
-        if let (Some(link), Some(incoming)) = (self.taking.link, &self.ledger.snapshot) {
-            self.taking.asked = now.mono;
-            out.push(send(link, &Message::Pull(incoming.pull())));
-        }
-    }
-
-    /// Joins the piece of a snapshot that waits, once local changes are captured.
-    fn join_chunk(&mut self, now: Now, out: &mut Vec<Output>) -> Result<(), StoreFailed<S::Error>> {
-        let Some((chunk, at)) = self.taking.chunk.take() else { return Ok(()) };
-        let Some(link) = self.taking.link else { return Ok(()) };
-        let impatient = now.mono.since(at) >= BACKLOG_WAIT_MS;
-        if self.ledger.backlog && !impatient {
-            self.taking.chunk = Some((chunk, at));
-            return Ok(());
-        }
-        let Some(session) = self.sessions.get(&link) else { return Ok(()) };
-        let (node, collection) = (session.link.peer, chunk.collection.clone());
-        let total = session.rows_of(&collection);
-        let mut events = Vec::new();
-        let again = chunk.clone();
-        let before = self.ledger.incarnation;
-        let rows = self.ledger.snapshot.as_ref().map_or(0, |incoming| incoming.rows);
-        let brought = match &chunk.part {
-            Part::Rows(rows) => rows.len() as u64,
-            Part::Heads(_) => 0,
-        };
-        let joined = self.ledger.join_chunk(now, chunk, impatient, &mut events)?;
-        out.extend(events.into_iter().map(Output::Event));
-        let rows = rows + brought;
-        if self.ledger.incarnation != before {
-            self.local.incarnation = self.ledger.incarnation;
-        }
-        let done = matches!(joined, Joined::Done);
-        match joined {
-            Joined::Busy => self.taking.chunk = Some((again, at)),
-            Joined::Refused(detail) => {
-                self.taking = Taking::default();
-                if let Some(session) = self.sessions.get_mut(&link) {
-                    session.snapshot_failed(now.mono);
-                }
-                out.push(Output::Event(Event::SnapshotRefused { node, collection, detail }));
-            }
-            Joined::Next | Joined::Done => {
-                if brought > 0 || done {
-                    let total = total.max(rows);
-                    out.push(Output::Event(Event::Snapshot { node, collection, rows, total, done }));
-                }
-                self.pull(now, out);
-            }
-        }
-        if done {
-            self.taking = Taking::default();
-            self.tell_vector(now, link, out)?;
-        }
-        Ok(())
-    }
-
-    /// Tells a peer what this node holds now.
-    fn tell_vector(
-        &mut self,
-        now: Now,
-        link: LinkId,
-        out: &mut Vec<Output>,
-    ) -> Result<(), StoreFailed<S::Error>> {
-        let Some(session) = self.sessions.get_mut(&link) else { return Ok(()) };
-        let effects = session.send_vector(now, &self.local, &self.ledger.logs);
-        self.carry_out(now, link, effects, out)
-    }
-
-    /// Answers one question for a piece of a snapshot, once local changes are captured.
-    fn give_chunk(&mut self, out: &mut Vec<Output>) -> Result<(), StoreFailed<S::Error>> {
-        let Some((link, pull)) = self.giving.pop_front() else { return Ok(()) };
-        let Some(session) = self.sessions.get(&link) else { return Ok(()) };
-        let limits = ScanLimits {
-            rows: self.local.limits.page_entries,
-            bytes: self.local.limits.page_bytes.min(session.link.frame_bytes_max),
-        };
-        match self.ledger.chunk(&pull, limits, frame_room(&session.link))? {
-            Some(chunk) => out.push(send(link, &Message::Chunk(chunk))),
-            None => self.giving.push_back((link, pull)),
-        }
         Ok(())
     }
 

@@ -702,7 +702,7 @@ mod tests {
         }
         let limits = Limits::default();
         let mut granted = |at: Mono| {
-            let messages = crate::flow::regulate(&mut sessions, &talk.logs, &limits, (4_000, false), at);
+            let messages = crate::flow::regulate(&mut sessions, &talk.logs, &limits, (4_000, None), at);
             for session in sessions.values_mut() {
                 let taken = Taken {
                     ends: Vec::new(),

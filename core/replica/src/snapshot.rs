@@ -15,9 +15,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::apply::{Branches, Conflicts, OpenConflicts, Planner, tallies};
-use crate::clock::Hlc;
+use crate::clock::{Hlc, Mono};
 use crate::entry::{SignatureError, SignedHead};
-use crate::id::{Collection, DocId, Key, LogId, PublicKey, sha256};
+use crate::id::{Collection, DocId, Key, LinkId, LogId, PublicKey, sha256};
 use crate::limits::VECTOR_LOGS_MAX;
 use crate::merge::Merged;
 use crate::oplog::Logs;
@@ -124,6 +124,14 @@ pub(crate) struct Incoming {
     from: Cursor,
     /// Rows joined so far.
     pub(crate) rows: u64,
+}
+
+/// From whom a snapshot comes in, and what of it waits to be joined.
+#[derive(Debug, Default)]
+pub(crate) struct Taking {
+    pub(crate) link: Option<LinkId>,
+    pub(crate) asked: Mono,
+    pub(crate) chunk: Option<(Chunk, Mono)>,
 }
 
 /// Names of the notes that keep it.

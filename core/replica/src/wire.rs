@@ -8,22 +8,24 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use prost::Message as _;
 
-use crate::clock::{Hlc, Stamp, WallMillis};
-use crate::entry::{Entry, Op, SignedHead};
+use crate::clock::WallMillis;
+use crate::entry::{Entry, SignedHead};
 use crate::fingerprint::Fingerprint;
 use crate::id::{Collection, Incarnation, Key, LogId, NameError, NodeId, PublicKey};
-use crate::limits::{INTEREST_MAX, PAGE_ENTRIES_MAX, PAYLOAD_BYTES_HARD};
+use crate::limits::{INTEREST_MAX, PAGE_ENTRIES_MAX};
 use crate::resolve::Document;
 use crate::version::{Hash, Head, Seq};
 
 #[rustfmt::skip]
 #[allow(missing_docs, unreachable_pub)]
 pub(crate) mod generated;
+mod page;
 mod snapshot;
 mod vector;
 
 use generated as proto;
 pub use generated::run_result::Code;
+use page::{decode_page, encode_page};
 use snapshot::{decode_chunk, decode_pull, encode_chunk, encode_pull};
 use vector::{decode_vector, encode_vector};
 
@@ -390,123 +392,6 @@ fn decode_hello(hello: proto::Hello) -> Result<Hello, WireError> {
     })
 }
 
-fn encode_page(page: &Page) -> proto::Page {
-    let (mut authors, mut nodes) = (Table::new(), Table::new());
-    let runs = page
-        .runs
-        .iter()
-        .map(|run| proto::Run {
-            author: authors.index(&run.public_key),
-            incarnation: run.log.incarnation.0,
-            collection: run.log.collection.as_str().to_owned(),
-            first_seq: run.first_seq().0,
-            previous: if run.first_seq() == Seq(1) { Bytes::new() } else { run.previous.0.to_vec().into() },
-            entries: encode_entries(&run.entries, &mut nodes),
-            hash: run.signed.head.hash.0.to_vec().into(),
-            signature: run.signed.signature.to_vec().into(),
-        })
-        .collect();
-    proto::Page {
-        id: page.id,
-        authors: authors.1.iter().map(|key| key.0.to_vec().into()).collect(),
-        nodes: nodes.1.iter().map(|id: &NodeId| id.0.to_vec().into()).collect(),
-        runs,
-    }
-}
-
-fn encode_entries(entries: &[(Entry, u32)], nodes: &mut Table<NodeId>) -> Vec<proto::Entry> {
-    let mut before = 0;
-    let encode = |(entry, check): &(Entry, u32)| {
-        let later_by = entry.hlc.0 - before;
-        before = entry.hlc.0;
-        proto::Entry {
-            later_by,
-            op: entry.op as u32,
-            key: entry.key.as_str().to_owned(),
-            payload: entry.payload.clone(),
-            replaces_node: entry.replaces.map_or(0, |stamp| 1 + nodes.index(&stamp.node)),
-            replaces_earlier: entry.replaces.map_or(0, |stamp| entry.hlc.0.wrapping_sub(stamp.hlc.0)),
-            check: *check,
-        }
-    };
-    entries.iter().map(encode).collect()
-}
-
-fn decode_page(page: proto::Page) -> Result<Page, WireError> {
-    let count = page.runs.iter().map(|run| run.entries.len()).sum();
-    at_most(count, PAGE_ENTRIES_MAX, "Page.entries", "PAGE_ENTRIES_MAX")?;
-    let authors = page
-        .authors
-        .iter()
-        .map(|key| Ok(PublicKey(array(key, "Page.authors")?)))
-        .collect::<Result<Vec<_>, WireError>>()?;
-    let author_ids: Vec<NodeId> = authors.iter().map(NodeId::of).collect();
-    let nodes = page
-        .nodes
-        .iter()
-        .map(|id| Ok(NodeId(array(id, "Page.nodes")?)))
-        .collect::<Result<Vec<_>, WireError>>()?;
-    let runs = page.runs.into_iter().map(|run| decode_run(run, &authors, &author_ids, &nodes));
-    Ok(Page { id: page.id, runs: runs.collect::<Result<_, _>>()? })
-}
-
-fn decode_run(
-    run: proto::Run,
-    authors: &[PublicKey],
-    author_ids: &[NodeId],
-    nodes: &[NodeId],
-) -> Result<Run, WireError> {
-    let index = run.author as usize;
-    let log = LogId {
-        author: *author_ids.get(index).ok_or(invalid("Run.author"))?,
-        incarnation: Incarnation(run.incarnation),
-        collection: collection(&run.collection, "Run.collection")?,
-    };
-    let previous = match run.first_seq {
-        0 => return Err(invalid("Run.first_seq")),
-        1 => Hash::default(),
-        _ => Hash(array(&run.previous, "Run.previous")?),
-    };
-    let last = (run.first_seq - 1).checked_add(run.entries.len() as u64).ok_or(invalid("Run.first_seq"))?;
-    let mut hlc = Hlc::default();
-    let mut entries = Vec::with_capacity(run.entries.len());
-    for (seq, entry) in (run.first_seq..=last).zip(run.entries) {
-        hlc = Hlc(hlc.0.checked_add(entry.later_by).ok_or(invalid("Entry.later_by"))?);
-        entries.push(decode_entry(Seq(seq), hlc, entry, nodes)?);
-    }
-    if entries.is_empty() {
-        return Err(invalid("Run.entries"));
-    }
-    let head = Head { seq: Seq(last), hash: Hash(array(&run.hash, "Run.hash")?) };
-    let signed = SignedHead { head, hlc, signature: array(&run.signature, "Run.signature")? };
-    Ok(Run { log, public_key: authors[index], previous, entries, signed })
-}
-
-fn decode_entry(
-    seq: Seq,
-    hlc: Hlc,
-    entry: proto::Entry,
-    nodes: &[NodeId],
-) -> Result<(Entry, u32), WireError> {
-    let replaces = match entry.replaces_node {
-        0 => None,
-        index => Some(Stamp {
-            hlc: Hlc(hlc.0.checked_sub(entry.replaces_earlier).ok_or(invalid("Entry.replaces_earlier"))?),
-            node: *nodes.get(index as usize - 1).ok_or(invalid("Entry.replaces_node"))?,
-        }),
-    };
-    at_most(entry.payload.len(), PAYLOAD_BYTES_HARD, "Entry.payload", "PAYLOAD_BYTES_HARD")?;
-    let entry_out = Entry {
-        seq,
-        hlc,
-        replaces,
-        op: Op::from_number(entry.op.into()).ok_or(invalid("Entry.op"))?,
-        key: Key::new(&entry.key).map_err(|reason| WireError::Name { field: "Entry.key", reason })?,
-        payload: entry.payload,
-    };
-    Ok((entry_out, entry.check))
-}
-
 fn encode_ack(ack: &Ack) -> proto::Ack {
     let results = ack.results.iter().map(|result| proto::RunResult {
         code: result.code as i32,
@@ -531,7 +416,10 @@ fn decode_ack(ack: proto::Ack) -> Result<Ack, WireError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::{Hlc, Stamp};
+    use crate::entry::Op;
     use crate::limits::VECTOR_LOGS_MAX;
+    use crate::resolve::Row;
     use proptest::prelude::*;
 
     fn node() -> impl Strategy<Value = NodeId> {
@@ -582,6 +470,17 @@ mod tests {
             })
     }
 
+    fn document() -> impl Strategy<Value = Document> {
+        (node(), any::<u64>(), prop::option::of(".{0,20}"), prop::option::of(".{1,20}")).prop_map(
+            |(node, hlc, content, merged)| {
+                let content = content.map(Bytes::from);
+                let hash = content.as_ref().map(|content| Hash(crate::id::sha256(content)));
+                let row = Row { stamp: Stamp { hlc: Hlc(hlc), node }, content: hash };
+                Document { key: Key::new("k").unwrap(), row, content, merged: merged.map(Bytes::from) }
+            },
+        )
+    }
+
     fn message() -> impl Strategy<Value = Message> {
         prop_oneof![
             (1u32..9, any::<u64>(), prop::collection::vec(name(), 0..5), any::<u64>(), any::<u64>())
@@ -591,6 +490,7 @@ mod tests {
                 }),
             (any::<[u8; 32]>(), any::<[u8; 32]>(), any::<u64>()).prop_map(|(vector, rows, wall)| {
                 let (vector, rows) = (Fingerprint::from_bytes(vector), Fingerprint::from_bytes(rows));
+                let rows = (wall % 2 == 0).then_some(rows);
                 Message::Digest(Digest { vector, rows, wall: WallMillis(wall) })
             }),
             any::<bool>().prop_map(|open| Message::Flow { open }),
@@ -609,8 +509,46 @@ mod tests {
                     };
                     let heads: Vec<(LogId, Head)> = heads.collect();
                     let own = heads.iter().step_by(2).map(own).collect();
-                    Message::Vector(VectorPart { heads, own, last: true })
+                    let forgotten = heads.iter().filter(|(_, head)| head.seq.0 % 3 == 1);
+                    let floors = forgotten.map(|(log, head)| (log.clone(), Seq(head.seq.0.div_ceil(2))));
+                    let floors = floors.collect();
+                    let rows = heads.iter().map(|(log, head)| (log.collection.clone(), head.seq.0)).collect();
+                    Message::Vector(VectorPart { heads, own, floors, rows, last: true })
                 }),
+            (name(), prop::option::of((node(), any::<u64>()))).prop_map(|(collection, after)| {
+                let after = after.map(|(node, incarnation)| (node, Incarnation(incarnation)));
+                Message::Pull(Pull { collection, from: Cursor::Heads(after) })
+            }),
+            (name(), prop::option::of("[^\0]{1,30}")).prop_map(|(collection, after)| {
+                let after = after.map(|key| Key::new(&key).unwrap());
+                Message::Pull(Pull { collection, from: Cursor::Rows(after) })
+            }),
+            (name(), prop::collection::vec(run(), 0..4), any::<bool>()).prop_map(
+                |(collection, runs, last)| {
+                    let heads = runs.into_iter().map(|run| {
+                        let log = LogId { collection: collection.clone(), ..run.log };
+                        (log, (run.public_key, run.signed))
+                    });
+                    let heads: BTreeMap<_, _> = heads.collect();
+                    let heads = heads.into_iter().map(|(log, (key, signed))| (log, key, signed)).collect();
+                    Message::Chunk(Chunk {
+                        collection,
+                        part: Part::Heads(heads),
+                        last,
+                        refused: String::new(),
+                    })
+                }
+            ),
+            (name(), prop::collection::btree_map("[^\0]{1,9}", document(), 0..5), ".{0,9}").prop_map(
+                |(collection, rows, refused)| {
+                    let named = |(key, document): (String, Document)| {
+                        let key = Key::new(&key).unwrap();
+                        Document { key, ..document }
+                    };
+                    let rows = rows.into_iter().map(named).collect();
+                    Message::Chunk(Chunk { collection, part: Part::Rows(rows), last: false, refused })
+                }
+            ),
             (any::<u64>(), prop::collection::vec((0i32..5, any::<u64>(), ".{0,20}"), 0..5)).prop_map(
                 |(page, results)| {
                     let results = results.into_iter().map(|(code, seq, detail)| RunResult {
@@ -657,6 +595,7 @@ mod tests {
             heads: vec![head; VECTOR_LOGS_MAX + 1],
             last_part: true,
             own: Vec::new(),
+            rows: Vec::new(),
         };
         let refused = Message::decode(proto::Kind::Vector as i32 as u64, vector.encode_to_vec().into());
         assert!(matches!(refused, Err(WireError::TooMany { limit: "VECTOR_LOGS_MAX", .. })), "{refused:?}");

@@ -52,7 +52,7 @@ fn assert_merged(mesh: &mut Mesh, rng: &mut fastrand::Rng) {
         let store = mesh.store(node);
         assert_eq!(store.outbox_len(), 0);
         let mut said: Vec<(DocId, Merged)> = Vec::new();
-        for (log, entries) in &store.log {
+        for (log, entries) in store.logs() {
             for stored in entries {
                 let (entry, stamp) = (&stored.entry, stored.entry.stamp(log.author));
                 let state = match entry.op {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Files in the order of dependency: each may use those above it.
-const ORDER: [&str; 31] = [
+const ORDER: [&str; 32] = [
     "limits",
     "id",
     "clock",
@@ -34,6 +34,7 @@ const ORDER: [&str; 31] = [
     "flow",
     "sending",
     "replica",
+    "exchange",
     "lib",
 ];
 const LINES_MAX: usize = 500;

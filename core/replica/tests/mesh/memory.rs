@@ -1,16 +1,19 @@
 //! A store in memory: the store's contract in its smallest form, and an application's documents beside it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
+use entgldb_replica::entry::Op;
 use entgldb_replica::entry::SignedHead;
-use entgldb_replica::fingerprint::Fingerprint;
+use entgldb_replica::fingerprint::Tally;
+use entgldb_replica::id::sha256;
 use entgldb_replica::id::{Collection, DocId, Incarnation, Key, LogId, NodeId, PublicKey};
-use entgldb_replica::resolve::{Conflict, Row, Version};
+use entgldb_replica::member::members;
+use entgldb_replica::resolve::{Conflict, Document, Row, Version};
 use entgldb_replica::store::{
-    Change, Commit, Committed, ConflictWrite, Drain, Durable, Guard, OutboxMark, Problem, ReadLimits, Store,
-    Stored, UnitLimits,
+    Change, Commit, Committed, ConflictWrite, Drain, Durable, Guard, OutboxMark, Problem, ReadLimits, Scan,
+    ScanLimits, Store, Stored, UnitLimits,
 };
 use entgldb_replica::version::{Hash, Head, Seq};
 
@@ -27,10 +30,14 @@ pub struct MemoryStore {
     pub rows: BTreeMap<DocId, Row>,
     pub merged: BTreeMap<DocId, Bytes>,
     authors: Vec<PublicKey>,
-    pub fingerprints: BTreeMap<Collection, Fingerprint>,
+    pub tallies: BTreeMap<Collection, Tally>,
+    /// Entries up to here are forgotten.
+    pub floors: BTreeMap<LogId, SignedHead>,
+    pub notes: BTreeMap<String, Bytes>,
     pub conflicts: BTreeMap<(DocId, Stamp, Stamp), Conflict>,
-    /// The application's own documents.
+    /// The application's own documents, and those of the engine's own collection.
     pub docs: BTreeMap<DocId, Bytes>,
+    members: BTreeMap<DocId, Bytes>,
     outbox: VecDeque<(u64, DocId, WallMillis)>,
     next_outbox: u64,
     /// Writes that the application slips in just before the next commits: what races look like from inside.
@@ -56,6 +63,27 @@ impl MemoryStore {
         self.outbox.push_back((self.next_outbox, doc, at));
     }
 
+    /// The head of a log and its time.
+    pub fn head(&self, log: &LogId) -> (Head, Hlc) {
+        if let Some(last) = self.log.get(log).and_then(|entries| entries.last()) {
+            return (Head { seq: last.entry.seq, hash: last.hash }, last.entry.hlc);
+        }
+        self.floors.get(log).map(|signed| (signed.head, signed.hlc)).unwrap_or_default()
+    }
+
+    fn kept(&mut self, doc: &DocId) -> &mut BTreeMap<DocId, Bytes> {
+        if doc.0 == *members() { &mut self.members } else { &mut self.docs }
+    }
+
+    /// The logs of the application's collections.
+    pub fn logs(&self) -> impl Iterator<Item = (&LogId, &Vec<Stored>)> {
+        self.log.iter().filter(|(log, _)| log.collection != *members())
+    }
+
+    fn floor(&self, log: &LogId) -> Seq {
+        self.floors.get(log).map(|signed| signed.head.seq).unwrap_or_default()
+    }
+
     pub fn outbox_len(&self) -> usize {
         self.outbox.len()
     }
@@ -65,16 +93,16 @@ impl Store for MemoryStore {
     type Error = DiskFailed;
 
     fn load(&mut self) -> Result<Durable, DiskFailed> {
-        let heads = self.log.iter().map(|(log, entries)| {
-            let last = entries.last().unwrap();
-            (log.clone(), Head { seq: last.entry.seq, hash: last.hash }, last.entry.hlc)
-        });
+        let logs: BTreeSet<&LogId> = self.log.keys().chain(self.floors.keys()).collect();
+        let heads = logs.into_iter().map(|log| (log.clone(), self.head(log).0, self.head(log).1));
         Ok(Durable {
             owner: self.owner,
             clock: self.clock,
             heads: heads.collect(),
             authors: self.authors.clone(),
-            fingerprints: self.fingerprints.clone().into_iter().collect(),
+            tallies: self.tallies.clone().into_iter().collect(),
+            floors: self.floors.iter().map(|(log, s)| (log.clone(), s.head.seq, s.hlc)).collect(),
+            notes: self.notes.clone().into_iter().collect(),
             open_conflicts: self.conflicts.values().filter(|c| c.missing.is_some()).cloned().collect(),
             merged: self.merged.keys().map(|(collection, _)| collection.clone()).collect(),
         })
@@ -112,13 +140,53 @@ impl Store for MemoryStore {
         let logs = self.log.iter().filter(|(log, _)| log.author == stamp.node && log.collection == doc.0);
         let mut found = logs.flat_map(|(_, entries)| entries);
         let found = found.find(|stored| stored.entry.hlc == stamp.hlc && stored.entry.key == doc.1);
-        Ok(found.map(|s| Version::of(&s.entry)))
+        if let Some(found) = found {
+            return Ok(Some(Version::of(&found.entry)));
+        }
+        let Some(row) = self.rows.get(doc).copied().filter(|row| row.stamp == *stamp) else {
+            return Ok(None);
+        };
+        let content = self.kept(doc).get(doc).cloned();
+        let is_standing = content.as_ref().map(|content| Hash(sha256(content))) == row.content;
+        let op = if content.is_some() { Op::Put } else { Op::Delete };
+        let payload = content.unwrap_or_default();
+        Ok(is_standing.then_some(Version { replaces: None, op, payload }))
+    }
+
+    fn scan(
+        &mut self,
+        collection: &Collection,
+        after: Option<&Key>,
+        limits: &ScanLimits,
+    ) -> Result<Scan, DiskFailed> {
+        let mut scan = Scan::default();
+        let mut bytes = 0;
+        for (doc, row) in self.rows.iter().filter(|(doc, _)| doc.0 == *collection) {
+            if after.is_some_and(|after| doc.1 <= *after) {
+                continue;
+            }
+            if scan.documents.len() >= limits.rows || bytes >= limits.bytes {
+                scan.more = true;
+                break;
+            }
+            let docs = if doc.0 == *members() { &self.members } else { &self.docs };
+            let content = docs.get(doc).cloned();
+            if content.as_ref().map(|content| Hash(sha256(content))) != row.content {
+                scan.moved = true;
+                break;
+            }
+            bytes += content.as_ref().map_or(0, Bytes::len);
+            let merged = self.merged.get(doc).cloned();
+            scan.documents.push(Document { key: doc.1.clone(), row: *row, content, merged });
+        }
+        Ok(scan)
     }
 
     fn read_log(&mut self, log: &LogId, after: Seq, limits: &ReadLimits) -> Result<Vec<Stored>, DiskFailed> {
         let mut bytes = 0;
         let mut read = Vec::new();
-        for stored in self.log.get(log).into_iter().flatten().skip(after.0 as usize) {
+        assert!(after >= self.floor(log), "what is forgotten is not asked for");
+        for stored in self.log.get(log).into_iter().flatten().filter(|stored| stored.entry.seq > after) {
             if stored.entry.hlc > limits.until || read.len() >= limits.entries || bytes >= limits.bytes {
                 break;
             }
@@ -130,12 +198,16 @@ impl Store for MemoryStore {
 
     fn last_at(&mut self, log: &LogId, hlc: Hlc) -> Result<Seq, DiskFailed> {
         let entries = self.log.get(log).map_or(&[][..], Vec::as_slice);
-        Ok(Seq(entries.partition_point(|stored| stored.entry.hlc <= hlc) as u64))
+        let count = entries.partition_point(|stored| stored.entry.hlc <= hlc) as u64;
+        Ok(Seq(self.floor(log).0 + count))
     }
 
     fn hash_at(&mut self, log: &LogId, seq: Seq) -> Result<Option<Hash>, DiskFailed> {
-        let index = (seq.0 as usize).wrapping_sub(1);
-        Ok(self.log.get(log).and_then(|entries| entries.get(index)).map(|stored| stored.hash))
+        if let Some(signed) = self.floors.get(log).filter(|signed| signed.head.seq == seq) {
+            return Ok(Some(signed.head.hash));
+        }
+        let mut entries = self.log.get(log).into_iter().flatten();
+        Ok(entries.find(|stored| stored.entry.seq == seq).map(|stored| stored.hash))
     }
 
     fn signed_until(&mut self, log: &LogId, seq: Seq) -> Result<Option<SignedHead>, DiskFailed> {
@@ -170,9 +242,11 @@ impl Store for MemoryStore {
         self.clock = commit.clock;
         self.authors.extend(&commit.authors);
         for run in &commit.appended {
+            let mut next = self.head(&run.log).0.seq.next();
             let log = self.log.entry(run.log.clone()).or_default();
             for linked in &run.entries {
-                assert_eq!(linked.entry().seq.0, log.len() as u64 + 1, "entries are appended without a gap");
+                assert_eq!(linked.entry().seq, next, "entries are appended without a gap");
+                next = next.next();
                 log.push(Stored { entry: linked.entry().clone(), hash: linked.hash() });
             }
             self.signed.entry(run.log.clone()).or_default().insert(run.signed.head.seq, run.signed.clone());
@@ -190,12 +264,33 @@ impl Store for MemoryStore {
                 None => drop(self.merged.remove(&write.doc)),
             }
             match &write.apply {
-                Some(Some(content)) => drop(self.docs.insert(write.doc.clone(), content.clone())),
-                Some(None) => drop(self.docs.remove(&write.doc)),
+                Some(Some(content)) => drop(self.kept(&write.doc).insert(write.doc.clone(), content.clone())),
+                Some(None) => drop(self.kept(&write.doc).remove(&write.doc)),
                 None => {}
             }
         }
-        self.fingerprints.extend(commit.fingerprints.iter().cloned());
+        self.tallies.extend(commit.tallies.iter().cloned());
+        for (log, signed) in &commit.adopted {
+            assert!(
+                signed.head.seq > self.head(log).0.seq,
+                "a head that is adopted is beyond the one before"
+            );
+            self.log.remove(log);
+            self.signed.insert(log.clone(), [(signed.head.seq, signed.clone())].into());
+            self.floors.insert(log.clone(), signed.clone());
+        }
+        for (log, floor) in &commit.floors {
+            let signed = self.signed[log][floor].clone();
+            self.log.get_mut(log).unwrap().retain(|stored| stored.entry.seq > *floor);
+            self.signed.get_mut(log).unwrap().retain(|seq, _| seq >= floor);
+            self.floors.insert(log.clone(), signed);
+        }
+        for (name, note) in &commit.notes {
+            match note {
+                Some(note) => drop(self.notes.insert(name.clone(), note.clone())),
+                None => drop(self.notes.remove(name)),
+            }
+        }
         for write in &commit.conflicts {
             match write {
                 ConflictWrite::Put(conflict) => {

@@ -1,0 +1,133 @@
+//! Snapshots between two nodes: whom to ask, what to ask next, and answering.
+
+use crate::clock::Now;
+use crate::contract::{Output, StoreFailed};
+use crate::event::Event;
+use crate::id::LinkId;
+use crate::keeping::Joined;
+use crate::limits::ACK_MS;
+use crate::replica::{BACKLOG_WAIT_MS, Replica};
+use crate::sending::{frame_room, send};
+use crate::snapshot::{Incoming, Taking};
+use crate::store::{ScanLimits, Store};
+use crate::wire::{Message, Part};
+
+impl<S: Store> Replica<S> {
+    /// Begins a snapshot, or goes on with one whose link was cut.
+    pub(crate) fn ask_for_snapshot(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.ledger.drop_snapshot_if_covered();
+        if let Some(link) = self.taking.link {
+            if self.taking.chunk.is_none() && now.mono.since(self.taking.asked) >= ACK_MS {
+                self.close(now, link, "no answer to the question for a piece of a snapshot", out);
+            }
+            return;
+        }
+        let (logs, limits) = (&self.ledger.logs, &self.local.limits);
+        let known = self.ledger.snapshot.as_ref();
+        let goes_on = known.and_then(|known| {
+            let mut sessions = self.sessions.iter();
+            sessions.find(|(_, session)| session.can_go_on(known, now.mono)).map(|(link, _)| (*link, None))
+        });
+        let begins = || {
+            self.sessions.iter().find_map(|(link, session)| {
+                let collection = session.wanted_snapshot(logs, limits, now.mono)?;
+                Some((*link, Some(collection.clone())))
+            })
+        };
+        let Some((link, collection)) = goes_on.or_else(begins) else { return };
+        if let Some(collection) = collection {
+            self.ledger.snapshot = Some(Incoming::new(collection));
+        }
+        self.taking.link = Some(link);
+        self.pull(now, out);
+    }
+
+    fn pull(&mut self, now: Now, out: &mut Vec<Output>) {
+        if let (Some(link), Some(incoming)) = (self.taking.link, &self.ledger.snapshot) {
+            self.taking.asked = now.mono;
+            out.push(send(link, &Message::Pull(incoming.pull())));
+        }
+    }
+
+    /// Joins the piece of a snapshot that waits, once local changes are captured.
+    pub(crate) fn join_chunk(
+        &mut self,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) -> Result<(), StoreFailed<S::Error>> {
+        let Some((chunk, at)) = self.taking.chunk.take() else { return Ok(()) };
+        let Some(link) = self.taking.link else { return Ok(()) };
+        let impatient = now.mono.since(at) >= BACKLOG_WAIT_MS;
+        if self.ledger.backlog && !impatient {
+            self.taking.chunk = Some((chunk, at));
+            return Ok(());
+        }
+        let Some(session) = self.sessions.get(&link) else { return Ok(()) };
+        let (node, collection) = (session.link.peer, chunk.collection.clone());
+        let total = session.rows_of(&collection);
+        let mut events = Vec::new();
+        let again = chunk.clone();
+        let before = self.ledger.incarnation;
+        let rows = self.ledger.snapshot.as_ref().map_or(0, |incoming| incoming.rows);
+        let brought = match &chunk.part {
+            Part::Rows(rows) => rows.len() as u64,
+            Part::Heads(_) => 0,
+        };
+        let joined = self.ledger.join_chunk(now, chunk, impatient, &mut events)?;
+        out.extend(events.into_iter().map(Output::Event));
+        let rows = rows + brought;
+        if self.ledger.incarnation != before {
+            self.local.incarnation = self.ledger.incarnation;
+        }
+        let done = matches!(joined, Joined::Done);
+        match joined {
+            Joined::Busy => self.taking.chunk = Some((again, at)),
+            Joined::Refused(detail) => {
+                self.taking = Taking::default();
+                if let Some(session) = self.sessions.get_mut(&link) {
+                    session.snapshot_failed(now.mono);
+                }
+                out.push(Output::Event(Event::SnapshotRefused { node, collection, detail }));
+            }
+            Joined::Next | Joined::Done => {
+                if brought > 0 || done {
+                    let total = total.max(rows);
+                    out.push(Output::Event(Event::Snapshot { node, collection, rows, total, done }));
+                }
+                self.pull(now, out);
+            }
+        }
+        if done {
+            self.taking = Taking::default();
+            self.tell_vector(now, link, out)?;
+        }
+        Ok(())
+    }
+
+    /// Tells a peer what this node holds now.
+    fn tell_vector(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        out: &mut Vec<Output>,
+    ) -> Result<(), StoreFailed<S::Error>> {
+        let Some(session) = self.sessions.get_mut(&link) else { return Ok(()) };
+        let effects = session.send_vector(now, &self.local, &self.ledger.logs);
+        self.carry_out(now, link, effects, out)
+    }
+
+    /// Answers one question for a piece of a snapshot, once local changes are captured.
+    pub(crate) fn give_chunk(&mut self, out: &mut Vec<Output>) -> Result<(), StoreFailed<S::Error>> {
+        let Some((link, pull)) = self.giving.pop_front() else { return Ok(()) };
+        let Some(session) = self.sessions.get(&link) else { return Ok(()) };
+        let limits = ScanLimits {
+            rows: self.local.limits.page_entries,
+            bytes: self.local.limits.page_bytes.min(session.link.frame_bytes_max),
+        };
+        match self.ledger.chunk(&pull, limits, frame_room(&session.link))? {
+            Some(chunk) => out.push(send(link, &Message::Chunk(chunk))),
+            None => self.giving.push_back((link, pull)),
+        }
+        Ok(())
+    }
+}
