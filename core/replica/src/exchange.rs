@@ -3,16 +3,68 @@
 use crate::clock::Now;
 use crate::contract::{Output, StoreFailed};
 use crate::event::Event;
-use crate::id::LinkId;
+use crate::id::{Collection, LinkId};
 use crate::keeping::Joined;
 use crate::limits::ACK_MS;
 use crate::replica::{BACKLOG_WAIT_MS, Replica};
 use crate::sending::{frame_room, send};
 use crate::snapshot::{Incoming, Taking};
 use crate::store::{ScanLimits, Store};
-use crate::wire::{Message, Part};
+use crate::wire::{Chunk, Message, Part};
+
+/// A snapshot that comes from elsewhere than a peer, such as a file: one collection of it, on its way in.
+#[derive(Debug)]
+pub struct Importing(Incoming);
+
+impl Importing {
+    /// Nothing of it has come yet.
+    #[must_use]
+    pub fn new(collection: Collection) -> Self {
+        Self(Incoming::from_elsewhere(collection))
+    }
+}
+
+/// What became of a piece that was imported.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Imported {
+    /// It was joined; the next one may come.
+    Joined,
+    /// The application leaves no gap to join it. Nothing has changed: the same piece may come again a little later.
+    Busy,
+    /// It can't be joined, and why. What was joined before stays: it is what other members wrote.
+    Refused(String),
+}
 
 impl<S: Store> Replica<S> {
+    /// Joins a piece of a snapshot that does not come from a peer: the heads of a collection's logs first, then its rows in
+    /// the order of their keys, the last piece marked so. As with a peer's snapshot, nothing younger that is here goes, and
+    /// the heads count as held only once the last piece was joined.
+    ///
+    /// # Errors
+    /// When the store failed; the replica must then be dropped.
+    pub fn import(
+        &mut self,
+        now: Now,
+        importing: &mut Importing,
+        chunk: Chunk,
+        out: &mut Vec<Output>,
+    ) -> Result<Imported, StoreFailed<S::Error>> {
+        let mut events = Vec::new();
+        let others = self.ledger.snapshot.replace(importing.0.clone());
+        let joined = self.ledger.join_chunk(now, chunk, false, &mut events);
+        let after = std::mem::replace(&mut self.ledger.snapshot, others);
+        out.extend(events.into_iter().map(Output::Event));
+        self.local.incarnation = self.ledger.incarnation;
+        if let Some(after) = after {
+            importing.0 = after;
+        }
+        Ok(match joined? {
+            Joined::Next | Joined::Done => Imported::Joined,
+            Joined::Busy => Imported::Busy,
+            Joined::Refused(detail) => Imported::Refused(detail),
+        })
+    }
+
     /// Begins a snapshot, or goes on with one whose link was cut.
     pub(crate) fn ask_for_snapshot(&mut self, now: Now, out: &mut Vec<Output>) {
         self.ledger.drop_snapshot_if_covered();

@@ -75,6 +75,7 @@ pub mod wire;
 
 pub use contract::{Config, Input, Link, Mark, Output, PeerStatus, Status, StoreFailed};
 pub use edit::MergedError;
+pub use exchange::{Imported, Importing};
 pub use oplog::RunError;
 pub use peers::{TargetStatus, TooManyPeers};
 pub use replica::Replica;

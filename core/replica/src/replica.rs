@@ -28,6 +28,9 @@ use crate::wire::{Message, OwnHead, Page, Pull, VectorPart};
 
 /// Time between calls of [`Store::tend`].
 const TEND_MS: u64 = 30_000;
+/// The same where history is kept for a short time only: so often in that time, and at most this often.
+const TENDS_IN_RETENTION: u64 = 8;
+const TEND_LEAST_MS: u64 = 250;
 /// A page waits at most so long for a backlog of local changes to be captured first.
 pub(crate) const BACKLOG_WAIT_MS: u64 = 30_000;
 
@@ -43,6 +46,7 @@ pub struct Replica<S: Store> {
     more: bool,
     seen: Now,
     next_tend: Mono,
+    tend_ms: u64,
 }
 
 /// A page that waits to be taken in.
@@ -89,7 +93,8 @@ impl<S: Store> Replica<S> {
             taking: Taking::default(),
             more: true,
             seen: now,
-            next_tend: now.mono.plus(TEND_MS),
+            next_tend: now.mono.plus(tend_ms(&config)),
+            tend_ms: tend_ms(&config),
         })
     }
 
@@ -227,7 +232,7 @@ impl<S: Store> Replica<S> {
             self.take_page(now, received, out)?;
         }
         if now.mono >= self.next_tend {
-            self.next_tend = now.mono.plus(TEND_MS);
+            self.next_tend = now.mono.plus(self.tend_ms);
             let mut events = Vec::new();
             self.ledger.tend(now, &mut events)?;
             out.extend(events.into_iter().map(Output::Event));
@@ -487,4 +492,10 @@ impl<S: Store> Replica<S> {
         let effects = session.page_taken(now.mono, &self.ledger.logs, taken);
         self.carry_out(now, link, effects, out)
     }
+}
+
+/// Time between calls of [`Store::tend`]: a short retention is of use only if it is looked at as often.
+fn tend_ms(config: &Config) -> u64 {
+    let share = config.retention_ms.map_or(TEND_MS, |retention_ms| retention_ms / TENDS_IN_RETENTION);
+    share.clamp(TEND_LEAST_MS, TEND_MS)
 }

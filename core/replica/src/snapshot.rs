@@ -124,6 +124,8 @@ pub(crate) struct Incoming {
     from: Cursor,
     /// Rows joined so far.
     pub(crate) rows: u64,
+    /// Whether the replica notes its place, to go on after it was opened again.
+    is_noted: bool,
 }
 
 /// From whom a snapshot comes in, and what of it waits to be joined.
@@ -140,7 +142,12 @@ pub(crate) const NOTE_AT: &str = "snapshot.at";
 
 impl Incoming {
     pub(crate) fn new(collection: Collection) -> Self {
-        Self { collection, heads: BTreeMap::new(), from: Cursor::Heads(None), rows: 0 }
+        Self { collection, heads: BTreeMap::new(), from: Cursor::Heads(None), rows: 0, is_noted: true }
+    }
+
+    /// One whose pieces come from elsewhere than a peer. It does not go on by itself.
+    pub(crate) fn from_elsewhere(collection: Collection) -> Self {
+        Self { is_noted: false, ..Self::new(collection) }
     }
 
     /// What was noted of one, if its rows had begun.
@@ -156,7 +163,7 @@ impl Incoming {
             return None;
         };
         let heads = heads.into_iter().map(|(log, key, signed)| (log, (key, signed))).collect();
-        Some(Self { collection, heads, from: pull.from, rows: 0 })
+        Some(Self { collection, heads, from: pull.from, rows: 0, is_noted: true })
     }
 
     /// What is asked next.
@@ -236,17 +243,23 @@ impl Incoming {
                     last: true,
                     refused: String::new(),
                 };
-                commit.notes.push((NOTE_HEADS.to_owned(), Some(Message::Chunk(chunk).encode().1)));
+                if self.is_noted {
+                    commit.notes.push((NOTE_HEADS.to_owned(), Some(Message::Chunk(chunk).encode().1)));
+                }
                 debt.owe(self);
                 commit.notes.push(debt.note());
             }
             let from = Cursor::Rows(chunk_last.cloned());
             let pull = Pull { collection: self.collection.clone(), from };
-            commit.notes.push((NOTE_AT.to_owned(), Some(Message::Pull(pull).encode().1)));
+            if self.is_noted {
+                commit.notes.push((NOTE_AT.to_owned(), Some(Message::Pull(pull).encode().1)));
+            }
             return;
         }
-        commit.notes.push((NOTE_HEADS.to_owned(), None));
-        commit.notes.push((NOTE_AT.to_owned(), None));
+        if self.is_noted {
+            commit.notes.push((NOTE_HEADS.to_owned(), None));
+            commit.notes.push((NOTE_AT.to_owned(), None));
+        }
         commit.notes.push(debt.note());
         let mut authors = BTreeMap::new();
         for (log, (key, signed)) in &self.heads {

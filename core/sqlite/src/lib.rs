@@ -65,6 +65,7 @@ mod collide;
 mod commit;
 mod compare;
 mod document;
+mod export;
 mod failed;
 mod forget;
 mod forgotten;
@@ -99,6 +100,7 @@ mod watch;
 mod watched;
 mod watching;
 
+pub use export::{KnownHead, ListedMember};
 pub use failed::SqliteFailed;
 pub use open::{Durability, OpenError, SqliteConfig};
 pub use store::SqliteStore;

@@ -3,9 +3,12 @@
 
 use bytes::Bytes;
 use entgldb_replica::id::sha256;
+use entgldb_replica::version::Seq;
+use entgldb_replica::wire::Message;
 use rusqlite::Connection;
 
 use crate::failed::{Outcome, SqliteFailed, While};
+use crate::names::Names;
 
 /// A note, and whether it is as it was written.
 pub(crate) struct Note {
@@ -34,6 +37,18 @@ pub(crate) fn load(connection: &Connection) -> Outcome<Vec<(String, Bytes)>> {
         false => Err(SqliteFailed::damaged(format!("the note {:?} was altered", note.name))),
     };
     all(connection)?.into_iter().map(sound).collect()
+}
+
+/// Whether rows of a snapshot are here whose history does not count as held yet. The replica notes what those stand for.
+pub(crate) fn is_joining(connection: &Connection, names: &Names) -> Outcome<bool> {
+    let is_owed = |note: Note| match Message::decode(Message::VECTOR, note.value) {
+        Ok(Some(Message::Vector(part))) => {
+            let held = |log| names.logs.get(log).map_or(Seq(0), |end| end.head.seq);
+            part.heads.iter().any(|(log, head)| held(log) < head.seq)
+        }
+        _ => false,
+    };
+    Ok(all(connection)?.into_iter().filter(|note| note.name == "snapshot.debt").any(is_owed))
 }
 
 /// Writes a note, or removes it. To be called in a write transaction.

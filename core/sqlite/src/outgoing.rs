@@ -27,58 +27,12 @@ impl SqliteStore {
         limits: &ScanLimits,
     ) -> Outcome<Scan> {
         self.refresh()?;
-        let (scan, moved) = self.read(|store| store.scan_now(collection, after, limits))?;
+        let Some(no) = self.names.known_collection(collection) else { return Ok(Scan::default()) };
+        let (scan, moved) = self.read(|store| scan(&store.source(collection, no)?, after, limits))?;
         if let Some(key) = moved.filter(|_| scan.documents.is_empty()) {
             self.note_moved(collection, &key)?;
         }
         Ok(scan)
-    }
-
-    fn scan_now(
-        &self,
-        collection: &Collection,
-        after: Option<&Key>,
-        limits: &ScanLimits,
-    ) -> Outcome<(Scan, Option<Key>)> {
-        let mut scan = Scan::default();
-        let Some(no) = self.names.known_collection(collection) else { return Ok((scan, None)) };
-        let source = self.source(collection, no)?;
-        let wide = watched::encoding(&self.connection)? != Encoding::Utf8;
-        let keys =
-            if wide { Some(keys_in_order(&self.connection, no, after, limits.rows + 1)?) } else { None };
-        let stated = schema::stated(&self.connection)?.contains(&no);
-        let mut bytes = 0;
-        let mut last = after.map(|key| key.as_str().to_owned()).unwrap_or_default();
-        let mut place = 0;
-        loop {
-            let found = match &keys {
-                Some(keys) => match keys.get(place) {
-                    Some(key) => standing(&self.connection, &self.names, no, key)?,
-                    None => None,
-                },
-                None => next(&self.connection, &self.names, no, &last)?,
-            };
-            place += 1;
-            let Some(mut standing) = found else { return Ok((scan, None)) };
-            if scan.documents.len() >= limits.rows.max(1) || bytes >= limits.bytes {
-                scan.more = true;
-                return Ok((scan, None));
-            }
-            if stated {
-                standing.state = schema::state(&self.connection, no, standing.key.as_str())?.map(Into::into);
-            }
-            let Content::Is(content) = source.content(&standing)? else {
-                scan.moved = true;
-                return Ok((scan, Some(standing.key)));
-            };
-            bytes += ROW_BYTES + standing.key.as_str().len();
-            bytes += content.as_ref().map_or(0, bytes::Bytes::len);
-            bytes += standing.state.as_ref().map_or(0, bytes::Bytes::len);
-            last.clear();
-            last.push_str(standing.key.as_str());
-            let Standing { key, row, state, .. } = standing;
-            scan.documents.push(Document { key, row, content, merged: state });
-        }
     }
 
     /// Where a collection's contents are.
@@ -118,6 +72,51 @@ impl SqliteStore {
             };
             run().map(drop).doing("noting a row to capture")
         })
+    }
+}
+
+/// Reads rows as they are now. Beside them the key of a row that is not what its document says, if one ended it.
+pub(crate) fn scan(
+    source: &Source<'_>,
+    after: Option<&Key>,
+    limits: &ScanLimits,
+) -> Outcome<(Scan, Option<Key>)> {
+    let mut scan = Scan::default();
+    let (connection, names, no) = (source.connection, source.names, source.no);
+    let wide = watched::encoding(connection)? != Encoding::Utf8;
+    let keys = if wide { Some(keys_in_order(connection, no, after, limits.rows + 1)?) } else { None };
+    let stated = schema::stated(connection)?.contains(&no);
+    let mut bytes = 0;
+    let mut last = after.map(|key| key.as_str().to_owned()).unwrap_or_default();
+    let mut place = 0;
+    loop {
+        let found = match &keys {
+            Some(keys) => match keys.get(place) {
+                Some(key) => standing(connection, names, no, key)?,
+                None => None,
+            },
+            None => next(connection, names, no, &last)?,
+        };
+        place += 1;
+        let Some(mut standing) = found else { return Ok((scan, None)) };
+        if scan.documents.len() >= limits.rows.max(1) || bytes >= limits.bytes {
+            scan.more = true;
+            return Ok((scan, None));
+        }
+        if stated {
+            standing.state = schema::state(connection, no, standing.key.as_str())?.map(Into::into);
+        }
+        let Content::Is(content) = source.content(&standing)? else {
+            scan.moved = true;
+            return Ok((scan, Some(standing.key)));
+        };
+        bytes += ROW_BYTES + standing.key.as_str().len();
+        bytes += content.as_ref().map_or(0, bytes::Bytes::len);
+        bytes += standing.state.as_ref().map_or(0, bytes::Bytes::len);
+        last.clear();
+        last.push_str(standing.key.as_str());
+        let Standing { key, row, state, .. } = standing;
+        scan.documents.push(Document { key, row, content, merged: state });
     }
 }
 

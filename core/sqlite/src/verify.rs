@@ -120,8 +120,8 @@ pub fn verify(path: &Path, on_progress: &mut dyn FnMut(Progress)) -> Result<Repo
     inspector.connection.execute_batch("BEGIN").doing("beginning to read")?;
     let names = Names::load(&inspector.connection)?;
     let stated = schema::stated(&inspector.connection)?;
-    let is_joining = schema::forgets(&inspector.connection)?
-        && note::all(&inspector.connection)?.iter().any(|note| note.name.starts_with("snapshot."));
+    let is_joining =
+        schema::forgets(&inspector.connection)? && note::is_joining(&inspector.connection, &names)?;
     let mut check = Check {
         inspector,
         names,
