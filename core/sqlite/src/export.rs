@@ -44,7 +44,7 @@ impl Inspector {
         self.names = Names::load(&self.connection)?;
         let mut statement = self
             .connection
-            .prepare("SELECT substr(name, 18) FROM main.sqlite_schema WHERE type = 'trigger' AND name LIKE '\\_entgldb\\_insert\\_%' ESCAPE '\\'")
+            .prepare("SELECT substr(name, 17) FROM main.sqlite_schema WHERE type = 'trigger' AND name LIKE '\\_entgldb\\_insert\\_%' ESCAPE '\\'")
             .doing("looking for triggers")?;
         let numbers = statement.query_map([], |row| row.get::<_, String>(0));
         let numbers: Vec<String> = numbers.and_then(Iterator::collect).doing("looking for triggers")?;
