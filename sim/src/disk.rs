@@ -1,12 +1,12 @@
 //! What is durable on one simulated machine: oplog, rows and outbox of the engine, and the application's documents.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::Bytes;
 use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
 use entgldb_replica::entry::SignedHead;
-use entgldb_replica::fingerprint::Fingerprint;
+use entgldb_replica::fingerprint::Tally;
 use entgldb_replica::id::{Collection, DocId, Incarnation, LogId, NodeId, PublicKey};
 use entgldb_replica::resolve::{Conflict, Row};
 use entgldb_replica::store::{Commit, ConflictWrite, Problem, ProblemKind, RowWrite, Stored};
@@ -31,13 +31,18 @@ pub(crate) struct Outboxed {
 pub(crate) struct Disk {
     pub(crate) owner: Option<(NodeId, Incarnation)>,
     pub(crate) clock: Hlc,
-    pub(crate) log: BTreeMap<LogId, Vec<Stored>>,
+    /// Every entry that was ever here. What the engine has forgotten is kept for the checkers, and not given to it.
+    pub(crate) log: BTreeMap<LogId, BTreeMap<Seq, Stored>>,
+    /// What is forgotten, or stands for entries that never came: up to these heads.
+    pub(crate) floors: BTreeMap<LogId, SignedHead>,
+    /// The engine's notes for itself.
+    pub(crate) notes: BTreeMap<String, Bytes>,
     pub(crate) signed: BTreeMap<LogId, BTreeMap<Seq, SignedHead>>,
     pub(crate) rows: BTreeMap<DocId, Row>,
     /// States of documents that merge.
     pub(crate) merged: BTreeMap<DocId, Bytes>,
     pub(crate) authors: Vec<PublicKey>,
-    pub(crate) fingerprints: BTreeMap<Collection, Fingerprint>,
+    pub(crate) tallies: BTreeMap<Collection, Tally>,
     pub(crate) conflicts: BTreeMap<(DocId, Stamp, Stamp), Conflict>,
     /// Where the version of a document with a stamp is.
     pub(crate) versions: BTreeMap<(DocId, Stamp), (LogId, Seq)>,
@@ -74,16 +79,41 @@ pub(crate) fn is_poison(content: &Bytes) -> bool {
 
 impl Disk {
     pub(crate) fn head(&self, log: &LogId) -> (Head, Hlc) {
-        let last = self.log.get(log).and_then(|entries| entries.last());
-        last.map_or_else(Default::default, |last| {
-            (Head { seq: last.entry.seq, hash: last.hash }, last.entry.hlc)
-        })
+        let floor = self.floors.get(log).map(|signed| (signed.head, signed.hlc)).unwrap_or_default();
+        let last = self.log.get(log).and_then(|entries| entries.last_key_value());
+        let last = last.filter(|(seq, _)| **seq > floor.0.seq);
+        last.map_or(floor, |(seq, last)| (Head { seq: *seq, hash: last.hash }, last.entry.hlc))
+    }
+
+    /// The last position of a log that is forgotten.
+    pub(crate) fn floor(&self, log: &LogId) -> Seq {
+        self.floors.get(log).map(|signed| signed.head.seq).unwrap_or_default()
+    }
+
+    /// All logs that anything is known of.
+    pub(crate) fn logs(&self) -> BTreeSet<&LogId> {
+        self.log.keys().chain(self.floors.keys()).collect()
+    }
+
+    /// Whether it has an entry, or a snapshot in its place.
+    pub(crate) fn has(&self, log: &LogId, seq: Seq, hash: Option<entgldb_replica::version::Hash>) -> bool {
+        match self.hash_at(log, seq) {
+            Some(found) => Some(found) == hash,
+            None => seq <= self.floor(log),
+        }
+    }
+
+    /// Whether rows are here that the vector does not stand for yet.
+    pub(crate) fn is_ahead_of_vector(&self) -> bool {
+        self.notes.contains_key("snapshot.debt")
     }
 
     /// The hash of an entry; `None` if it is not held.
     pub(crate) fn hash_at(&self, log: &LogId, seq: Seq) -> Option<entgldb_replica::version::Hash> {
-        let index = usize::try_from(seq.0).ok()?.checked_sub(1)?;
-        self.log.get(log)?.get(index).map(|stored| stored.hash)
+        if let Some(stored) = self.log.get(log).and_then(|entries| entries.get(&seq)) {
+            return Some(stored.hash);
+        }
+        self.signed.get(log)?.get(&seq).map(|signed| signed.head.hash)
     }
 
     /// The application changes a document, in a transaction of its own.
@@ -130,7 +160,7 @@ impl Disk {
                 let doc = (run.log.collection.clone(), entry.key.clone());
                 self.versions.insert((doc, entry.stamp(run.log.author)), (run.log.clone(), entry.seq));
                 self.latest = self.latest.max(entry.hlc);
-                entries.push(Stored { entry: entry.clone(), hash: linked.hash() });
+                entries.insert(entry.seq, Stored { entry: entry.clone(), hash: linked.hash() });
             }
             self.signed.entry(run.log.clone()).or_default().insert(run.signed.head.seq, run.signed.clone());
             let after = self.head(&run.log).0;
@@ -146,8 +176,8 @@ impl Disk {
             let after = self.head(&run.log).0;
             self.vector_sum = self.vector_sum.wrapping_sub(hash_of(&(&run.log, after)));
             let entries = self.log.entry(run.log.clone()).or_default();
-            entries.truncate(entries.len() - run.entries.len());
             for linked in &run.entries {
+                entries.remove(&linked.entry().seq);
                 let doc = (run.log.collection.clone(), linked.entry().key.clone());
                 self.versions.remove(&(doc, linked.entry().stamp(run.log.author)));
             }
@@ -173,7 +203,27 @@ impl Disk {
                 self.merged.insert(write.doc.clone(), state.clone());
             }
         }
-        self.fingerprints.extend(commit.fingerprints.iter().cloned());
+        self.tallies.extend(commit.tallies.iter().cloned());
+        for (log, signed) in &commit.adopted {
+            let before = self.head(log).0;
+            self.vector_sum = self.vector_sum.wrapping_sub(hash_of(&(log, before)));
+            self.vector_sum = self.vector_sum.wrapping_add(hash_of(&(log, signed.head)));
+            self.signed.entry(log.clone()).or_default().insert(signed.head.seq, signed.clone());
+            self.floors.insert(log.clone(), signed.clone());
+            self.latest = self.latest.max(signed.hlc);
+        }
+        self.clock = self.clock.max(commit.clock);
+        for (log, floor) in &commit.floors {
+            if let Some(signed) = self.signed.get(log).and_then(|signed| signed.get(floor)) {
+                self.floors.insert(log.clone(), signed.clone());
+            }
+        }
+        for (name, note) in &commit.notes {
+            match note {
+                Some(note) => drop(self.notes.insert(name.clone(), note.clone())),
+                None => drop(self.notes.remove(name)),
+            }
+        }
         for write in &commit.conflicts {
             match write {
                 ConflictWrite::Put(conflict) => {
@@ -232,7 +282,7 @@ impl Disk {
 
     /// The entries that it holds.
     pub(crate) fn entries(&self) -> usize {
-        self.log.values().map(Vec::len).sum()
+        self.log.values().map(BTreeMap::len).sum()
     }
 }
 

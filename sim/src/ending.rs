@@ -205,9 +205,8 @@ impl World {
             for component in self.setting.components(&collection) {
                 let first = component[0];
                 for node in &component[1..] {
-                    let (ours, theirs) = (&disks[first].log, &disks[*node].log);
-                    let mut logs =
-                        ours.keys().chain(theirs.keys()).filter(|log| log.collection == collection);
+                    let (ours, theirs) = (disks[first].logs(), disks[*node].logs());
+                    let mut logs = ours.iter().chain(&theirs).filter(|log| log.collection == collection);
                     let differs = logs.find(|log| {
                         let (ours, theirs) = (disks[first].head(log).0, disks[*node].head(log).0);
                         // Beyond a fork each goes its way; up to there all have all.

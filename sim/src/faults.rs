@@ -57,6 +57,13 @@ impl World {
                 self.write(node, BURST);
                 true
             }
+            Fault::RemoveMember => {
+                let other = self.rng(fault).index(count);
+                let removed = self.setting.members[other].id;
+                self.input(node, Input::RemoveMember(removed))?;
+                other != node
+            }
+            Fault::Interests => self.lose_interest(node)?,
             Fault::SyncNow => {
                 for node in 0..count {
                     self.input(node, Input::SyncNow)?;
@@ -162,6 +169,21 @@ impl World {
         self.lost(node, &before);
     }
 
+    /// A node syncs less for a while.
+    fn lose_interest(&mut self, node: usize) -> Result<bool, Stop> {
+        let mut interests = self.nodes[node].config.interests.clone();
+        let (count, chance) = (interests.len(), self.rng(Fault::Interests).index(8));
+        if count < 2 || self.nodes[node].replica.is_none() {
+            return Ok(false);
+        }
+        let gone = interests.iter().nth(chance % count).cloned();
+        interests.retain(|collection| Some(collection) != gone.as_ref());
+        let ms = self.rng(Fault::Interests).between(500, 60_000);
+        self.schedule(ms, Event::Interested { node });
+        self.input(node, Input::Interests(interests))?;
+        Ok(true)
+    }
+
     fn fill_disk(&mut self, node: usize) -> bool {
         let ms = self.rng(Fault::FullDisk).between(500, 30_000);
         self.nodes[node].store.inner().full = true;
@@ -191,10 +213,10 @@ impl World {
             let kept = |stored: &Stored| {
                 let (seq, hash) = (stored.entry.seq, Some(stored.hash));
                 let mut others = (0..self.nodes.len()).filter(counts);
-                others.any(|other| self.nodes[other].store.disk().hash_at(log, seq) == hash)
+                others.any(|other| self.nodes[other].store.disk().has(log, seq, hash))
             };
             // Who has an entry has all before it.
-            let lost = entries.iter().rev().take_while(|stored| !kept(stored));
+            let lost = entries.values().rev().take_while(|stored| !kept(stored));
             gone.extend(lost.map(|stored| (log.clone(), stored.entry.seq)));
         }
         self.coverage.add("entries lost with the only machine that had them", gone.len() as u64);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use entgldb_replica::limits::{FRAME_BYTES_DEFAULT, FRAME_BYTES_HARD, Limits, PAYLOAD_BYTES_DEFAULT};
 
 use crate::rng::{PerMillion, Rng};
+use crate::writing::{Merging, Resolving};
 
 /// A kind of fault. The name is what coverage and stories print.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -71,10 +72,14 @@ pub enum Fault {
     Flood,
     /// A process ends between two steps of a commit of a store in two parts.
     CrashInCommit,
+    /// A member is said to have been removed, whether it has or not.
+    RemoveMember,
+    /// A node syncs less for a while.
+    Interests,
 }
 
 /// All kinds.
-pub const FAULTS: [Fault; 29] = [
+pub const FAULTS: [Fault; 31] = [
     Fault::Crash,
     Fault::CrashAfterStep,
     Fault::PowerCut,
@@ -104,6 +109,8 @@ pub const FAULTS: [Fault; 29] = [
     Fault::Fork,
     Fault::Flood,
     Fault::CrashInCommit,
+    Fault::RemoveMember,
+    Fault::Interests,
 ];
 
 /// How often a fault happens.
@@ -130,6 +137,7 @@ impl Fault {
             Self::Wipe | Self::PowerCut => every(rng, 20_000, 120_000),
             Self::Restore | Self::FullDisk | Self::Clone => every(rng, 10_000, 60_000),
             Self::ClockStep | Self::ClockDrift | Self::Burst | Self::SyncNow => every(rng, 3_000, 60_000),
+            Self::RemoveMember | Self::Interests => every(rng, 5_000, 60_000),
             Self::ClockMonth => every(rng, 30_000, 120_000),
             Self::CrashAfterStep | Self::ReadFails => chance(rng, 8_000),
             Self::CrashInCommit => chance(rng, 20_000),
@@ -246,6 +254,8 @@ pub enum Mutation {
     MarkForgotten,
     /// The store says that it has no state of a document that merges.
     StatesForgotten,
+    /// A store gives members' documents back that acknowledge far more than the members do.
+    AcknowledgedTooMuch,
     /// A store in two parts does not end what a commit had begun.
     RedoForgotten,
     /// Nobody hears what engines say of forks.
@@ -297,34 +307,14 @@ pub struct Options {
     pub split_stores: bool,
     /// Whether documents merge.
     pub merging: Merging,
+    /// Whether a resolver decides on documents.
+    pub resolving: Resolving,
     /// Whether a node's mark of its oplog outlives what happens to its store.
     pub keeps_mark: bool,
+    /// How long history is kept; `None` for ever.
+    pub retention_ms: Option<u64>,
     /// What is broken on purpose.
     pub mutation: Mutation,
-}
-
-/// Which nodes write documents so that they merge.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Merging {
-    /// None: the last write wins.
-    None,
-    /// Every second one.
-    Some,
-    /// All.
-    All,
-}
-
-impl Merging {
-    fn draw(seed: u64, faults: &BTreeMap<Fault, Rate>) -> Self {
-        match Rng::of(seed, "merging", 0).below(6) {
-            0 => Self::All,
-            // A node that loses oplog and clock may give one stamp to two documents; those that merge and those that do not
-            // may then see two different ones (docs/RELIABILITY.md).
-            1 if !faults.contains_key(&Fault::Wipe) => Self::Some,
-            1 => Self::All,
-            _ => Self::None,
-        }
-    }
 }
 
 impl Options {
@@ -368,11 +358,16 @@ impl Options {
             faults: draw_faults(rng, seed),
             split_stores: Rng::of(seed, "split", 0).below(2) == 0,
             merging: Merging::None,
+            resolving: Resolving::None,
             keeps_mark: Rng::of(seed, "mark", 0).coin(),
+            retention_ms: *Rng::of(seed, "retention", 0).pick(&[None, Some(0), Some(5_000), Some(30_000)]),
             mutation: Mutation::None,
         };
         options.merging = Merging::draw(seed, &options.faults);
-        if options.merging != Merging::None {
+        if options.merging == Merging::None {
+            options.resolving = Resolving::draw(seed, &options.faults);
+        }
+        if options.has_states() {
             options.frame_bytes_max = draw_frame(seed, &load, true);
         }
         if options.has_small_pages() {
@@ -442,7 +437,14 @@ impl Options {
             vector_logs: *rng.pick(&[1, 2, defaults.vector_logs]),
             push_links: *rng.pick(&[1, 2, 3, defaults.push_links]),
             catch_up_entries: *rng.pick(&[1, 20, 200, defaults.catch_up_entries]),
+            snapshot_entries: *rng.pick(&[1, 20, 100, defaults.snapshot_entries]),
         }
+    }
+
+    /// Whether documents have states beside their rows.
+    #[must_use]
+    pub fn has_states(&self) -> bool {
+        self.merging != Merging::None || self.resolving != Resolving::None
     }
 
     /// Whether a node writes documents so that they merge.

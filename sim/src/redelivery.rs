@@ -14,7 +14,7 @@ use crate::options::Mutation;
 use crate::world::{Stop, World};
 
 /// Entries in a page that is delivered again; any number will do.
-const PAGE_ENTRIES: usize = PAGE_ENTRIES_MAX / 8;
+const PAGE_ENTRIES: u64 = PAGE_ENTRIES_MAX as u64 / 8;
 
 impl World {
     pub(crate) fn redeliver(&mut self) -> Result<(), Stop> {
@@ -90,17 +90,17 @@ fn runs_of(disk: &Disk) -> Vec<Run> {
     let mut runs = Vec::new();
     for (log, entries) in &disk.log {
         let Some(key) = disk.authors.iter().find(|key| NodeId::of(key) == log.author) else { continue };
-        let mut from = 0;
-        for (seq, signed) in &disk.signed[log] {
-            let end = usize::try_from(seq.0).expect("few entries");
-            let last = end == entries.len();
-            if end - from < PAGE_ENTRIES && !last {
+        let mut from = disk.floor(log);
+        let head = disk.head(log).0.seq;
+        for (seq, signed) in disk.signed[log].range(from.next()..) {
+            if seq.0 - from.0 < PAGE_ENTRIES && *seq != head {
                 continue;
             }
-            let previous = from.checked_sub(1).map_or(Hash::default(), |before| entries[before].hash);
-            let entries = entries[from..end].iter().map(|s| (s.entry.clone(), check_of(&s.hash))).collect();
+            let previous = disk.hash_at(log, from).unwrap_or_default();
+            let entries = entries.range(from.next()..=*seq);
+            let entries = entries.map(|(_, s)| (s.entry.clone(), check_of(&s.hash))).collect();
             runs.push(Run { log: log.clone(), public_key: *key, previous, entries, signed: signed.clone() });
-            from = end;
+            from = *seq;
         }
     }
     runs

@@ -1,12 +1,12 @@
 //! What checkers get to see: each commit with the state it met, each message sent, and everything at the end.
 
 use entgldb_replica::clock::{Hlc, WallMillis};
-use entgldb_replica::id::{Collection, DocId, LinkId, NodeId};
+use entgldb_replica::id::{Collection, DocId, LinkId, LogId, NodeId};
 use entgldb_replica::resolve::Row;
 use entgldb_replica::store::{Commit, Drain};
 use entgldb_replica::version::Head;
 use entgldb_replica::wire::Message;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::disk::{Disk, Outboxed};
@@ -28,6 +28,8 @@ pub(crate) struct Committed {
     pub(crate) uncaptured: Vec<DocId>,
     /// The rows as they were, for each of the commit's.
     pub(crate) rows_before: Vec<Option<Row>>,
+    /// Times of the entries up to which the commit forgets.
+    pub(crate) floor_times: BTreeMap<LogId, Hlc>,
     /// The heads as they were, for each of the commit's runs.
     pub(crate) heads_before: Vec<(Head, Hlc)>,
     pub(crate) clock_before: Hlc,
@@ -36,6 +38,10 @@ pub(crate) struct Committed {
     /// Independent sums over vector and rows after it.
     pub(crate) vector_sum: u64,
     pub(crate) rows_sum: u64,
+    /// Whether rows of a snapshot are here then that the vector does not stand for.
+    pub(crate) is_ahead: bool,
+    /// The same before it.
+    pub(crate) was_ahead: bool,
     /// What the node's wall clock showed.
     pub(crate) wall: WallMillis,
 }

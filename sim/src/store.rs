@@ -12,12 +12,13 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
-use entgldb_replica::entry::SignedHead;
-use entgldb_replica::id::{DocId, LogId};
-use entgldb_replica::resolve::{Row, Version};
+use entgldb_replica::entry::{Op, SignedHead};
+use entgldb_replica::id::{Collection, DocId, Key, LogId, sha256};
+use entgldb_replica::member::{Member, members};
+use entgldb_replica::resolve::{Document, Row, Version};
 use entgldb_replica::store::{
-    Change, Commit, Committed, Drain, Durable, Guard, OutboxMark, Problem, ReadLimits, Store, Stored,
-    UnitLimits,
+    Change, Commit, Committed, Drain, Durable, Guard, OutboxMark, Problem, ReadLimits, Scan, ScanLimits,
+    Store, Stored, UnitLimits,
 };
 use entgldb_replica::version::{Hash, Head, Seq};
 
@@ -163,11 +164,18 @@ impl Inner {
             drained: disk.outbox.iter().filter(|item| item.id <= drained).cloned().collect(),
             uncaptured: applied.map(|write| write.doc.clone()).filter(|doc| is_uncaptured(doc)).collect(),
             rows_before: commit.rows.iter().map(|write| disk.rows.get(&write.doc).copied()).collect(),
+            floor_times: commit
+                .floors
+                .iter()
+                .filter_map(|(log, seq)| Some((log.clone(), disk.log.get(log)?.get(seq)?.entry.hlc)))
+                .collect(),
             heads_before: commit.appended.iter().map(|run| disk.head(&run.log)).collect(),
             clock_before: disk.clock,
             latest_before: disk.latest,
             vector_sum: 0,
             rows_sum: 0,
+            is_ahead: false,
+            was_ahead: disk.is_ahead_of_vector(),
             wall: self.wall,
         }
     }
@@ -218,6 +226,7 @@ impl Inner {
         self.spoil(commit);
         self.echo(commit);
         (seen.vector_sum, seen.rows_sum) = (self.disk.vector_sum, self.disk.rows_sum);
+        seen.is_ahead = self.disk.is_ahead_of_vector();
         self.seen.push(Seen::Committed(Box::new(seen)));
         if self.strikes(Fault::OutcomeUnknown) {
             return Err(DiskFailed("the outcome of a commit is not known"));
@@ -272,6 +281,7 @@ impl Inner {
         }
         self.disk.write_rows(&seen.commit);
         (seen.vector_sum, seen.rows_sum) = (self.disk.vector_sum, self.disk.rows_sum);
+        seen.is_ahead = self.disk.is_ahead_of_vector();
         self.seen.push(Seen::Committed(seen));
     }
 
@@ -311,7 +321,7 @@ impl Inner {
         self.redo();
         let disk = &self.disk;
         let mut heads: Vec<(LogId, Head, Hlc)> = Vec::new();
-        for log in disk.log.keys() {
+        for log in disk.logs() {
             let (head, hlc) = disk.head(log);
             heads.push((log.clone(), head, hlc));
         }
@@ -330,7 +340,9 @@ impl Inner {
             clock: if forgotten { Hlc::default() } else { disk.clock },
             heads,
             authors: disk.authors.clone(),
-            fingerprints: disk.fingerprints.clone().into_iter().collect(),
+            tallies: disk.tallies.clone().into_iter().collect(),
+            floors: disk.floors.iter().map(|(log, s)| (log.clone(), s.head.seq, s.hlc)).collect(),
+            notes: disk.notes.clone().into_iter().collect(),
             open_conflicts: disk.conflicts.values().filter(|c| c.missing.is_some()).cloned().collect(),
             merged: disk.merged.keys().map(|(collection, _)| collection.clone()).collect(),
         })
@@ -386,18 +398,60 @@ impl Inner {
 
     fn version(&mut self, doc: &DocId, stamp: &Stamp) -> Result<Option<Version>, DiskFailed> {
         self.read()?;
-        let Some((log, seq)) = self.disk.versions.get(&(doc.clone(), *stamp)) else { return Ok(None) };
-        let stored = position(*seq).and_then(|index| self.disk.log.get(log)?.get(index));
-        Ok(stored.map(|s| Version::of(&s.entry)))
+        let place = self.disk.versions.get(&(doc.clone(), *stamp));
+        if let Some((log, seq)) = place.filter(|(log, seq)| *seq > self.disk.floor(log)) {
+            return Ok(self.disk.log.get(log).and_then(|log| log.get(seq)).map(|s| Version::of(&s.entry)));
+        }
+        let Some(row) = self.disk.rows.get(doc).filter(|row| row.stamp == *stamp) else { return Ok(None) };
+        let Some(content) = self.standing(doc, row) else { return Ok(None) };
+        let op = if content.is_some() { Op::Put } else { Op::Delete };
+        Ok(Some(Version { replaces: None, op, payload: content.unwrap_or_default() }))
+    }
+
+    /// The content of a row; `None` if the application has changed the document since.
+    fn standing(&self, doc: &DocId, row: &Row) -> Option<Option<Bytes>> {
+        let content = self.disk.aside.get(doc).cloned().unwrap_or_else(|| self.disk.docs.get(doc).cloned());
+        (content.as_ref().map(|content| Hash(sha256(content))) == row.content).then_some(content)
+    }
+
+    fn scan(
+        &mut self,
+        collection: &Collection,
+        after: Option<&Key>,
+        limits: &ScanLimits,
+    ) -> Result<Scan, DiskFailed> {
+        self.read()?;
+        let mut scan = Scan::default();
+        let mut bytes = 0;
+        let rows = self.disk.rows.iter().filter(|(doc, _)| doc.0 == *collection);
+        for (doc, row) in rows.filter(|(doc, _)| after.is_none_or(|after| doc.1 > *after)) {
+            if scan.documents.len() >= limits.rows || bytes >= limits.bytes {
+                scan.more = true;
+                break;
+            }
+            let Some(content) = self.standing(doc, row) else {
+                scan.moved = true;
+                break;
+            };
+            let merged = self.disk.merged.get(doc).cloned();
+            bytes += content.as_ref().map_or(0, Bytes::len) + merged.as_ref().map_or(0, Bytes::len);
+            scan.documents.push(Document { key: doc.1.clone(), row: *row, content, merged });
+        }
+        if collection == members() && self.is_mutated(Mutation::AcknowledgedTooMuch) {
+            scan.documents.iter_mut().for_each(exaggerate);
+        }
+        Ok(scan)
     }
 
     fn read_log(&mut self, log: &LogId, after: Seq, limits: &ReadLimits) -> Result<Vec<Stored>, DiskFailed> {
         self.read()?;
         let mut bytes = 0;
         let mut read = Vec::new();
-        let from = usize::try_from(after.0).unwrap_or(usize::MAX);
-        let entries = self.disk.log.get(log).and_then(|entries| entries.get(from..));
-        for stored in entries.unwrap_or_default() {
+        if after < self.disk.floor(log) {
+            return Err(DiskFailed("it was asked for what is forgotten"));
+        }
+        let entries = self.disk.log.get(log).into_iter();
+        for (_, stored) in entries.flat_map(|entries| entries.range(after.next()..)) {
             if stored.entry.hlc > limits.until || read.len() >= limits.entries || bytes >= limits.bytes {
                 break;
             }
@@ -408,9 +462,12 @@ impl Inner {
     }
 }
 
-/// The place of an entry in its log's list.
-fn position(seq: Seq) -> Option<usize> {
-    usize::try_from(seq.0).ok()?.checked_sub(1)
+/// Makes a member's document say that the member holds far more than it does.
+fn exaggerate(document: &mut Document) {
+    if let Some(mut member) = document.content.as_ref().and_then(Member::decode) {
+        member.acknowledged.values_mut().for_each(|seq| seq.0 += 1_000_000);
+        document.content = Some(member.encode());
+    }
 }
 
 impl Store for SimStore {
@@ -447,15 +504,15 @@ impl Store for SimStore {
     fn last_at(&mut self, log: &LogId, hlc: Hlc) -> Result<Seq, DiskFailed> {
         let mut inner = self.inner();
         inner.read()?;
-        let entries = inner.disk.log.get(log).map_or(&[][..], Vec::as_slice);
-        Ok(Seq(entries.partition_point(|stored| stored.entry.hlc <= hlc) as u64))
+        let entries = inner.disk.log.get(log).into_iter().flatten();
+        let last = entries.take_while(|(_, stored)| stored.entry.hlc <= hlc).last();
+        Ok(last.map_or(Seq(0), |(seq, _)| *seq).max(inner.disk.floor(log)))
     }
 
     fn hash_at(&mut self, log: &LogId, seq: Seq) -> Result<Option<Hash>, DiskFailed> {
         let mut inner = self.inner();
         inner.read()?;
-        let stored = position(seq).and_then(|index| inner.disk.log.get(log)?.get(index));
-        Ok(stored.map(|stored| stored.hash))
+        Ok(if seq >= inner.disk.floor(log) { inner.disk.hash_at(log, seq) } else { None })
     }
 
     fn signed_until(&mut self, log: &LogId, seq: Seq) -> Result<Option<SignedHead>, DiskFailed> {
@@ -470,6 +527,15 @@ impl Store for SimStore {
         inner.read()?;
         let signed = inner.disk.signed.get(log).and_then(|signed| signed.range(seq..).next());
         Ok(signed.map(|(_, head)| head.clone()))
+    }
+
+    fn scan(
+        &mut self,
+        collection: &Collection,
+        after: Option<&Key>,
+        limits: &ScanLimits,
+    ) -> Result<Scan, DiskFailed> {
+        self.inner().scan(collection, after, limits)
     }
 
     fn commit(&mut self, commit: &Commit) -> Result<Committed, DiskFailed> {

@@ -5,7 +5,7 @@ use entgldb_replica::clock::{Hlc, WallMillis};
 use entgldb_replica::entry::{AuthorKey, Chain, Entry, Op, SignedHead};
 use entgldb_replica::id::{Incarnation, Key, LogId, NodeId};
 use entgldb_replica::version::{Hash, Head, Seq};
-use entgldb_replica::wire::{Code, Digest, Message, Page, Run, VectorPart, check_of};
+use entgldb_replica::wire::{Code, Cursor, Digest, Message, Page, Part, Run, VectorPart, check_of};
 
 use crate::rng::Rng;
 
@@ -69,9 +69,24 @@ impl Liar {
                 ("an ack that lies", vec![Message::Ack(ack).encode()])
             }
             Message::Digest(mut digest) => {
-                std::mem::swap(&mut digest.vector, &mut digest.rows);
+                let rows = digest.rows.replace(digest.vector);
+                digest.vector = rows.unwrap_or_default();
                 digest.wall.0 = self.rng.u64();
                 ("a digest that lies", vec![Message::Digest(digest).encode()])
+            }
+            Message::Pull(mut pull) => {
+                pull.from = Cursor::Rows(Key::new("~").ok());
+                ("a pull that lies", vec![Message::Pull(pull).encode()])
+            }
+            // Rows are not signed: nobody could tell an altered one.
+            Message::Chunk(mut chunk) => {
+                match &mut chunk.part {
+                    Part::Heads(heads) => {
+                        heads.iter_mut().for_each(|(.., signed)| signed.head.seq = signed.head.seq.next());
+                    }
+                    Part::Rows(_) => chunk.last = false,
+                }
+                ("a chunk that lies", vec![Message::Chunk(chunk).encode()])
             }
             Message::Flow { open } => ("a flow that lies", vec![Message::Flow { open: !open }.encode()]),
             Message::Hello(mut hello) => {
@@ -117,7 +132,8 @@ impl Liar {
             (_, Ok(Some(Message::Digest(digest)))) => {
                 frames.extend((0..15).map(|_| {
                     let wall = WallMillis(digest.wall.0 + self.rng.below(1_000));
-                    Message::Digest(Digest { wall, rows: digest.rows, vector: digest.rows }).encode()
+                    let vector = digest.rows.unwrap_or_default();
+                    Message::Digest(Digest { wall, rows: digest.rows, vector }).encode()
                 }));
                 "digests that differ"
             }

@@ -63,6 +63,8 @@ impl Trace {
             Input::LinkDown { link, .. } => self.mix(now, "down", node, link),
             Input::DialFailed { target, .. } => self.mix(now, "dial failed", node, target),
             Input::LocalChange => self.mix(now, "local", node, ()),
+            Input::Interests(interests) => self.mix(now, "interests", node, interests),
+            Input::RemoveMember(member) => self.mix(now, "remove", node, member),
             Input::SyncNow => self.mix(now, "sync now", node, ()),
             Input::Tick => self.mix(now, "tick", node, ()),
         }

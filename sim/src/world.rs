@@ -49,6 +49,8 @@ pub(crate) enum Event {
     PowerOff { node: usize },
     /// A disk that was full has room again.
     Room { node: usize },
+    /// A node syncs again all that it is meant to.
+    Interested { node: usize },
 }
 
 /// Why a run goes no further.
@@ -192,6 +194,10 @@ impl World {
             Event::Room { node } => {
                 self.nodes[node].store.inner().full = false;
                 Ok(())
+            }
+            Event::Interested { node } => {
+                let interests = self.nodes[node].config.interests.clone();
+                self.input(node, Input::Interests(interests))
             }
             Event::Start { node } => self.start(node),
             Event::Strike(fault) => self.strike(fault),

@@ -73,8 +73,16 @@ struct Contents {
     rows: u64,
 }
 
+/// What of a collection comes next in a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Heads,
+    Rows,
+    LastHeads,
+}
+
 /// Joins one piece.
-type Join<'a> = dyn FnMut(Importing, Chunk) -> Result<(Importing, Imported), CommandError> + 'a;
+type Join<'a> = dyn FnMut(Option<Importing>, Chunk) -> Result<(Importing, Imported), CommandError> + 'a;
 
 /// Imports a file with what joins a piece.
 pub(crate) fn import(
@@ -110,8 +118,7 @@ pub(crate) fn import(
         seen += rows;
         if ours.contains(&collection) {
             let begun = importing.take().filter(|(known, _)| *known == collection);
-            let begun = begun.map_or_else(|| Importing::new(collection.clone()), |(_, begun)| begun);
-            let after = join_one(begun, chunk, join)?;
+            let after = join_one(begun.map(|(_, begun)| begun), chunk, join)?;
             importing = Some((collection, after));
             summary.rows += rows;
         }
@@ -119,7 +126,11 @@ pub(crate) fn import(
     }
 }
 
-fn join_one(mut importing: Importing, chunk: Chunk, join: &mut Join<'_>) -> Result<Importing, ImportError> {
+fn join_one(
+    mut importing: Option<Importing>,
+    chunk: Chunk,
+    join: &mut Join<'_>,
+) -> Result<Importing, ImportError> {
     let collection = chunk.collection.to_string();
     for _ in 0..BUSY.0 {
         let (after, joined) = join(importing, chunk.clone())?;
@@ -128,7 +139,7 @@ fn join_one(mut importing: Importing, chunk: Chunk, join: &mut Join<'_>) -> Resu
             Imported::Refused(detail) => return Err(ImportError::Refused { collection, detail }),
             Imported::Busy => {}
         }
-        importing = after;
+        importing = Some(after);
         std::thread::sleep(BUSY.1);
     }
     Err(ImportError::Busy)
@@ -145,8 +156,8 @@ fn rows_of(chunk: &Chunk) -> u64 {
 fn check(file: &Path) -> Result<Contents, FileError> {
     let mut reader = Reader::open(file)?;
     let mut contents: Option<Contents> = None;
-    // The collection that is not complete yet, and whether its heads are.
-    let mut begun: Option<(Collection, bool)> = None;
+    // The collection that is not complete yet, and what of it comes next.
+    let mut begun: Option<(Collection, Next)> = None;
     loop {
         let at = reader.at();
         let damaged = |what: String| FileError::Damaged { at, what };
@@ -157,24 +168,27 @@ fn check(file: &Path) -> Result<Contents, FileError> {
                     Some(Contents { created_ms: header.created_ms, collections: BTreeSet::new(), rows: 0 });
             }
             (FilePart::Chunk(chunk), Some(contents)) => {
-                let (known, has_heads) = begun.take().unwrap_or((chunk.collection.clone(), false));
-                let is_new = !has_heads && contents.collections.insert(known.clone());
-                let goes_on = has_heads || is_new || contents.collections.last() == Some(&known);
-                match &chunk.part {
-                    _ if known != chunk.collection || !goes_on => return Err(out_of_order()),
-                    Part::Heads(heads) if !has_heads => {
+                let is_begun = begun.is_some();
+                let (known, next) = begun.take().unwrap_or((chunk.collection.clone(), Next::Heads));
+                let is_again = !is_begun && contents.collections.contains(&known);
+                if known != chunk.collection || is_again {
+                    return Err(out_of_order());
+                }
+                contents.collections.insert(known.clone());
+                contents.rows += rows_of(&chunk);
+                let after = match (&chunk.part, next) {
+                    (Part::Heads(heads), Next::Heads | Next::LastHeads) => {
                         for (log, key, signed) in heads {
                             let verified = signed.verify(log, key);
                             verified.map_err(|error| damaged(format!("the head of {log}: {error}")))?;
                         }
-                        begun = Some((known, chunk.last));
+                        if next == Next::Heads { Some(Next::Rows) } else { None }
                     }
-                    Part::Rows(rows) if has_heads => {
-                        contents.rows += rows.len() as u64;
-                        begun = (!chunk.last).then_some((known, true));
-                    }
+                    (Part::Rows(_), Next::Rows) => Some(Next::LastHeads),
                     _ => return Err(out_of_order()),
-                }
+                };
+                let after = if chunk.last { after } else { Some(next) };
+                begun = after.map(|after| (known, after));
             }
             (FilePart::End, Some(_)) if begun.is_none() => {
                 return contents.ok_or_else(|| damaged("it has no header".to_owned()));
@@ -206,11 +220,12 @@ impl Driver {
 
     fn join(
         &mut self,
-        mut importing: Importing,
+        importing: Option<Importing>,
         chunk: Chunk,
     ) -> Result<(Importing, Imported), CommandError> {
         let now = self.clocks.now();
         let replica = self.replica.as_mut().ok_or(CommandError::StoreFailed)?;
+        let mut importing = importing.unwrap_or_else(|| replica.importing(chunk.collection.clone()));
         let mut out = Vec::new();
         let imported = match replica.import(now, &mut importing, chunk, &mut out) {
             Ok(imported) => imported,

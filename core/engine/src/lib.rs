@@ -47,6 +47,7 @@ mod offline;
 mod portable;
 mod publish;
 mod recipe;
+mod resolver;
 mod retention;
 mod status;
 mod trust;
@@ -57,9 +58,13 @@ pub use control::{Answer, ControlError, Request, request};
 pub use data_dir::DataDirError;
 pub use driver::SyncError;
 pub use entgldb_net::{ClusterSecret, SecretError};
-pub use entgldb_replica::id::NodeId;
+pub use entgldb_replica::LawBroken;
+pub use entgldb_replica::custom::{Resolver, ResolverFailed};
+pub use entgldb_replica::id::{Collection, DocId, Key, NodeId};
+pub use entgldb_replica::resolve::Side;
 pub use entgldb_sqlite::{
-    Fault, OpenError as StoreOpenError, Progress, Report, SqliteFailed, VerifyError, inspect, verify,
+    Fault, OpenError as StoreOpenError, Progress, Report, RestoreError, Restored, SqliteFailed, VerifyError,
+    inspect, restore, verify,
 };
 pub use event::{Event, Version, problem_kind};
 pub use hub::{Events, NoEvent};
@@ -68,6 +73,7 @@ pub use member::{MemberInfo, read_members};
 pub use node::{AddPeerError, Node, OpenError};
 pub use offline::{Offline, OfflineError};
 pub use portable::{Exported, FileError, PortableError, export_snapshot};
+pub use resolver::check_laws;
 pub use retention::{NotARetention, Retention};
 pub use status::{
     PeerHealth, SnapshotProgress, State, Status, StatusError, TargetHealth, TrafficCounts, read_status,

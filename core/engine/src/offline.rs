@@ -7,7 +7,8 @@ use std::sync::Arc;
 use entgldb_net::{Identity, IdentityError};
 use entgldb_replica::entry::AuthorKey;
 use entgldb_replica::id::{Collection, NodeId};
-use entgldb_replica::{Config as ReplicaConfig, Input, Replica};
+use entgldb_replica::wire::Chunk;
+use entgldb_replica::{Config as ReplicaConfig, Importing, Input, Replica};
 use entgldb_sqlite::inspect::Inspector;
 use entgldb_sqlite::{Durability, OpenError, SqliteFailed, SqliteStore};
 
@@ -129,7 +130,8 @@ impl Offline {
     ) -> Result<ImportSummary, ImportError> {
         let ours: BTreeSet<Collection> = self.replica.store().collections().iter().cloned().collect();
         let (replica, clocks) = (&mut self.replica, self.clocks);
-        let mut join = |mut importing, chunk| {
+        let mut join = |importing: Option<Importing>, chunk: Chunk| {
+            let mut importing = importing.unwrap_or_else(|| replica.importing(chunk.collection.clone()));
             let imported = replica.import(clocks.now(), &mut importing, chunk, &mut Vec::new());
             imported.map(|imported| (importing, imported)).map_err(|_| CommandError::StoreFailed)
         };

@@ -149,6 +149,7 @@ pub fn export_snapshot(
         for collection in &collections {
             write_heads(&mut inspector, &mut writer, collection)?.map_err(io)?;
             write_rows(&mut inspector, (&mut writer, file), collection, &mut progress, on_progress)?;
+            write_heads(&mut inspector, &mut writer, collection)?.map_err(io)?;
         }
         writer.finish().map_err(io)?;
         std::fs::rename(&part, file).and_then(|()| sync_folder(file)).map_err(io)?;

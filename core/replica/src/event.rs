@@ -133,6 +133,13 @@ pub enum Event {
         /// Why.
         detail: String,
     },
+    /// Rows of a snapshot whose history never came were written anew, as this node's own.
+    WrittenAnew {
+        /// The collection.
+        collection: Collection,
+        /// How many documents.
+        documents: usize,
+    },
     /// A member was removed: no history is kept for it any more.
     MemberRemoved {
         /// The member.

@@ -16,14 +16,6 @@ use crate::wire::{Chunk, Message, Part};
 #[derive(Debug)]
 pub struct Importing(Incoming);
 
-impl Importing {
-    /// Nothing of it has come yet.
-    #[must_use]
-    pub fn new(collection: Collection) -> Self {
-        Self(Incoming::from_elsewhere(collection))
-    }
-}
-
 /// What became of a piece that was imported.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Imported {
@@ -36,9 +28,14 @@ pub enum Imported {
 }
 
 impl<S: Store> Replica<S> {
+    /// Begins to import a collection: nothing of it has come yet.
+    pub fn importing(&self, collection: Collection) -> Importing {
+        Importing(Incoming::from_elsewhere(collection, self.local.node, &self.ledger.debt))
+    }
+
     /// Joins a piece of a snapshot that does not come from a peer: the heads of a collection's logs first, then its rows in
-    /// the order of their keys, the last piece marked so. As with a peer's snapshot, nothing younger that is here goes, and
-    /// the heads count as held only once the last piece was joined.
+    /// the order of their keys, then the heads as they were after the rows were read; the last piece of each marked so. As
+    /// with a peer's snapshot, nothing younger that is here goes, and the heads count as held only at the end.
     ///
     /// # Errors
     /// When the store failed; the replica must then be dropped.
@@ -50,6 +47,7 @@ impl<S: Store> Replica<S> {
         out: &mut Vec<Output>,
     ) -> Result<Imported, StoreFailed<S::Error>> {
         let mut events = Vec::new();
+        self.ledger.anew_at = None;
         let others = self.ledger.snapshot.replace(importing.0.clone());
         let joined = self.ledger.join_chunk(now, chunk, false, &mut events);
         let after = std::mem::replace(&mut self.ledger.snapshot, others);
@@ -78,17 +76,20 @@ impl<S: Store> Replica<S> {
         let known = self.ledger.snapshot.as_ref();
         let goes_on = known.and_then(|known| {
             let mut sessions = self.sessions.iter();
-            sessions.find(|(_, session)| session.can_go_on(known, now.mono)).map(|(link, _)| (*link, None))
+            let able = sessions.find(|(_, session)| session.can_go_on(known, now.mono));
+            able.map(|(link, session)| (*link, session.link.peer, None))
         });
         let begins = || {
             self.sessions.iter().find_map(|(link, session)| {
                 let collection = session.wanted_snapshot(logs, limits, now.mono)?;
-                Some((*link, Some(collection.clone())))
+                Some((*link, session.link.peer, Some(collection.clone())))
             })
         };
-        let Some((link, collection)) = goes_on.or_else(begins) else { return };
+        let Some((link, giver, collection)) = goes_on.or_else(begins) else { return };
         if let Some(collection) = collection {
-            self.ledger.snapshot = Some(Incoming::new(collection));
+            self.ledger.snapshot = Some(Incoming::new(collection, giver, &self.ledger.debt));
+        } else if let Some(incoming) = &mut self.ledger.snapshot {
+            incoming.go_on_with(giver);
         }
         self.taking.link = Some(link);
         self.pull(now, out);

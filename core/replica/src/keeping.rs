@@ -1,15 +1,22 @@
 //! The ledger's own business: its member document, forgetting, and snapshots on their way in.
 
-use crate::clock::{Hlc, Now, WallMillis};
+use crate::apply::Planned;
+use crate::clock::{Now, WallMillis};
 use crate::event::Event;
-use crate::id::{Key, LogId, NodeId};
+use crate::id::{Collection, Key, LogId, NodeId};
 use crate::ledger::{APPLY_ATTEMPTS, Ledger};
-use crate::limits::CONFLICT_KEEP_MS;
+use crate::limits::{CONFLICT_KEEP_MS, PAGE_BYTES_TARGET};
 use crate::member::{Member, document_of};
+use crate::merge::Merged;
 use crate::resolve::Document;
-use crate::snapshot::{Answer, Incoming, answer};
+use crate::snapshot::{Answer, Debt, Incoming, answer};
 use crate::store::{Change, Drain, Guard, ScanLimits, Store};
 use crate::wire::{Chunk, Part, Pull};
+
+/// Rows that are ahead of the vector for so long are written anew.
+const WRITE_ANEW_MS: u64 = 60_000;
+/// Rows that are looked at in one step of that.
+const WRITE_ANEW_ROWS: usize = 256;
 
 /// What became of a piece of a snapshot.
 pub(crate) enum Joined {
@@ -30,8 +37,7 @@ impl<S: Store> Ledger<S> {
         let (node, store) = (self.node, &mut self.store);
         let floors = self.keeper.forgettable(node, store, &self.members, &self.logs, now.wall)?;
         if !floors.is_empty() {
-            let mut commit = self.planner(now).0.commit(Guard::None, Hlc::default());
-            commit.clock = self.clock.last();
+            let mut commit = self.planner(now).0.own_commit();
             commit.floors = floors;
             self.commit(&commit, events)?;
         }
@@ -119,6 +125,10 @@ impl<S: Store> Ledger<S> {
                 if let Err(reason) = self.clock.admit(incoming.latest(), now.wall) {
                     return Ok(Joined::Refused(reason.to_string()));
                 }
+                if incoming.is_ending() && last {
+                    self.end_snapshot(now, &incoming, events)?;
+                    return Ok(Joined::Done);
+                }
                 self.snapshot = Some(incoming);
                 Ok(Joined::Next)
             }
@@ -129,17 +139,12 @@ impl<S: Store> Ledger<S> {
                     return Ok(Joined::Refused(reason.to_string()));
                 }
                 let last_key = rows.last().map(|row| row.key.clone());
-                self.join_rows(now, &incoming, &rows, last_key.as_ref(), (last, impatient), events).map(
-                    |joined| {
-                        if !joined {
-                            self.snapshot = Some(incoming);
-                            return Joined::Busy;
-                        }
-                        incoming.passed(last_key, rows.len());
-                        self.snapshot = (!last).then_some(incoming);
-                        if last { Joined::Done } else { Joined::Next }
-                    },
-                )
+                let joined = self.join_rows(now, &incoming, &rows, last_key.as_ref(), impatient, events)?;
+                if joined {
+                    incoming.passed(last_key, rows.len(), last);
+                }
+                self.snapshot = Some(incoming);
+                Ok(if joined { Joined::Next } else { Joined::Busy })
             }
         }
     }
@@ -151,30 +156,123 @@ impl<S: Store> Ledger<S> {
         incoming: &Incoming,
         rows: &[Document],
         last_key: Option<&Key>,
-        (last, impatient): (bool, bool),
+        impatient: bool,
         events: &mut Vec<Event>,
     ) -> Result<bool, S::Error> {
         let first = if impatient { APPLY_ATTEMPTS } else { 0 };
         for attempt in first..2 * APPLY_ATTEMPTS {
             let guard = if attempt < APPLY_ATTEMPTS { Guard::OutboxEmpty } else { Guard::OutboxDisjoint };
             let (planner, store, open, branches) = self.planner(now);
-            let mut commit = planner.plan_snapshot(store, (open, branches), incoming, rows, guard)?;
+            let planned = planner.plan_snapshot(store, (open, branches), incoming, rows, guard)?;
+            let Planned { mut commit, problems } = planned;
             let mut debt = self.debt.clone();
-            incoming.note(last_key, last, &self.logs, &mut debt, &mut commit);
-            let is_ours = |log: &LogId| log.author == self.node && log.incarnation == self.incarnation;
-            let rolled_back = commit.adopted.iter().any(|(log, _)| is_ours(log));
-            if rolled_back {
-                self.start_anew();
-                commit.owner = (self.node, self.incarnation);
-            }
+            incoming.note_rows(last_key, &mut debt, &mut commit);
             if self.commit(&commit, events)? {
                 self.debt = debt;
-                self.debt.settle(self.logs.vector());
+                events.extend(problems.into_iter().map(Event::Problem));
                 return Ok(true);
             }
             self.capture(now, events)?;
         }
         Ok(false)
+    }
+
+    /// Takes on the heads that a snapshot stands for, now that all its rows are here.
+    fn end_snapshot(
+        &mut self,
+        now: Now,
+        incoming: &Incoming,
+        events: &mut Vec<Event>,
+    ) -> Result<(), S::Error> {
+        let mut commit = self.planner(now).0.own_commit();
+        let mut debt = self.debt.clone();
+        incoming.note_end(&self.logs, &mut debt, &mut commit);
+        let is_ours = |log: &LogId| log.author == self.node && log.incarnation == self.incarnation;
+        if commit.adopted.iter().any(|(log, _)| is_ours(log)) {
+            self.start_anew();
+            commit.owner = (self.node, self.incarnation);
+        }
+        self.commit(&commit, events)?;
+        self.debt = debt;
+        self.debt.settle(self.logs.vector());
+        Ok(())
+    }
+
+    /// Writes rows anew that are ahead of the vector for so long that what they come from may be gone with whoever gave
+    /// them: then nobody else would ever have them. A bounded piece of work; answers whether there is more.
+    pub(crate) fn write_anew(&mut self, now: Now, events: &mut Vec<Event>) -> Result<bool, S::Error> {
+        self.debt.settle(self.logs.vector());
+        if self.debt.is_empty() || self.snapshot.is_some() {
+            self.anew_at = None;
+            return Ok(false);
+        }
+        let (due, place) = self.anew_at.get_or_insert((now.mono.plus(WRITE_ANEW_MS), None));
+        if now.mono < *due || self.backlog {
+            return Ok(false);
+        }
+        let collections = self.debt.collections();
+        let (collection, after) = match place.take() {
+            Some(place) => place,
+            None => match collections.first() {
+                Some(first) => (first.clone(), None),
+                None => return Ok(false),
+            },
+        };
+        let limits = ScanLimits { rows: WRITE_ANEW_ROWS, bytes: PAGE_BYTES_TARGET };
+        let scan = self.store.scan(&collection, after.as_ref(), &limits)?;
+        if scan.moved && scan.documents.is_empty() {
+            self.backlog = true;
+            self.anew_at = Some((now.mono, Some((collection, after))));
+            return Ok(true);
+        }
+        let last = scan.documents.last().map(|document| document.key.clone());
+        self.rewrite(now, &collection, scan.documents, events)?;
+        let next = match last {
+            Some(last) if scan.more || scan.moved => Some((collection, Some(last))),
+            _ => collections.into_iter().find(|other| *other > collection).map(|other| (other, None)),
+        };
+        if next.is_some() {
+            self.anew_at = Some((now.mono, next));
+            return Ok(true);
+        }
+        self.anew_at = None;
+        let mut commit = self.planner(now).0.own_commit();
+        commit.notes.push(Debt::default().note());
+        self.commit(&commit, events)?;
+        self.debt = Debt::default();
+        Ok(false)
+    }
+
+    /// Writes those of these rows as this node's own whose stamps no log here reaches.
+    fn rewrite(
+        &mut self,
+        now: Now,
+        collection: &Collection,
+        documents: Vec<Document>,
+        events: &mut Vec<Event>,
+    ) -> Result<(), S::Error> {
+        let logs = &self.logs;
+        let is_unbacked = |document: &Document| {
+            let stamps = document.merged.iter().flat_map(Merged::stamps_in);
+            let mut stamps = stamps.chain([document.row.stamp]);
+            stamps.any(|stamp| !logs.reaches(collection, stamp))
+        };
+        let unbacked = documents.into_iter().filter(is_unbacked);
+        let changes = unbacked.map(|document| Change {
+            doc: (collection.clone(), document.key),
+            content: document.content,
+            written: document.row.stamp.hlc.wall(),
+        });
+        let drain = Drain { changes: changes.collect(), ..Drain::default() };
+        let documents = drain.changes.len();
+        if documents == 0 {
+            return Ok(());
+        }
+        let (planner, store, ..) = self.planner(now);
+        let commit = planner.plan_rewrite(store, &drain)?;
+        self.commit(&commit, events)?;
+        events.push(Event::WrittenAnew { collection: collection.clone(), documents });
+        Ok(())
     }
 
     /// Gives up a snapshot that is not needed any more.

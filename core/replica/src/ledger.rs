@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 
-use crate::apply::{Branches, OpenConflicts, Planner};
-use crate::clock::{Clock, Hlc, Now};
+use crate::apply::{Planned, Planner};
+use crate::clock::{Clock, Hlc, Mono, Now};
+use crate::conflicts::{Branches, OpenConflicts};
 use crate::contract::{Config, Mark};
+use crate::custom::Resolvers;
 use crate::entry::{AuthorKey, SignatureError, SignedHead};
 use crate::event::{Anew, Event};
-use crate::id::{Collection, Incarnation, LogId, NodeId, PublicKey};
+use crate::id::{Collection, Incarnation, Key, LogId, NodeId, PublicKey};
 use crate::limits::{FRAME_BYTES_DEFAULT, PAGE_BYTES_TARGET, PAGE_ENTRIES_TARGET};
 use crate::member::{Change, Members, members};
 use crate::oplog::{Logs, Verdicts, check_page};
@@ -55,6 +57,7 @@ pub(crate) struct Ledger<S: Store> {
     branches: Branches,
     /// Collections that this node writes so that they merge, and those in which documents have states.
     merging: BTreeSet<Collection>,
+    custom: Resolvers,
     stated: BTreeSet<Collection>,
     pub(crate) members: Members,
     /// Since it was opened.
@@ -62,6 +65,8 @@ pub(crate) struct Ledger<S: Store> {
     /// The snapshot that is coming in.
     pub(crate) snapshot: Option<Incoming>,
     pub(crate) debt: Debt,
+    /// When rows that are ahead of the vector are written anew, and where that is.
+    pub(crate) anew_at: Option<(Mono, Option<(Collection, Option<Key>)>)>,
     pub(crate) keeper: Keeper,
 }
 
@@ -127,11 +132,13 @@ impl<S: Store> Ledger<S> {
             open_conflicts,
             branches: Branches::new(),
             merging: config.merging.clone(),
+            custom: config.custom.clone(),
             stated: durable.merged.into_iter().collect(),
             members,
             forgotten: 0,
             snapshot,
             debt,
+            anew_at: None,
             keeper: Keeper {
                 name: config.name.clone(),
                 interests: config.interests.clone(),
@@ -175,7 +182,7 @@ impl<S: Store> Ledger<S> {
         loop {
             let drain = self.store.captured(&limits)?;
             let count = drain.changes.len();
-            let bytes = frame_bytes(&drain, &self.merging);
+            let bytes = frame_bytes(&drain, &self.states());
             if count <= 1 || limits.changes <= 1 || bytes <= self.unit_frame_bytes {
                 return Ok(drain);
             }
@@ -270,8 +277,9 @@ impl<S: Store> Ledger<S> {
         for attempt in first..2 * APPLY_ATTEMPTS {
             let guard = if attempt < APPLY_ATTEMPTS { Guard::OutboxEmpty } else { Guard::OutboxDisjoint };
             let (planner, store, open, branches) = self.planner(now);
-            let commit = planner.plan_remote(store, open, branches, taken, guard)?;
+            let Planned { commit, problems } = planner.plan_remote(store, open, branches, taken, guard)?;
             if self.commit(&commit, events)? {
+                events.extend(problems.into_iter().map(Event::Problem));
                 let entries = taken.iter().map(|(run, _)| run.entries.len()).sum();
                 self.applied += entries as u64;
                 events.push(Event::Applied { from, entries, documents: commit.rows.len() });
@@ -296,6 +304,10 @@ impl<S: Store> Ledger<S> {
         build_shortest(&mut self.store, &self.logs, positions)
     }
 
+    fn states(&self) -> States<'_> {
+        States { merging: &self.merging, custom: &self.custom, stated: &self.stated }
+    }
+
     pub(crate) fn planner(&mut self, now: Now) -> (Planner<'_>, &mut S, &OpenConflicts, &mut Branches) {
         let planner = Planner {
             logs: &self.logs,
@@ -304,7 +316,7 @@ impl<S: Store> Ledger<S> {
             node: self.node,
             incarnation: self.incarnation,
             wall: now.wall,
-            states: States { merging: &self.merging, stated: &self.stated },
+            states: States { merging: &self.merging, custom: &self.custom, stated: &self.stated },
         };
         (planner, &mut self.store, &self.open_conflicts, &mut self.branches)
     }
@@ -418,12 +430,12 @@ fn started_anew(
 }
 
 /// Bytes of a frame with these changes, at most.
-fn frame_bytes(drain: &Drain, merging: &BTreeSet<Collection>) -> usize {
+fn frame_bytes(drain: &Drain, states: &States<'_>) -> usize {
     let collections: BTreeSet<_> = drain.changes.iter().map(|change| &change.doc.0).collect();
     let runs = collections.iter().map(|name| RUN_BYTES + name.as_str().len());
     let entries = drain.changes.iter().map(|change| {
         let content = change.content.as_ref().map_or(0, bytes::Bytes::len);
-        let payload = if merging.contains(&change.doc.0) { edit_bytes_max(content) } else { content };
+        let payload = if states.adds_to(&change.doc.0) { edit_bytes_max(content) } else { content };
         ENTRY_BYTES + change.doc.1.as_str().len() + payload
     });
     PAGE_BYTES + runs.sum::<usize>() + entries.sum::<usize>()

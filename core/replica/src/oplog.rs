@@ -99,6 +99,12 @@ impl Logs {
         self.forget(log, head.seq, hlc);
     }
 
+    /// Whether a log of the stamp's author reaches the stamp.
+    pub(crate) fn reaches(&self, collection: &Collection, stamp: Stamp) -> bool {
+        let mut times = self.times.iter();
+        times.any(|(log, hlc)| log.collection == *collection && log.author == stamp.node && *hlc >= stamp.hlc)
+    }
+
     /// Whether the version with this stamp may be among what is forgotten of a collection.
     pub(crate) fn is_forgotten(&self, collection: &Collection, stamp: Stamp) -> bool {
         let mut floors = self.floors.iter();

@@ -241,6 +241,9 @@ impl<S: Store> Replica<S> {
         self.join_chunk(now, out)?;
         self.ask_for_snapshot(now, out);
         self.give_chunk(out)?;
+        let mut events = Vec::new();
+        let writes_anew = self.ledger.write_anew(now, &mut events)?;
+        out.extend(events.into_iter().map(Output::Event));
         self.local.is_ahead_of_vector = !self.ledger.debt.is_empty();
         let rest_ms = 2 * self.local.sync_interval_ms;
         let limits = &self.local.limits;
@@ -250,6 +253,7 @@ impl<S: Store> Replica<S> {
         self.send_pages(now, out)?;
         out.extend(self.peers.due(now.mono).into_iter().map(|target| Output::Dial { target }));
         self.more |= self.ledger.backlog || !self.inbox.is_empty();
+        self.more |= writes_anew;
         self.more |= self.taking.chunk.is_some() || !self.giving.is_empty();
         Ok(())
     }

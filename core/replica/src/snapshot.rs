@@ -2,22 +2,26 @@
 //!
 //! Whoever takes one asks for piece after piece ([`Pull`]) and keeps the place; whoever gives it remembers nothing, so a
 //! snapshot goes on after a cut, with the same peer or with another that holds at least as much. First come the signed heads
-//! of the collection's logs, then the rows in the order of their keys, each piece as the giver has it at that moment. A row
-//! that is written meanwhile is there or comes as history; the heads were read before any row, so all that they cover is
-//! in the rows. Each row is joined like an entry, the greater stamp stands, states merge; nothing of the receiver's goes.
-//! The heads are taken on with the last piece, in the same commit. Until then the receiver's rows are ahead of its vector.
+//! of the collection's logs, then the rows in the order of their keys, each piece as the giver has it at that moment. The
+//! heads were read before any row, so all that they cover is in the rows, as it was or as it is by then. Each row is joined like an
+//! entry, the greater stamp stands, states merge; nothing of the receiver's goes.
+//!
+//! After the rows the heads are asked for once more: what the rows may contain beyond the first heads. Then the first heads
+//! are taken on. Until the receiver holds the second ones too its rows are ahead of its vector ([`Debt`]). Should that
+//! never come about, since the giver is gone with what only it had, the receiver writes such rows anew, as its own.
 //!
 //! Heads are signed by their authors, rows are not: a member that gives a snapshot could alter what is in it, unlike
 //! history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::apply::{Branches, Conflicts, OpenConflicts, Planner, tallies};
+use crate::apply::{Planned, Planner, tallies};
 use crate::clock::{Hlc, Mono};
+use crate::conflicts::{Branches, Conflicts, OpenConflicts, Versions};
 use crate::entry::{SignatureError, SignedHead};
-use crate::id::{Collection, DocId, Key, LinkId, LogId, PublicKey, sha256};
+use crate::id::{Collection, DocId, Key, LinkId, LogId, NodeId, PublicKey, sha256};
 use crate::limits::VECTOR_LOGS_MAX;
 use crate::merge::Merged;
 use crate::oplog::Logs;
@@ -122,6 +126,12 @@ pub(crate) struct Incoming {
     pub(crate) collection: Collection,
     heads: BTreeMap<LogId, (PublicKey, SignedHead)>,
     from: Cursor,
+    /// The heads after the rows, as far as they have come; `None` while rows come.
+    last_heads: Option<BTreeMap<LogId, Head>>,
+    /// Who gives it.
+    giver: NodeId,
+    /// Whether rows of it came from others too, or of another snapshot before.
+    is_mixed: bool,
     /// Rows joined so far.
     pub(crate) rows: u64,
     /// Whether the replica notes its place, to go on after it was opened again.
@@ -137,17 +147,36 @@ pub(crate) struct Taking {
 }
 
 /// Names of the notes that keep it.
-pub(crate) const NOTE_HEADS: &str = "snapshot.heads";
-pub(crate) const NOTE_AT: &str = "snapshot.at";
+const NOTE_HEADS: &str = "snapshot.heads";
+const NOTE_AT: &str = "snapshot.at";
+const NOTE_GIVER: &str = "snapshot.giver";
+const NOTE_MIXED: &str = "snapshot.mixed";
 
 impl Incoming {
-    pub(crate) fn new(collection: Collection) -> Self {
-        Self { collection, heads: BTreeMap::new(), from: Cursor::Heads(None), rows: 0, is_noted: true }
+    pub(crate) fn new(collection: Collection, giver: NodeId, debt: &Debt) -> Self {
+        let is_mixed = debt.unbacked.contains(&collection);
+        let (heads, from) = (BTreeMap::new(), Cursor::Heads(None));
+        Self { collection, heads, from, last_heads: None, giver, is_mixed, rows: 0, is_noted: true }
     }
 
-    /// One whose pieces come from elsewhere than a peer. It does not go on by itself.
-    pub(crate) fn from_elsewhere(collection: Collection) -> Self {
-        Self { is_noted: false, ..Self::new(collection) }
+    /// One whose pieces come from elsewhere than a peer: it does not go on by itself.
+    pub(crate) fn from_elsewhere(collection: Collection, ours: NodeId, debt: &Debt) -> Self {
+        Self { is_noted: false, ..Self::new(collection, ours, debt) }
+    }
+
+    /// Goes on with this giver.
+    pub(crate) fn go_on_with(&mut self, giver: NodeId) {
+        self.is_mixed |= giver != self.giver;
+        self.giver = giver;
+        if self.last_heads.take().is_some() {
+            // The rows were complete; what this giver has beyond them is asked anew.
+            self.begin_last_heads();
+        }
+    }
+
+    fn begin_last_heads(&mut self) {
+        self.last_heads = Some(BTreeMap::new());
+        self.from = Cursor::Heads(None);
     }
 
     /// What was noted of one, if its rows had begun.
@@ -163,7 +192,9 @@ impl Incoming {
             return None;
         };
         let heads = heads.into_iter().map(|(log, key, signed)| (log, (key, signed))).collect();
-        Some(Self { collection, heads, from: pull.from, rows: 0, is_noted: true })
+        let giver = NodeId(note(NOTE_GIVER)?.as_ref().try_into().ok()?);
+        let (from, is_mixed) = (pull.from, note(NOTE_MIXED).is_some());
+        Some(Self { collection, heads, from, last_heads: None, giver, is_mixed, rows: 0, is_noted: true })
     }
 
     /// What is asked next.
@@ -173,7 +204,7 @@ impl Incoming {
 
     /// Whether rows of it have been joined.
     pub(crate) fn has_begun(&self) -> bool {
-        matches!(self.from, Cursor::Rows(Some(_)))
+        self.last_heads.is_some() || matches!(self.from, Cursor::Rows(Some(_)))
     }
 
     /// Whether a piece answers what was asked.
@@ -204,12 +235,20 @@ impl Incoming {
         for (log, key, signed) in heads {
             signed.verify(&log, &key).map_err(|reason| (log.clone(), reason))?;
             self.from = Cursor::Heads(Some((log.author, log.incarnation)));
-            self.heads.insert(log, (key, signed));
+            match &mut self.last_heads {
+                Some(last_heads) => drop(last_heads.insert(log, signed.head)),
+                None => drop(self.heads.insert(log, (key, signed))),
+            }
         }
-        if last {
+        if last && self.last_heads.is_none() {
             self.from = Cursor::Rows(None);
         }
         Ok(())
+    }
+
+    /// Whether the rows are complete, so that the heads that come are the last thing.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.last_heads.is_some()
     }
 
     /// The latest time that it stands for.
@@ -218,49 +257,51 @@ impl Incoming {
     }
 
     /// Goes on behind rows that were joined.
-    pub(crate) fn passed(&mut self, last_key: Option<Key>, rows: usize) {
+    pub(crate) fn passed(&mut self, last_key: Option<Key>, rows: usize, last: bool) {
         self.rows += rows as u64;
         if last_key.is_some() {
             self.from = Cursor::Rows(last_key);
         }
+        if last {
+            self.begin_last_heads();
+        }
     }
 
-    /// Adds to the commit that joins a piece where it goes on; or, with the last piece, the heads.
-    pub(crate) fn note(
-        &self,
-        chunk_last: Option<&Key>,
-        last: bool,
-        logs: &Logs,
-        debt: &mut Debt,
-        commit: &mut Commit,
-    ) {
-        if !last {
-            if !self.has_begun() {
-                let heads = self.heads.iter().map(|(log, (key, signed))| (log.clone(), *key, signed.clone()));
-                let chunk = Chunk {
-                    collection: self.collection.clone(),
-                    part: Part::Heads(heads.collect()),
-                    last: true,
-                    refused: String::new(),
-                };
-                if self.is_noted {
-                    commit.notes.push((NOTE_HEADS.to_owned(), Some(Message::Chunk(chunk).encode().1)));
-                }
-                debt.owe(self);
-                commit.notes.push(debt.note());
-            }
-            let from = Cursor::Rows(chunk_last.cloned());
-            let pull = Pull { collection: self.collection.clone(), from };
+    /// Adds to the commit that joins rows where it goes on after them.
+    pub(crate) fn note_rows(&self, last_key: Option<&Key>, debt: &mut Debt, commit: &mut Commit) {
+        if !self.has_begun() {
+            let heads = self.heads.iter().map(|(log, (key, signed))| (log.clone(), *key, signed.clone()));
+            let chunk = Chunk {
+                collection: self.collection.clone(),
+                part: Part::Heads(heads.collect()),
+                last: true,
+                refused: String::new(),
+            };
             if self.is_noted {
-                commit.notes.push((NOTE_AT.to_owned(), Some(Message::Pull(pull).encode().1)));
+                commit.notes.push((NOTE_HEADS.to_owned(), Some(Message::Chunk(chunk).encode().1)));
             }
+            debt.unbacked.insert(self.collection.clone());
+            commit.notes.push(debt.note());
+        }
+        if !self.is_noted {
             return;
         }
+        let from = match (last_key, &self.from) {
+            (Some(key), _) => Cursor::Rows(Some(key.clone())),
+            (None, from) => from.clone(),
+        };
+        let pull = Pull { collection: self.collection.clone(), from };
+        commit.notes.push((NOTE_AT.to_owned(), Some(Message::Pull(pull).encode().1)));
+        commit.notes.push((NOTE_GIVER.to_owned(), Some(Bytes::copy_from_slice(&self.giver.0))));
+        commit.notes.push((NOTE_MIXED.to_owned(), self.is_mixed.then(Bytes::new)));
+    }
+
+    /// Adds to a commit what ends it: the heads that it stands for.
+    pub(crate) fn note_end(&self, logs: &Logs, debt: &mut Debt, commit: &mut Commit) {
         if self.is_noted {
-            commit.notes.push((NOTE_HEADS.to_owned(), None));
-            commit.notes.push((NOTE_AT.to_owned(), None));
+            let names = [NOTE_HEADS, NOTE_AT, NOTE_GIVER, NOTE_MIXED];
+            commit.notes.extend(names.map(|name| (name.to_owned(), None)));
         }
-        commit.notes.push(debt.note());
         let mut authors = BTreeMap::new();
         for (log, (key, signed)) in &self.heads {
             if signed.head.seq > logs.vector().head(log).seq {
@@ -272,6 +313,16 @@ impl Incoming {
             }
         }
         commit.authors.extend(authors.into_values());
+        if !self.is_mixed {
+            debt.unbacked.remove(&self.collection);
+        }
+        for (log, head) in self.last_heads.iter().flatten() {
+            let covered = self.heads.get(log).is_some_and(|(_, signed)| signed.head.seq >= head.seq);
+            if !covered && logs.vector().head(log).seq < head.seq {
+                debt.heads.insert(log.clone(), *head);
+            }
+        }
+        commit.notes.push(debt.note());
     }
 
     /// Whether a version is among those that the snapshot stands for, as far as times tell.
@@ -281,10 +332,13 @@ impl Incoming {
     }
 }
 
-/// What rows of snapshots stand for that were joined before their heads. Until the vector covers it, rows are ahead of the
-/// vector: nobody must compare them.
+/// What rows may be ahead of the vector for: heads that rows of a snapshot may come from, and collections with rows of
+/// snapshots that were not ended, or not by whom they were begun. As long as there is any, nobody must compare rows.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Debt(BTreeMap<LogId, Head>);
+pub(crate) struct Debt {
+    heads: BTreeMap<LogId, Head>,
+    unbacked: BTreeSet<Collection>,
+}
 
 const NOTE_DEBT: &str = "snapshot.debt";
 
@@ -292,33 +346,34 @@ impl Debt {
     pub(crate) fn from_notes(notes: &[(String, Bytes)]) -> Self {
         let note = notes.iter().find(|(name, _)| name == NOTE_DEBT);
         match note.map(|(_, bytes)| Message::decode(Message::VECTOR, bytes.clone())) {
-            Some(Ok(Some(Message::Vector(part)))) => Self(part.heads.into_iter().collect()),
+            Some(Ok(Some(Message::Vector(part)))) => Self {
+                heads: part.heads.into_iter().collect(),
+                unbacked: part.rows.into_iter().map(|(collection, _)| collection).collect(),
+            },
             _ => Self::default(),
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.heads.is_empty() && self.unbacked.is_empty()
     }
 
-    /// Takes on what a snapshot stands for.
-    fn owe(&mut self, incoming: &Incoming) {
-        for (log, (_, signed)) in &incoming.heads {
-            let owed = self.0.entry(log.clone()).or_insert(signed.head);
-            if signed.head.seq > owed.seq {
-                *owed = signed.head;
-            }
-        }
+    /// Collections that have rows ahead of the vector.
+    pub(crate) fn collections(&self) -> BTreeSet<Collection> {
+        let of_heads = self.heads.keys().map(|log| log.collection.clone());
+        of_heads.chain(self.unbacked.iter().cloned()).collect()
     }
 
     /// Drops what a vector covers.
     pub(crate) fn settle(&mut self, vector: &Vector) {
-        self.0.retain(|log, owed| vector.head(log).seq < owed.seq);
+        self.heads.retain(|log, owed| vector.head(log).seq < owed.seq);
     }
 
-    fn note(&self) -> (String, Option<Bytes>) {
-        let heads = self.0.iter().map(|(log, head)| (log.clone(), *head)).collect();
-        let part = VectorPart { heads, last: true, ..VectorPart::default() };
+    /// The note that keeps it.
+    pub(crate) fn note(&self) -> (String, Option<Bytes>) {
+        let heads = self.heads.iter().map(|(log, head)| (log.clone(), *head)).collect();
+        let rows = self.unbacked.iter().map(|collection| (collection.clone(), 0)).collect();
+        let part = VectorPart { heads, rows, last: true, ..VectorPart::default() };
         (NOTE_DEBT.to_owned(), (!self.is_empty()).then(|| Message::Vector(part).encode().1))
     }
 }
@@ -332,16 +387,17 @@ impl Planner<'_> {
         incoming: &Incoming,
         documents: &[Document],
         guard: Guard,
-    ) -> Result<Commit, S::Error> {
+    ) -> Result<Planned, S::Error> {
         let doc_of = |document: &Document| (incoming.collection.clone(), document.key.clone());
         let docs: Vec<DocId> = documents.iter().map(doc_of).collect();
         let rows = store.rows(&docs)?;
         let mut commit = self.commit(guard, self.clock.last());
-        let mut conflicts = Conflicts::new(store, self.logs, open, branches);
+        let resolvers = self.states.custom;
+        let mut conflicts = Conflicts::new(store, self.logs, Versions::new(), (open, branches), resolvers);
         for ((doc, document), before) in docs.into_iter().zip(documents).zip(rows) {
             let state = self.states.read(conflicts.store(), &doc, before.as_ref())?;
             let write = if document.merged.is_some() || state.is_some() {
-                join_state(conflicts.store(), doc, document, before, state)?
+                join_state(&mut conflicts, doc, document, before, state)?
             } else {
                 if let Some(before) = before {
                     note_loser(&mut conflicts, &doc, document, before, incoming)?;
@@ -352,18 +408,19 @@ impl Planner<'_> {
             };
             commit.rows.extend(write);
         }
-        commit.conflicts = conflicts.into_writes();
+        let (writes, problems) = conflicts.into_found();
+        commit.conflicts = writes;
         commit.rows.sort_by(|a, b| (a.row.stamp, &a.doc).cmp(&(b.row.stamp, &b.doc)));
         let latest = commit.rows.last().map_or(Hlc::default(), |write| write.row.stamp.hlc);
         commit.clock = commit.clock.max(latest);
         commit.tallies = tallies(self.logs, &commit.rows);
-        Ok(commit)
+        Ok(Planned { commit, problems })
     }
 }
 
 /// Joins the state of a document that merges, on either side or on both.
 fn join_state<S: Store>(
-    store: &mut S,
+    conflicts: &mut Conflicts<'_, S>,
     doc: DocId,
     document: &Document,
     before: Option<Row>,
@@ -373,7 +430,7 @@ fn join_state<S: Store>(
         Some(state) => state,
         None => {
             let version = match &before {
-                Some(row) => store.version(&doc, &row.stamp)?,
+                Some(row) => conflicts.store().version(&doc, &row.stamp)?,
                 None => None,
             };
             states::base(before.as_ref(), version)
@@ -387,9 +444,12 @@ fn join_state<S: Store>(
     if after == was && before.is_some() {
         return Ok(None);
     }
+    if after.has_heads() {
+        conflicts.resolve(&doc, &mut after);
+    }
     let content = after.content();
     let hash = content.as_ref().map(|content| Hash(sha256(content)));
-    let newest = after.newest().max(before.map(|row| row.stamp)).max(Some(stamp)).unwrap_or(stamp);
+    let newest = before.map_or(stamp, |row| row.stamp.max(stamp));
     let apply = (before.is_none_or(|row| row.content != hash)).then_some(content);
     let merged = Some(after.encode(newest));
     Ok(Some(RowWrite { doc, row: Row { stamp: newest, content: hash }, before, apply, merged }))

@@ -217,6 +217,8 @@ pub enum ProblemKind {
     CameBack,
     /// A reference that points to nothing here, because of concurrent changes.
     Dangling,
+    /// Versions between which the collection's resolver could not decide: the youngest stands.
+    NotResolved,
 }
 
 /// Bounds of a scan.

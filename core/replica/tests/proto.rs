@@ -16,6 +16,7 @@ fn the_generated_messages_match_the_proto_file() {
             ".entgldb.session.v1.Entry",
             ".entgldb.session.v1.MergedPlace",
             ".entgldb.session.v1.SnapshotRow",
+            ".entgldb.session.v1.HeadVersion",
         ])
         .out_dir(out)
         .compile_fds(files)

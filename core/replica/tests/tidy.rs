@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Files in the order of dependency: each may use those above it.
-const ORDER: [&str; 32] = [
+const ORDER: [&str; 37] = [
     "limits",
     "id",
     "clock",
@@ -12,16 +12,21 @@ const ORDER: [&str; 32] = [
     "entry",
     "json",
     "step",
-    "merge",
+    "place",
     "resolve",
+    "heads",
+    "merge",
     "wire",
     "member",
     "edit",
+    "custom",
+    "laws",
     "store",
     "states",
     "event",
     "oplog",
     "page",
+    "conflicts",
     "apply",
     "retain",
     "snapshot",

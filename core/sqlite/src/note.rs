@@ -44,7 +44,7 @@ pub(crate) fn is_joining(connection: &Connection, names: &Names) -> Outcome<bool
     let is_owed = |note: Note| match Message::decode(Message::VECTOR, note.value) {
         Ok(Some(Message::Vector(part))) => {
             let held = |log| names.logs.get(log).map_or(Seq(0), |end| end.head.seq);
-            part.heads.iter().any(|(log, head)| held(log) < head.seq)
+            !part.rows.is_empty() || part.heads.iter().any(|(log, head)| held(log) < head.seq)
         }
         _ => false,
     };

@@ -247,6 +247,19 @@ pub(crate) fn version(
     doc: &DocId,
     stamp: &Stamp,
 ) -> Outcome<Option<Version>> {
+    match entry_of(connection, names, doc, stamp)? {
+        Some(id) => entry_at(connection, names, id),
+        None => Ok(None),
+    }
+}
+
+/// The number of the entry that made the version of a document with a stamp.
+pub(crate) fn entry_of(
+    connection: &Connection,
+    names: &Names,
+    doc: &DocId,
+    stamp: &Stamp,
+) -> Outcome<Option<i64>> {
     let ends: Vec<LogEnd> = names.logs_of(&stamp.node, &doc.0).copied().collect();
     for end in ends {
         let last = last_at(connection, &end, stamp.hlc)?;
@@ -254,7 +267,7 @@ pub(crate) fn version(
         if last > before
             && let Some(id) = find(connection, entry_id(end.no, before)?, entry_id(end.no, last)?, &doc.1)?
         {
-            return entry_at(connection, names, id);
+            return Ok(Some(id));
         }
     }
     Ok(None)

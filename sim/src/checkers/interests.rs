@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use entgldb_replica::id::LinkId;
+use entgldb_replica::id::{Collection, LinkId};
+use entgldb_replica::member::members;
 use entgldb_replica::wire::Message;
 
 use super::{Checker, Verdict, ensure};
@@ -22,7 +23,7 @@ impl Checker for Interests {
 
     fn committed(&mut self, setting: &Setting, _: &Oracle, node: usize, seen: &Committed) -> Verdict {
         let wanted = &setting.members[node].interests;
-        let stranger = seen.commit.appended.iter().find(|run| !wanted.contains(&run.log.collection));
+        let stranger = seen.commit.appended.iter().find(|run| is_strange(wanted, &run.log.collection));
         ensure(stranger.is_none(), || format!("node {node} stores {}", stranger.expect("just seen").log))
     }
 
@@ -33,7 +34,7 @@ impl Checker for Interests {
             }
             Some(Message::Page(page)) if !sent.doubtful => {
                 let wanted = &setting.members[sent.to].interests;
-                let stranger = page.runs.iter().find(|run| !wanted.contains(&run.log.collection));
+                let stranger = page.runs.iter().find(|run| is_strange(wanted, &run.log.collection));
                 ensure(stranger.is_none(), || {
                     format!("node {} sends {}", sent.from, stranger.expect("just seen").log)
                 })?;
@@ -43,8 +44,18 @@ impl Checker for Interests {
                     format!("node {} sends a page that node {} did not ask for", sent.from, sent.to)
                 })?;
             }
+            Some(Message::Chunk(chunk)) if !sent.doubtful => {
+                let wanted = &setting.members[sent.to].interests;
+                ensure(!is_strange(wanted, &chunk.collection), || {
+                    format!("node {} gives a snapshot of {}", sent.from, chunk.collection)
+                })?;
+            }
             _ => {}
         }
         Ok(())
     }
+}
+
+fn is_strange(wanted: &BTreeSet<Collection>, collection: &Collection) -> bool {
+    collection != members() && !wanted.contains(collection)
 }

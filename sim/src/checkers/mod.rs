@@ -8,6 +8,7 @@ mod chains;
 mod claims;
 mod end_state;
 mod equal_vectors;
+mod forgetting;
 mod forks;
 mod interests;
 mod limits;
@@ -89,7 +90,8 @@ impl Checks {
             Box::new(resurrection::Resurrection::new(nodes)),
             Box::new(rows_rise::RowsRise),
             Box::new(equal_vectors::EqualVectors::new(nodes)),
-            Box::new(units::Units),
+            Box::new(units::Units::default()),
+            Box::new(forgetting::Forgetting::new(nodes)),
             Box::new(interests::Interests::default()),
             Box::new(claims::Claims::default()),
             Box::new(limits::Limits::default()),

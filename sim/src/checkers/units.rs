@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use entgldb_replica::clock::Hlc;
 use entgldb_replica::store::Guard;
 
 use super::{Checker, Verdict, ensure};
@@ -9,7 +10,11 @@ use crate::options::Fault;
 use crate::oracle::{Oracle, UnitId};
 use crate::seen::{Committed, Setting};
 
-pub(crate) struct Units;
+#[derive(Default)]
+pub(crate) struct Units {
+    /// Up to here a part of a unit may have come in a snapshot, which is of one collection.
+    in_snapshots: Hlc,
+}
 
 impl Checker for Units {
     fn name(&self) -> &'static str {
@@ -17,7 +22,11 @@ impl Checker for Units {
     }
 
     fn committed(&mut self, setting: &Setting, oracle: &Oracle, node: usize, seen: &Committed) -> Verdict {
-        let lies = setting.options.faults.contains_key(&Fault::Tamper);
+        let adopted = seen.commit.adopted.iter().map(|(_, signed)| signed.hlc);
+        self.in_snapshots = adopted.fold(self.in_snapshots, Hlc::max);
+        // Who lies may leave a part out, and so does a peer that syncs less for a while.
+        let is_apart = |fault| setting.options.faults.contains_key(&fault);
+        let lies = is_apart(Fault::Tamper) || is_apart(Fault::Interests);
         if seen.commit.guard == Guard::None || lies || !setting.is_uniform() {
             return Ok(());
         }
@@ -30,7 +39,7 @@ impl Checker for Units {
         }
         for (unit, count) in found {
             // A fork stops one log of several: what its author wrote at once can't stay together then.
-            if oracle.is_doubtful(unit.0, unit.1) {
+            if oracle.is_doubtful(unit.0, unit.1) || unit.2 <= self.in_snapshots {
                 continue;
             }
             let whole = oracle.unit(&unit);
