@@ -83,22 +83,14 @@ pub(crate) fn scan(
 ) -> Outcome<(Scan, Option<Key>)> {
     let mut scan = Scan::default();
     let (connection, names, no) = (source.connection, source.names, source.no);
-    let wide = watched::encoding(connection)? != Encoding::Utf8;
-    let keys = if wide { Some(keys_in_order(connection, no, after, limits.rows + 1)?) } else { None };
+    let count = limits.rows.max(1) + 1;
+    let rows = match watched::encoding(connection)? {
+        Encoding::Utf8 => next(connection, names, no, after, count)?,
+        _ => next_in_order(connection, names, no, after, count)?,
+    };
     let stated = schema::stated(connection)?.contains(&no);
     let mut bytes = 0;
-    let mut last = after.map(|key| key.as_str().to_owned()).unwrap_or_default();
-    let mut place = 0;
-    loop {
-        let found = match &keys {
-            Some(keys) => match keys.get(place) {
-                Some(key) => standing(connection, names, no, key)?,
-                None => None,
-            },
-            None => next(connection, names, no, &last)?,
-        };
-        place += 1;
-        let Some(mut standing) = found else { return Ok((scan, None)) };
+    for mut standing in rows {
         if scan.documents.len() >= limits.rows.max(1) || bytes >= limits.bytes {
             scan.more = true;
             return Ok((scan, None));
@@ -113,21 +105,33 @@ pub(crate) fn scan(
         bytes += ROW_BYTES + standing.key.as_str().len();
         bytes += content.as_ref().map_or(0, bytes::Bytes::len);
         bytes += standing.state.as_ref().map_or(0, bytes::Bytes::len);
-        last.clear();
-        last.push_str(standing.key.as_str());
         let Standing { key, row, state, .. } = standing;
         scan.documents.push(Document { key, row, content, merged: state });
     }
+    Ok((scan, None))
 }
 
 const COLUMNS: &str = "key, hlc, author_no, hash, entry, extra";
 
-/// The first row after a key, in the order of the bytes of UTF-8. Only where that is the database's own order.
-fn next(connection: &Connection, names: &Names, no: i64, after: &str) -> Outcome<Option<Standing>> {
+/// The first rows after a key, in the order of the bytes of UTF-8. Only where that is the database's own order.
+fn next(
+    connection: &Connection,
+    names: &Names,
+    no: i64,
+    after: Option<&Key>,
+    count: usize,
+) -> Outcome<Vec<Standing>> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM _entgldb_rows WHERE collection_no = ?1 AND key > ?2 ORDER BY key LIMIT 1"
+        "SELECT {COLUMNS} FROM _entgldb_rows WHERE collection_no = ?1 AND key > ?2 ORDER BY key LIMIT ?3"
     );
-    one(connection, names, &sql, no, after)
+    let mut statement = connection.prepare_cached(&sql).doing("reading rows")?;
+    let after = after.map(Key::as_str).unwrap_or_default();
+    let mut found = statement.query((no, after, count.cast_signed())).doing("reading rows")?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next().doing("reading rows")? {
+        rows.push(read(names, row)?);
+    }
+    Ok(rows)
 }
 
 /// The row of a document.
@@ -138,31 +142,31 @@ pub(crate) fn standing(
     key: &str,
 ) -> Outcome<Option<Standing>> {
     let sql = format!("SELECT {COLUMNS} FROM _entgldb_rows WHERE collection_no = ?1 AND key = ?2");
-    one(connection, names, &sql, no, key)
+    let mut statement = connection.prepare_cached(&sql).doing("reading a row")?;
+    let mut found = statement.query((no, key)).doing("reading a row")?;
+    found.next().doing("reading a row")?.map(|row| read(names, row)).transpose()
 }
 
-fn one(connection: &Connection, names: &Names, sql: &str, no: i64, key: &str) -> Outcome<Option<Standing>> {
-    let mut statement = connection.prepare_cached(sql).doing("reading rows")?;
-    let mut found = statement.query((no, key)).doing("reading rows")?;
-    let Some(row) = found.next().doing("reading rows")? else { return Ok(None) };
-    let read = || {
+fn read(names: &Names, row: &rusqlite::Row<'_>) -> Outcome<Standing> {
+    let columns = || {
         let stamp = (row.get(1)?, row.get(2)?, row.get::<_, Option<[u8; 32]>>(3)?);
-        Ok((row.get::<_, String>(0)?, stamp, row.get(4)?, row.get(5)?))
+        Ok((Key::new(row.get_ref(0)?.as_str()?), stamp, row.get(4)?, row.get(5)?))
     };
-    let (key, (hlc, author, hash), entry, extra) = read().doing("reading rows")?;
-    let key = Key::new(&key).map_err(|error| SqliteFailed::damaged(error.to_string()))?;
+    let (key, (hlc, author, hash), entry, extra) = columns().doing("reading rows")?;
+    let key = key.map_err(|error| SqliteFailed::damaged(error.to_string()))?;
     let row = Row { stamp: names.stamp(hlc, author)?, content: hash.map(Hash) };
-    Ok(Some(Standing { key, row, entry, extra, state: None }))
+    Ok(Standing { key, row, entry, extra, state: None })
 }
 
-/// The first keys of a collection after one, in the order of the bytes of UTF-8, for databases that order text by UTF-16:
-/// every key is looked at, so a large collection in such a database is slow to read.
-fn keys_in_order(
+/// The same for databases that order text by UTF-16: every key is looked at, so a large collection in such a database is
+/// slow to read.
+fn next_in_order(
     connection: &Connection,
+    names: &Names,
     no: i64,
     after: Option<&Key>,
     count: usize,
-) -> Outcome<Vec<String>> {
+) -> Outcome<Vec<Standing>> {
     let mut statement = connection
         .prepare_cached("SELECT key FROM _entgldb_rows WHERE collection_no = ?1")
         .doing("reading keys")?;
@@ -178,5 +182,6 @@ fn keys_in_order(
             }
         }
     }
-    Ok(first.into_iter().collect())
+    let row = |key: &String| standing(connection, names, no, key).transpose();
+    first.iter().filter_map(row).collect()
 }
