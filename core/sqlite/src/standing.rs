@@ -16,7 +16,7 @@ use crate::failed::{Outcome, While};
 use crate::names::Names;
 use crate::table::Table;
 use crate::value::Sql;
-use crate::{aside, member, oplog, rows};
+use crate::{aside, capture, member, oplog, rows};
 
 /// A row as the table of rows has it.
 #[derive(Clone, Debug)]
@@ -95,6 +95,15 @@ impl Source<'_> {
 
     fn in_table(&self, standing: &Standing, hash: Hash) -> Outcome<Option<Bytes>> {
         let Some((table, columns)) = self.place(&standing.key) else { return Ok(None) };
+        if standing.extra.is_none() {
+            // Nearly always this is it, and no value is copied for it.
+            let content = capture::read_content(self.connection, table, &columns, None);
+            match content.doing("reading a row")?.map(Bytes::from) {
+                Some(content) if is(&content, hash) => return Ok(Some(content)),
+                Some(_) => {}
+                None => return Ok(None),
+            }
+        }
         let Some(now) = rows::read(self.connection, table, &columns).doing("reading a row")? else {
             return Ok(None);
         };
