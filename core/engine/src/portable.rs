@@ -167,7 +167,7 @@ fn write_heads(
     writer: &mut Writer,
     collection: &Collection,
 ) -> Result<io::Result<()>, PortableError> {
-    let heads = inspector.heads(collection)?;
+    let (heads, ahead) = (inspector.heads(collection)?, inspector.is_joining()?);
     let pieces: Vec<&[_]> =
         if heads.is_empty() { vec![&[]] } else { heads.chunks(VECTOR_LOGS_MAX).collect() };
     let last = pieces.len() - 1;
@@ -177,6 +177,7 @@ fn write_heads(
             part: Part::Heads(heads.to_vec()),
             last: number == last,
             refused: String::new(),
+            ahead,
         })
     };
     Ok(pieces.iter().enumerate().try_for_each(write))
@@ -207,7 +208,9 @@ fn write_rows(
         after = scan.documents.last().map(|document| document.key.clone()).or(after);
         let last = !scan.more && !scan.moved;
         let part = Part::Rows(scan.documents);
-        let chunk = Chunk { collection: collection.clone(), part, last, refused: String::new() };
+        let ahead = inspector.is_joining()?;
+        let refused = String::new();
+        let chunk = Chunk { collection: collection.clone(), part, last, refused, ahead };
         writer.chunk(chunk).map_err(|source| PortableError::Io { path: file.to_owned(), source })?;
         on_progress(*progress);
         if last {

@@ -30,7 +30,10 @@ pub enum Imported {
 impl<S: Store> Replica<S> {
     /// Begins to import a collection: nothing of it has come yet.
     pub fn importing(&self, collection: Collection) -> Importing {
-        Importing(Incoming::from_elsewhere(collection, self.local.node, &self.ledger.debt))
+        let mut incoming = Incoming::new(collection, self.local.node, &self.ledger.debt);
+        // It does not go on by itself.
+        incoming.is_noted = false;
+        Importing(incoming)
     }
 
     /// Joins a piece of a snapshot that does not come from a peer: the heads of a collection's logs first, then its rows in

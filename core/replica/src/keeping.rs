@@ -91,8 +91,9 @@ impl<S: Store> Ledger<S> {
         limits: ScanLimits,
         frame_bytes: usize,
     ) -> Result<Option<Chunk>, S::Error> {
+        let ahead = self.debt.collections().contains(&pull.collection);
         Ok(match answer(&mut self.store, &self.logs, pull, limits, frame_bytes)? {
-            Answer::Chunk(chunk) => Some(chunk),
+            Answer::Chunk(chunk) => Some(Chunk { ahead, ..chunk }),
             Answer::Capture => {
                 self.backlog = true;
                 None
@@ -109,18 +110,24 @@ impl<S: Store> Ledger<S> {
         events: &mut Vec<Event>,
     ) -> Result<Joined, S::Error> {
         let Some(mut incoming) = self.snapshot.take() else { return Ok(Joined::Done) };
+        if !chunk.refused.is_empty() {
+            self.snapshot = incoming.has_begun().then_some(incoming);
+            return Ok(Joined::Refused(chunk.refused));
+        }
         if !incoming.expects(&chunk) {
             return Ok(Joined::Refused("it is not the piece that was asked for".to_owned()));
         }
-        let (last, refused) = (chunk.last, chunk.refused);
+        if chunk.ahead {
+            incoming.mix();
+        }
+        let last = chunk.last;
+        if !last && chunk.part.is_empty() {
+            return Ok(Joined::Refused("there is nothing in it".to_owned()));
+        }
         match chunk.part {
             Part::Heads(heads) => {
-                let is_empty = heads.is_empty();
                 if let Err((log, reason)) = incoming.take_heads(heads, last) {
                     return Ok(Joined::Refused(format!("the head of {log}: {reason}")));
-                }
-                if is_empty && !last {
-                    return Ok(Joined::Refused(refused));
                 }
                 if let Err(reason) = self.clock.admit(incoming.latest(), now.wall) {
                     return Ok(Joined::Refused(reason.to_string()));
@@ -132,7 +139,6 @@ impl<S: Store> Ledger<S> {
                 self.snapshot = Some(incoming);
                 Ok(Joined::Next)
             }
-            Part::Rows(rows) if rows.is_empty() && !last => Ok(Joined::Refused(refused)),
             Part::Rows(rows) => {
                 let latest = rows.iter().map(|row| row.row.stamp.hlc).max().unwrap_or_default();
                 if let Err(reason) = self.clock.admit(latest, now.wall) {
@@ -200,14 +206,19 @@ impl<S: Store> Ledger<S> {
 
     /// Writes rows anew that are ahead of the vector for so long that what they come from may be gone with whoever gave
     /// them: then nobody else would ever have them. A bounded piece of work; answers whether there is more.
-    pub(crate) fn write_anew(&mut self, now: Now, events: &mut Vec<Event>) -> Result<bool, S::Error> {
+    pub(crate) fn write_anew(
+        &mut self,
+        now: Now,
+        is_taking: bool,
+        events: &mut Vec<Event>,
+    ) -> Result<bool, S::Error> {
         self.debt.settle(self.logs.vector());
-        if self.debt.is_empty() || self.snapshot.is_some() {
+        if self.debt.is_empty() {
             self.anew_at = None;
             return Ok(false);
         }
         let (due, place) = self.anew_at.get_or_insert((now.mono.plus(WRITE_ANEW_MS), None));
-        if now.mono < *due || self.backlog {
+        if now.mono < *due || is_taking || self.backlog {
             return Ok(false);
         }
         let collections = self.debt.collections();

@@ -146,6 +146,7 @@ impl<S: Store> Ledger<S> {
                 name: config.name.clone(),
                 interests: config.interests.clone(),
                 retention_ms: config.retention_ms,
+                bytes_max: config.frame_bytes_max.min(FRAME_BYTES_DEFAULT) / 2,
             },
         })
     }

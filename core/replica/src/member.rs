@@ -2,9 +2,8 @@
 //!
 //! A member writes one document about itself, under its id. It tells everybody, also those it never meets, what the member
 //! need not be sent again; so history that all members have can be forgotten (`retain.rs`). That is all it is for: a node
-//! without such a document, or with a wrong one, may have to take a snapshot instead of history, and loses nothing. Hence a
-//! member's words about itself are believed, and anybody may write that a member was removed: it comes back by saying
-//! that it is there.
+//! without such a document, or with a wrong one, may have to take a snapshot instead of history, and loses nothing. Hence
+//! these documents are believed, and anybody may write that a member was removed: it comes back by saying that it is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -139,9 +138,6 @@ impl Members {
             self.known.remove(&node);
             return None;
         };
-        if stamp.node != node && !member.removed {
-            return None;
-        }
         let removed = member.removed;
         let before = self.known.insert(node, (stamp, member));
         let was_removed = before.is_some_and(|(_, before)| before.removed);

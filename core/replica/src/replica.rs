@@ -19,6 +19,7 @@ use crate::ledger::Ledger;
 use crate::limits::{FRAME_BYTES_LEAST, SESSIONS_MAX};
 use crate::member::{Member, members};
 use crate::peers::{Peers, TooManyPeers};
+use crate::retain::tend_ms;
 use crate::sending::{Built, fit_ack, send, send_page};
 use crate::session::{Effect, Local, Session};
 use crate::snapshot::Taking;
@@ -26,11 +27,6 @@ use crate::store::Store;
 use crate::version::{Head, Vector};
 use crate::wire::{Message, OwnHead, Page, Pull, VectorPart};
 
-/// Time between calls of [`Store::tend`].
-const TEND_MS: u64 = 30_000;
-/// The same where history is kept for a short time only: so often in that time, and at most this often.
-const TENDS_IN_RETENTION: u64 = 8;
-const TEND_LEAST_MS: u64 = 250;
 /// A page waits at most so long for a backlog of local changes to be captured first.
 pub(crate) const BACKLOG_WAIT_MS: u64 = 30_000;
 
@@ -93,8 +89,8 @@ impl<S: Store> Replica<S> {
             taking: Taking::default(),
             more: true,
             seen: now,
-            next_tend: now.mono.plus(tend_ms(&config)),
-            tend_ms: tend_ms(&config),
+            next_tend: now.mono.plus(tend_ms(config.retention_ms)),
+            tend_ms: tend_ms(config.retention_ms),
         })
     }
 
@@ -242,7 +238,7 @@ impl<S: Store> Replica<S> {
         self.ask_for_snapshot(now, out);
         self.give_chunk(out)?;
         let mut events = Vec::new();
-        let writes_anew = self.ledger.write_anew(now, &mut events)?;
+        let writes_anew = self.ledger.write_anew(now, self.taking.link.is_some(), &mut events)?;
         out.extend(events.into_iter().map(Output::Event));
         self.local.is_ahead_of_vector = !self.ledger.debt.is_empty();
         let rest_ms = 2 * self.local.sync_interval_ms;
@@ -496,10 +492,4 @@ impl<S: Store> Replica<S> {
         let effects = session.page_taken(now.mono, &self.ledger.logs, taken);
         self.carry_out(now, link, effects, out)
     }
-}
-
-/// Time between calls of [`Store::tend`]: a short retention is of use only if it is looked at as often.
-fn tend_ms(config: &Config) -> u64 {
-    let share = config.retention_ms.map_or(TEND_MS, |retention_ms| retention_ms / TENDS_IN_RETENTION);
-    share.clamp(TEND_LEAST_MS, TEND_MS)
 }

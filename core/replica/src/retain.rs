@@ -4,7 +4,7 @@
 //! deleted documents too: so whatever an older history says of a document, it is known to be older. What a node needs and
 //! nobody has as history any more, it gets as a snapshot (`snapshot.rs`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::{Hlc, WallMillis};
 use crate::id::{Collection, Incarnation, LogId, NodeId};
@@ -14,8 +14,24 @@ use crate::oplog::Logs;
 use crate::store::Store;
 use crate::version::Seq;
 
+/// Time between calls of [`Store::tend`]; where history is kept for a short time only, so often in that time, and at most
+/// this often.
+const TEND_MS: u64 = 30_000;
+const TENDS_IN_RETENTION: u64 = 8;
+const TEND_LEAST_MS: u64 = 250;
+
+/// Time between calls of [`Store::tend`]: a short retention is of use only if it is looked at as often.
+pub(crate) fn tend_ms(retention_ms: Option<u64>) -> u64 {
+    let share = retention_ms.map_or(TEND_MS, |retention_ms| retention_ms / TENDS_IN_RETENTION);
+    share.clamp(TEND_LEAST_MS, TEND_MS)
+}
+
 /// The part of the retention after which a member says what it holds.
 const ACKNOWLEDGE_SHARE: u64 = 8;
+/// Bytes of a member's document beside names and logs, of a name beside its text, and of a log, at most.
+const RECORD_BYTES: usize = 32;
+const NAME_BYTES: usize = 4;
+const LOG_BYTES: usize = 72;
 
 /// What a node says of itself beside what it holds, and how long it keeps history.
 #[derive(Debug)]
@@ -24,6 +40,8 @@ pub(crate) struct Keeper {
     pub(crate) interests: BTreeSet<Collection>,
     /// `None` if nothing is ever forgotten.
     pub(crate) retention_ms: Option<u64>,
+    /// Bytes that the document about this node may have: it must fit a frame.
+    pub(crate) bytes_max: usize,
 }
 
 impl Keeper {
@@ -46,9 +64,22 @@ impl Keeper {
             name: self.name.clone(),
             incarnation,
             interests: self.interests.clone(),
-            acknowledged: acknowledged(logs.vector(), &self.interests),
+            acknowledged: self.acknowledged(logs),
             removed: false,
         })
+    }
+
+    /// What the node says it holds. If there is no room for all, what brings others most: the logs that are longest.
+    fn acknowledged(&self, logs: &Logs) -> BTreeMap<LogId, Seq> {
+        let all = acknowledged(logs.vector(), &self.interests);
+        let names: usize = self.interests.iter().map(|name| name.as_str().len() + NAME_BYTES).sum();
+        let room = self.bytes_max.saturating_sub(RECORD_BYTES + self.name.len() + names) / LOG_BYTES;
+        if all.len() <= room {
+            return all;
+        }
+        let mut longest: Vec<(LogId, Seq)> = all.into_iter().collect();
+        longest.sort_by_key(|(log, seq)| std::cmp::Reverse(seq.0.saturating_sub(logs.floor(log).0)));
+        longest.into_iter().take(room).collect()
     }
 
     /// Whether anything came in that the node has not said it holds. The members' own documents are no reason to speak:

@@ -87,7 +87,13 @@ fn read_heads<S: Store>(
             heads.push((log.clone(), *key, signed));
         }
     }
-    Ok(Chunk { collection: collection.clone(), part: Part::Heads(heads), last, refused: String::new() })
+    Ok(Chunk {
+        collection: collection.clone(),
+        part: Part::Heads(heads),
+        last,
+        refused: String::new(),
+        ahead: false,
+    })
 }
 
 fn read_rows<S: Store>(
@@ -105,7 +111,8 @@ fn read_rows<S: Store>(
         let count = scan.documents.len();
         let last = !scan.more && !scan.moved;
         let part = Part::Rows(scan.documents);
-        let chunk = Chunk { collection: collection.clone(), part, last, refused: String::new() };
+        let chunk =
+            Chunk { collection: collection.clone(), part, last, refused: String::new(), ahead: false };
         let bytes = Message::Chunk(chunk.clone()).encode().1.len();
         if bytes <= frame_bytes {
             return Ok(Answer::Chunk(chunk));
@@ -114,7 +121,13 @@ fn read_rows<S: Store>(
             let refused =
                 format!("a row of {bytes} bytes does not fit the peer's frame_bytes_max of {frame_bytes}");
             let part = Part::Rows(Vec::new());
-            return Ok(Answer::Chunk(Chunk { collection: collection.clone(), part, last: false, refused }));
+            return Ok(Answer::Chunk(Chunk {
+                collection: collection.clone(),
+                part,
+                last: false,
+                refused,
+                ahead: false,
+            }));
         }
         limits = ScanLimits { rows: count / 2, bytes: limits.bytes.min(bytes) / 2 };
     }
@@ -135,7 +148,7 @@ pub(crate) struct Incoming {
     /// Rows joined so far.
     pub(crate) rows: u64,
     /// Whether the replica notes its place, to go on after it was opened again.
-    is_noted: bool,
+    pub(crate) is_noted: bool,
 }
 
 /// From whom a snapshot comes in, and what of it waits to be joined.
@@ -157,11 +170,6 @@ impl Incoming {
         let is_mixed = debt.unbacked.contains(&collection);
         let (heads, from) = (BTreeMap::new(), Cursor::Heads(None));
         Self { collection, heads, from, last_heads: None, giver, is_mixed, rows: 0, is_noted: true }
-    }
-
-    /// One whose pieces come from elsewhere than a peer: it does not go on by itself.
-    pub(crate) fn from_elsewhere(collection: Collection, ours: NodeId, debt: &Debt) -> Self {
-        Self { is_noted: false, ..Self::new(collection, ours, debt) }
     }
 
     /// Goes on with this giver.
@@ -246,6 +254,11 @@ impl Incoming {
         Ok(())
     }
 
+    /// Its giver's rows may be ahead of the giver's heads.
+    pub(crate) fn mix(&mut self) {
+        self.is_mixed = true;
+    }
+
     /// Whether the rows are complete, so that the heads that come are the last thing.
     pub(crate) fn is_ending(&self) -> bool {
         self.last_heads.is_some()
@@ -276,11 +289,13 @@ impl Incoming {
                 part: Part::Heads(heads.collect()),
                 last: true,
                 refused: String::new(),
+                ahead: false,
             };
             if self.is_noted {
                 commit.notes.push((NOTE_HEADS.to_owned(), Some(Message::Chunk(chunk).encode().1)));
             }
-            debt.unbacked.insert(self.collection.clone());
+        }
+        if debt.unbacked.insert(self.collection.clone()) {
             commit.notes.push(debt.note());
         }
         if !self.is_noted {

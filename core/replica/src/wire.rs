@@ -235,6 +235,8 @@ pub struct Chunk {
     pub last: bool,
     /// Why it brings nothing although it is not the last one; empty otherwise.
     pub refused: String,
+    /// Whether the giver's rows may be ahead of its heads: it has a part of another's snapshot itself.
+    pub ahead: bool,
 }
 
 /// What a piece of a snapshot brings.
@@ -244,6 +246,17 @@ pub enum Part {
     Heads(Vec<(LogId, PublicKey, SignedHead)>),
     /// Rows, in the order of their keys.
     Rows(Vec<Document>),
+}
+
+impl Part {
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Heads(heads) => heads.is_empty(),
+            Self::Rows(rows) => rows.is_empty(),
+        }
+    }
 }
 
 /// First four bytes of a hash: names a damaged entry without carrying whole hashes.
@@ -536,6 +549,7 @@ mod tests {
                         part: Part::Heads(heads),
                         last,
                         refused: String::new(),
+                        ahead: true,
                     })
                 }
             ),
@@ -546,7 +560,13 @@ mod tests {
                         Document { key, ..document }
                     };
                     let rows = rows.into_iter().map(named).collect();
-                    Message::Chunk(Chunk { collection, part: Part::Rows(rows), last: false, refused })
+                    Message::Chunk(Chunk {
+                        collection,
+                        part: Part::Rows(rows),
+                        last: false,
+                        refused,
+                        ahead: false,
+                    })
                 }
             ),
             (any::<u64>(), prop::collection::vec((0i32..5, any::<u64>(), ".{0,20}"), 0..5)).prop_map(

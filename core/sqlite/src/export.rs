@@ -14,7 +14,7 @@ use crate::inspect::Inspector;
 use crate::names::Names;
 use crate::standing::Source;
 use crate::table::Table;
-use crate::{aside, oplog, outgoing, schema, watched};
+use crate::{aside, note, oplog, outgoing, schema, watched};
 
 /// Rows of members read at once.
 const MEMBERS_AT_ONCE: usize = 256;
@@ -58,6 +58,15 @@ impl Inspector {
     /// When the store can't be read.
     pub fn owner(&mut self) -> Result<Option<NodeId>, SqliteFailed> {
         Ok(schema::get::<[u8; 32]>(&self.connection, "owner")?.map(NodeId))
+    }
+
+    /// Whether a part of a snapshot is here, so that rows may be ahead of the heads.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub fn is_joining(&mut self) -> Result<bool, SqliteFailed> {
+        self.names = Names::load(&self.connection)?;
+        Ok(schema::forgets(&self.connection)? && note::is_joining(&self.connection, &self.names)?)
     }
 
     /// How many rows a collection has, those of deleted documents too.

@@ -41,7 +41,15 @@ impl Checker for Forks {
                 };
                 let (ours, theirs) =
                     (ending.disks[*a].hash_at(log, *fork), ending.disks[*b].hash_at(log, *fork));
-                let apart = wants(a) && wants(b) && ours.is_some() && theirs.is_some() && ours != theirs;
+                // What is forgotten, or came in a snapshot, can't be compared any more.
+                let is_kept = |node: &usize| ending.disks[*node].floor(log) < *fork;
+                let apart = wants(a)
+                    && wants(b)
+                    && is_kept(a)
+                    && is_kept(b)
+                    && ours.is_some()
+                    && theirs.is_some()
+                    && ours != theirs;
                 ensure(!apart || self.told.contains(log), || {
                     format!("nodes {a} and {b} have two branches of {log} from {fork:?}, and nobody said so")
                 })?;

@@ -12,8 +12,8 @@ use crate::seen::{Committed, Setting};
 
 #[derive(Default)]
 pub(crate) struct Units {
-    /// Up to here a part of a unit may have come in a snapshot, which is of one collection.
-    in_snapshots: Hlc,
+    /// Up to here a part of a unit may come in a snapshot, which is of one collection, or is forgotten.
+    in_parts: Hlc,
 }
 
 impl Checker for Units {
@@ -23,7 +23,7 @@ impl Checker for Units {
 
     fn committed(&mut self, setting: &Setting, oracle: &Oracle, node: usize, seen: &Committed) -> Verdict {
         let adopted = seen.commit.adopted.iter().map(|(_, signed)| signed.hlc);
-        self.in_snapshots = adopted.fold(self.in_snapshots, Hlc::max);
+        self.in_parts = adopted.chain(seen.floor_times.values().copied()).fold(self.in_parts, Hlc::max);
         // Who lies may leave a part out, and so does a peer that syncs less for a while.
         let is_apart = |fault| setting.options.faults.contains_key(&fault);
         let lies = is_apart(Fault::Tamper) || is_apart(Fault::Interests);
@@ -39,7 +39,7 @@ impl Checker for Units {
         }
         for (unit, count) in found {
             // A fork stops one log of several: what its author wrote at once can't stay together then.
-            if oracle.is_doubtful(unit.0, unit.1) || unit.2 <= self.in_snapshots {
+            if oracle.is_doubtful(unit.0, unit.1) || unit.2 <= self.in_parts {
                 continue;
             }
             let whole = oracle.unit(&unit);

@@ -270,6 +270,9 @@ pub struct Chunk {
     /// Why there is nothing in it, if it is empty and not the last one. For people.
     #[prost(string, tag = "7")]
     pub refused: ::prost::alloc::string::String,
+    /// Whether the sender has a part of another's snapshot itself, so that its rows may be ahead of its heads.
+    #[prost(bool, tag = "8")]
+    pub ahead: bool,
 }
 /// Everything up to this head is in the rows that follow.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -309,8 +312,8 @@ pub struct SnapshotRow {
     #[prost(bytes = "bytes", tag = "6")]
     pub merged: ::prost::bytes::Bytes,
 }
-/// What a member says of itself: a document of the collection `_entgldb_members` under the member's id as key. Only the member
-/// writes its own, except that anybody may write that a member was removed.
+/// What a member says of itself: a document of the collection `_entgldb_members` under the member's id as key. Others write it
+/// to say that the member was removed.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MemberRecord {
     #[prost(string, tag = "1")]

@@ -49,6 +49,7 @@ pub(super) fn encode_chunk(chunk: &Chunk) -> proto::Chunk {
         collection: chunk.collection.as_str().to_owned(),
         last: chunk.last,
         refused: chunk.refused.clone(),
+        ahead: chunk.ahead,
         ..Default::default()
     };
     match &chunk.part {
@@ -107,7 +108,7 @@ pub(super) fn decode_chunk(chunk: proto::Chunk) -> Result<Chunk, WireError> {
         }
         Part::Heads(heads)
     };
-    Ok(Chunk { collection, part, last: chunk.last, refused: chunk.refused })
+    Ok(Chunk { collection, part, last: chunk.last, refused: chunk.refused, ahead: chunk.ahead })
 }
 
 fn decode_head(
