@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use entgldb::Retention;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -32,6 +33,14 @@ pub(crate) enum Command {
     Status(StatusArguments),
     /// Show the peers a node knows.
     Peers(PeersArguments),
+    /// Show the members of the cluster, or remove one that will not come back.
+    Members(MembersArguments),
+    /// Sync one more table, on a node that runs.
+    Watch(TableArguments),
+    /// Sync a table no longer, on a node that runs. Its rows stay.
+    Unwatch(TableArguments),
+    /// Write the rows of a node to a file, or join those of such a file.
+    Snapshot(SnapshotArguments),
     /// List the versions that lost against others made at the same time, or bring one back. They are kept for 24 hours.
     Conflicts(ConflictsArguments),
     /// List rows that a table does not take and changes that can't be synced, and why.
@@ -89,6 +98,9 @@ pub(crate) struct SyncArguments {
     /// cut takes is fetched again from the peers [default: full]
     #[arg(long, value_name = "LEVEL")]
     pub(crate) durability: Option<DurabilityLevel>,
+    /// Hours that history is kept after all members hold it, such as 24 or 0.5, or `forever` [default: 24]
+    #[arg(long, value_name = "HOURS")]
+    pub(crate) retention_hours: Option<Retention>,
     /// Read the configuration from a JSON file; options given beside it take precedence.
     #[arg(long, value_name = "FILE.json")]
     pub(crate) config: Option<PathBuf>,
@@ -139,6 +151,107 @@ pub(crate) struct PeersArguments {
     #[arg(long, value_name = "NAME", conflicts_with = "json")]
     pub(crate) forget: Option<String>,
     /// Print one JSON object for each peer.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A node's database, and its folder if that is elsewhere.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// The database that the node syncs.
+    #[arg(value_name = "DB")]
+    pub(crate) database: PathBuf,
+    /// The node's data folder [default: DB-entgldb]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct MembersArguments {
+    /// The database that a node syncs or has synced. The node may be running.
+    #[arg(value_name = "DB", required = true)]
+    pub(crate) database: Option<PathBuf>,
+    /// Print one JSON object for each member.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) action: Option<MembersAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MembersAction {
+    /// Tell all members that one of them will not come back: no history is kept for it any more. If it comes back it takes
+    /// a snapshot and is a member again; what it had written reaches the others all the same.
+    Remove(RemoveArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArguments {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// The member's id or the begin of it, as `entgldb members` shows it.
+    #[arg(value_name = "ID")]
+    pub(crate) member: String,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TableArguments {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// The table.
+    #[arg(value_name = "TABLE")]
+    pub(crate) table: String,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotArguments {
+    #[command(subcommand)]
+    pub(crate) action: SnapshotAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SnapshotAction {
+    /// Write the rows of all synced tables to a file. The node may be running. The file holds no secret, but the rows.
+    Export(ExportArguments),
+    /// Join the rows of such a file. What is here in a younger version stays. The node may be running.
+    Import(ImportArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    /// The database that a node syncs or has synced.
+    #[arg(value_name = "DB")]
+    pub(crate) database: PathBuf,
+    /// The file to write; one that is there is replaced.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// The file, from `entgldb snapshot export`.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// A table to join the rows of, if no node has synced this database yet; give it once for each.
+    #[arg(long, value_name = "TABLE")]
+    pub(crate) watch: Vec<String>,
+    /// A table whose rows merge column by column, as for `sync`: it says how changes are captured that were made while no
+    /// node ran.
+    #[arg(long = "merge", value_name = "TABLE")]
+    pub(crate) merge: Vec<String>,
+    /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -229,6 +342,25 @@ mod tests {
         assert!(parse("entgldb sync a.db --watch t").is_err());
         assert!(parse("entgldb sync a.db --secret-file s").is_err());
         assert!(parse("entgldb sync --watch t --secret-file s").is_err());
+    }
+
+    #[test]
+    fn members_are_shown_or_removed() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        assert!(parse("entgldb members a.db --json").is_ok());
+        assert!(parse("entgldb members remove a.db 0123").is_ok());
+        assert!(parse("entgldb members").is_err());
+        assert!(parse("entgldb members remove a.db").is_err());
+    }
+
+    #[test]
+    fn a_retention_is_a_number_of_hours_or_forever() {
+        let parse = |hours: &str| {
+            let line = format!("entgldb sync a.db --watch t --secret-file s --retention-hours {hours}");
+            Arguments::try_parse_from(line.split(' ')).is_ok()
+        };
+        assert!(parse("24") && parse("0.5") && parse("forever"));
+        assert!(!parse("0") && !parse("never"));
     }
 
     #[test]

@@ -11,13 +11,16 @@ mod failure;
 mod inspection;
 mod keygen;
 mod logging;
+mod members;
 mod output;
 mod peers;
 mod problems;
 mod refusal;
 mod signals;
+mod snapshot;
 mod status;
 mod sync;
+mod tables;
 mod terminal;
 mod verify;
 
@@ -32,6 +35,10 @@ fn main() -> ExitCode {
         Command::Sync(arguments) => sync::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Peers(arguments) => peers::run(&arguments),
+        Command::Members(arguments) => members::run(&arguments),
+        Command::Watch(arguments) => tables::watch(&arguments),
+        Command::Unwatch(arguments) => tables::unwatch(&arguments),
+        Command::Snapshot(arguments) => snapshot::run(&arguments),
         Command::Conflicts(arguments) => conflicts::run(&arguments),
         Command::Problems(arguments) => problems::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use entgldb::{DataDirError, OpenError};
+use entgldb::{DataDirError, OfflineError, OpenError};
 
 use crate::failure::Failure;
 
@@ -31,6 +31,32 @@ pub(crate) fn of_open(error: &OpenError, database: &Path) -> Failure {
         OpenError::Network(_) => "give --listen an address of this machine and a free port, or port 0".to_owned(),
         OpenError::Threads(_) => "raise the limits of this user (ulimit -u), or stop other programs".to_owned(),
         _ => "start it with --log debug to see more".to_owned(),
+    };
+    Failure::start(error, advice)
+}
+
+/// The engine would not work on this database while no node runs.
+pub(crate) fn of_offline(error: &OfflineError, database: &Path) -> Failure {
+    let database = database.display();
+    let advice = match error {
+        OfflineError::DataDir(DataDirError::InUse { .. }) => {
+            "try again: the node was just started or stopped".to_owned()
+        }
+        OfflineError::DataDir(_) => {
+            "give --data-dir a folder that this user may write to, on a local disk".to_owned()
+        }
+        OfflineError::Identity(_) => {
+            "the identity is for this user alone; copy it back, or mend its mode".to_owned()
+        }
+        OfflineError::Store(_) => {
+            format!(
+                "check the path {database} and the names after --watch, and that this user may write the file"
+            )
+        }
+        OfflineError::StoreFailed(_) => {
+            format!("check the disk and run `entgldb verify {database}`; then try again")
+        }
+        _ => "see `entgldb status`".to_owned(),
     };
     Failure::start(error, advice)
 }

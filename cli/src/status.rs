@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use console::style;
-use entgldb::{PeerHealth, State, Status, StatusError, TargetHealth, default_data_dir, read_status};
+use entgldb::{
+    PeerHealth, Retention, State, Status, StatusError, TargetHealth, default_data_dir, read_status,
+};
 
 use crate::args::{NodePlace, StatusArguments};
 use crate::failure::{Exit, Failure};
@@ -58,6 +60,11 @@ fn print(status: &Status) -> Result<(), Failure> {
         row("listens", status.listen.as_deref().unwrap_or("no"))?;
     }
     row("history", &format!("{} in {}", count(status.entries, "entry"), count(status.logs, "log")))?;
+    row("kept", &kept_in_words(status))?;
+    if let Some(snapshot) = status.snapshot.as_ref().filter(|_| !is_over(status)) {
+        let rows = count(snapshot.rows, "row");
+        row("snapshot", &format!("of {} is coming in: {rows} so far", snapshot.collection))?;
+    }
     row(if is_over(status) { "last run" } else { "this run" }, &run_in_words(status))?;
     if let Some(error) = &status.last_error {
         row("last error", &style(error).yellow().to_string())?;
@@ -86,6 +93,18 @@ fn state_in_words(status: &Status) -> String {
         }
         State::Failed => style("failed").red().to_string(),
         State::Stopped => format!("{} for about {}", style("stopped").red(), age(status.at_ms)),
+    }
+}
+
+/// How long history is kept, and how much of it went.
+fn kept_in_words(status: &Status) -> String {
+    let kept = match status.retention_hours {
+        Retention::Forever => "for ever".to_owned(),
+        Retention::Milliseconds(ms) => format!("{} after all members hold it", span_of_ms(ms)),
+    };
+    match status.forgotten {
+        0 => kept,
+        forgotten => format!("{kept}; {} forgotten", count(forgotten, "entry")),
     }
 }
 

@@ -59,13 +59,19 @@ def vector(database):
         database,
         "SELECT node_id, incarnation, name, seq, hash FROM _entgldb_logs"
         " JOIN _entgldb_authors AS author ON author.no = author_no"
-        " JOIN _entgldb_collections AS collection ON collection.no = collection_no WHERE seq > 0 ORDER BY 1, 2, 3",
+        " JOIN _entgldb_collections AS collection ON collection.no = collection_no WHERE seq > 0 AND name <> '_entgldb_members'"
+        " ORDER BY 1, 2, 3",
     )
     return heads, read(database, "SELECT count(*) FROM _entgldb_outbox")[0][0]
 
 
 def journal(database):
-    """All versions in the oplog: {(key, writer, n)}. Deletes carry no content and are left out."""
-    payloads = read(database, "SELECT key, payload FROM _entgldb_oplog WHERE length(payload) > 0")
+    """All versions in the oplog: {(key, writer, n)}. Deletes carry no content and are left out, and so are the engine's own."""
+    payloads = read(
+        database,
+        "SELECT key, payload FROM _entgldb_oplog JOIN _entgldb_logs AS log ON log.no = _entgldb_oplog.id >> 40"
+        " JOIN _entgldb_collections AS collection ON collection.no = collection_no"
+        " WHERE length(payload) > 0 AND name <> '_entgldb_members'",
+    )
     versions = ((key, json.loads(payload)) for key, payload in payloads)
     return {(key, row["writer"], row["n"]) for key, row in versions}

@@ -36,6 +36,9 @@ pub(super) fn gather(arguments: &SyncArguments) -> Result<Config, Failure> {
     replace(&mut config.listen, &arguments.listen);
     replace(&mut config.data_dir, &arguments.data_dir);
     replace(&mut config.name, &arguments.name);
+    if let Some(retention) = arguments.retention_hours {
+        config.retention_hours = retention;
+    }
     if let Some(level) = arguments.durability {
         config.durability = match level {
             DurabilityLevel::Full => Durability::Full,
@@ -82,7 +85,7 @@ mod tests {
     #[test]
     fn options_alone_make_a_configuration() {
         let config = gather(&arguments(
-            "entgldb sync a.db --watch t --watch u --merge u --secret-file s --peer h:1 --peer i:2 --durability normal --name till",
+            "entgldb sync a.db --watch t --watch u --merge u --secret-file s --peer h:1 --peer i:2 --durability normal --retention-hours 0.5 --name till",
         ))
         .unwrap();
         let mut expected = Config::new("a.db", "s");
@@ -90,6 +93,7 @@ mod tests {
         expected.merge = vec!["u".to_owned()];
         expected.peers = vec!["h:1".to_owned(), "i:2".to_owned()];
         expected.durability = Durability::Normal;
+        expected.retention_hours = entgldb::Retention::hours(0.5).unwrap();
         expected.name = Some("till".to_owned());
         assert_eq!(config, expected);
     }

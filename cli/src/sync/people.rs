@@ -39,6 +39,7 @@ pub(super) struct People {
 struct Peer {
     in_sync_said: bool,
     catch_up: Option<CatchUp>,
+    snapshot: Option<ProgressBar>,
 }
 
 struct CatchUp {
@@ -74,6 +75,9 @@ impl People {
             Event::PeerRefused { node, name, reason } => self.peer_refused(node, name, reason),
             Event::SyncProgress { node, have, total } => self.progress(node, *have, *total),
             Event::CaughtUp { node } => self.caught_up(node),
+            Event::Snapshot { node, collection, rows, total, done } => {
+                self.snapshot(node, collection, (*rows, *total, *done));
+            }
             Event::Conflict { collection, key, winner, .. } => {
                 if self.conflicts.spend() {
                     let winner = self.label(&winner.node);
@@ -115,6 +119,21 @@ impl People {
                 self.label(node)
             )),
             Event::StartedAnew { detail } => self.warn(format_args!("{detail}; going on in a new incarnation")),
+            Event::SnapshotRefused { node, collection, detail } => self.warn(format_args!(
+                "no snapshot of {collection} from {}: {}; trying again",
+                self.label(node),
+                plain(detail)
+            )),
+            Event::MemberRemoved { node, by } => {
+                let (node, by) = (self.label(node), self.label(by));
+                self.warn(format_args!("member {node} was removed by {by}: no history is kept for it"));
+            }
+            Event::MemberReturned { node } => {
+                self.terminal.say(format_args!("member {} is back", self.label(node)));
+            }
+            Event::Collections { collections } => {
+                self.terminal.say(format_args!("syncing {} from now on", collections.join(", ")));
+            }
             Event::RolledBack { node, log } => self.warn(format_args!(
                 "this database is an older copy of itself: {} knows more of log {log}; going on from there",
                 self.label(node)
@@ -171,6 +190,7 @@ impl People {
         }
         for peer in self.peers.values_mut() {
             peer.catch_up.take().inspect(|catch_up| catch_up.bar.finish_and_clear());
+            peer.snapshot.take().inspect(ProgressBar::finish_and_clear);
         }
         self.terminal.say(style("stopping ...").for_stderr().dim());
     }
@@ -214,6 +234,9 @@ impl People {
         let peer = self.peers.remove(node);
         if let Some(catch_up) = peer.as_ref().and_then(|peer| peer.catch_up.as_ref()) {
             catch_up.bar.finish_and_clear();
+        }
+        if let Some(bar) = peer.as_ref().and_then(|peer| peer.snapshot.as_ref()) {
+            bar.finish_and_clear();
         }
         if self.stopping || (peer.is_none() && !self.is_news(node, reason)) {
             return;
@@ -273,6 +296,23 @@ impl People {
             self.terminal.say(format_args!("{tick} in sync with {label}"));
         }
         peer.in_sync_said = true;
+    }
+
+    fn snapshot(&mut self, node: &str, collection: &str, (rows, total, done): (u64, u64, bool)) {
+        let label = self.label(node);
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        if done {
+            peer.snapshot.take().inspect(ProgressBar::finish_and_clear);
+            let tick = style("=").for_stderr().green().bold();
+            let rows = count(rows, "row");
+            self.terminal.say(format_args!("{tick} snapshot of {collection} from {label}: {rows}"));
+            return;
+        }
+        let bar = peer.snapshot.get_or_insert_with(|| {
+            self.terminal.bar(format!("snapshot of {collection} from {label}"), total)
+        });
+        bar.set_length(total);
+        bar.set_position(rows);
     }
 
     fn deleted_wins(&self, event: &Event) -> bool {

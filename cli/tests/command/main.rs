@@ -4,6 +4,7 @@
 
 mod common;
 mod demo;
+mod forgetting;
 mod keygen;
 mod reading;
 mod refusals;

@@ -9,6 +9,8 @@ use entgldb_replica::id::{NodeId, NodeIdError};
 use entgldb_replica::limits;
 use serde::{Deserialize, Serialize};
 
+use crate::retention::Retention;
+
 /// Shortest and longest time between digests, in milliseconds.
 const SYNC_INTERVAL_RANGE_MS: std::ops::RangeInclusive<u64> = 50..=600_000;
 /// What a frame must have beside its largest document, in bytes.
@@ -60,6 +62,9 @@ pub struct Config {
     /// When a change counts as durable.
     #[serde(default)]
     pub durability: Durability,
+    /// How long history is kept after all members hold it, in hours; or "forever".
+    #[serde(default)]
+    pub retention_hours: Retention,
     /// If given, only these nodes are let in.
     #[serde(default)]
     pub allow: Option<Vec<String>>,
@@ -149,6 +154,7 @@ impl Config {
             data_dir: None,
             name: None,
             durability: Durability::default(),
+            retention_hours: Retention::default(),
             allow: None,
             sync_interval_ms: default_sync_interval_ms(),
             max_skew_ms: default_max_skew_ms(),

@@ -16,6 +16,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::attention::Attention;
 use crate::clocks::{Clocks, wall_ms};
+use crate::command::Job;
+use crate::control::Control;
 use crate::event::Event;
 use crate::hub::Hub;
 use crate::mark::MarkFile;
@@ -61,6 +63,8 @@ pub(crate) enum Message {
     /// The database's files changed.
     Wake,
     AddPeer(String),
+    /// What the owner asks, carried out on this thread.
+    Do(Job),
     SyncNow {
         deadline: Instant,
         reply: Sender<Result<(), SyncError>>,
@@ -70,15 +74,16 @@ pub(crate) enum Message {
 
 /// The thread's state.
 pub(crate) struct Driver {
-    recipe: Recipe,
-    replica: Option<Replica<SqliteStore>>,
+    pub(crate) recipe: Recipe,
+    pub(crate) replica: Option<Replica<SqliteStore>>,
     transport: Transport,
     inbox: Receiver<Message>,
-    clocks: Clocks,
+    pub(crate) clocks: Clocks,
     trust: Trust,
     hub: Hub,
     mark: MarkFile,
-    publisher: Publisher,
+    control: Control,
+    pub(crate) publisher: Publisher,
     attention: Attention,
     is_short_of_room: bool,
     reopen_at: Instant,
@@ -96,6 +101,7 @@ pub(crate) struct Parts {
     pub(crate) trust: Trust,
     pub(crate) hub: Hub,
     pub(crate) mark: MarkFile,
+    pub(crate) control: Control,
     pub(crate) publisher: Publisher,
     pub(crate) waker: Waker,
 }
@@ -113,6 +119,7 @@ impl Driver {
             trust: parts.trust,
             hub: parts.hub,
             mark: parts.mark,
+            control: parts.control,
             publisher: parts.publisher,
             attention: Attention::new(parts.waker),
             is_short_of_room: false,
@@ -190,6 +197,7 @@ impl Driver {
                 self.recipe.peers.push(target);
                 self.input(Input::Tick);
             }
+            Message::Do(job) => job(self),
             Message::SyncNow { deadline, reply } => {
                 self.waiting.push((deadline, reply));
                 self.input(Input::SyncNow);
@@ -282,7 +290,7 @@ impl Driver {
         drop(permit);
     }
 
-    fn input(&mut self, input: Input) {
+    pub(crate) fn input(&mut self, input: Input) {
         let now = self.clocks.now();
         let Some(replica) = &mut self.replica else {
             // Without a store nobody can be talked to: peers come again.
@@ -316,7 +324,7 @@ impl Driver {
         }
     }
 
-    fn carry_out(&mut self, outputs: Vec<Output>) {
+    pub(crate) fn carry_out(&mut self, outputs: Vec<Output>) {
         for output in outputs {
             match output {
                 Output::Send { link, kind, body, compress } => {
@@ -343,7 +351,9 @@ impl Driver {
         getrandom::fill(&mut seed).expect("the operating system gives random bytes");
         let seed = u64::from_le_bytes(seed);
         let key = self.recipe.key.clone();
-        let config = ReplicaConfig { mark: self.mark.mark(), ..self.recipe.replica.clone() };
+        // In the schema's spelling, which is that of the collections.
+        let interests = store.collections().iter().cloned().collect();
+        let config = ReplicaConfig { mark: self.mark.mark(), interests, ..self.recipe.replica.clone() };
         let mut replica = Replica::open(config, store, key, seed, now).map_err(|failed| failed.0)?;
         for target in &self.recipe.peers {
             if let Err(refused) = replica.add_peer(target, now) {
@@ -357,7 +367,7 @@ impl Driver {
     }
 
     /// A store error is final for the replica. What is durable is opened again, unless the disk itself has failed.
-    fn store_failed(&mut self, failed: &SqliteFailed) {
+    pub(crate) fn store_failed(&mut self, failed: &SqliteFailed) {
         let Some(replica) = self.replica.take() else { return };
         self.mark.note(replica.mark());
         for peer in replica.links() {
@@ -431,7 +441,7 @@ impl Driver {
         }
     }
 
-    fn tell(&mut self, event: &Event) {
+    pub(crate) fn tell(&mut self, event: &Event) {
         match event {
             Event::Captured { changes } => self.attention.captured(*changes),
             Event::Applied { documents, .. } => self.attention.applied(*documents),
@@ -443,7 +453,7 @@ impl Driver {
     }
 
     /// Brings the status up to date, at most once a second or right now.
-    fn publish(&mut self, now: bool) {
+    pub(crate) fn publish(&mut self, now: bool) {
         if now || Instant::now() >= self.publisher.due() {
             let replica = self.replica.as_ref().map(Replica::status);
             self.publisher.publish(replica, self.transport.traffic(), &self.recipe.store.path);
@@ -451,6 +461,7 @@ impl Driver {
                 self.mark.note(replica.mark());
             }
             self.mark.write();
+            self.control.look();
         }
     }
 }

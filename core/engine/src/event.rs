@@ -152,6 +152,45 @@ pub enum Event {
         /// The store's words.
         message: String,
     },
+    /// Rows of a snapshot came in, instead of history that is gone or longer.
+    Snapshot {
+        /// The peer that gives it.
+        node: String,
+        /// The collection.
+        collection: String,
+        /// Rows so far.
+        rows: u64,
+        /// Rows that the peer has.
+        total: u64,
+        /// Whether it is complete.
+        done: bool,
+    },
+    /// A peer could not give a snapshot, or what it gave was refused. It is tried again later.
+    SnapshotRefused {
+        /// The peer.
+        node: String,
+        /// The collection.
+        collection: String,
+        /// Why.
+        detail: String,
+    },
+    /// A member was removed: no history is kept for it any more.
+    MemberRemoved {
+        /// The member.
+        node: String,
+        /// Who removed it.
+        by: String,
+    },
+    /// A member that was removed is back.
+    MemberReturned {
+        /// The member.
+        node: String,
+    },
+    /// The node syncs other tables from now on.
+    Collections {
+        /// All of them.
+        collections: Vec<String>,
+    },
     /// The database is locked by somebody; the node waits.
     StoreBusy {
         /// Milliseconds so far.
@@ -286,6 +325,18 @@ impl Event {
                 kind: problem_kind(problem.kind),
                 message: problem.message,
             },
+            ReplicaEvent::Snapshot { node, collection, rows, total, done } => {
+                let (node, collection) = (node.to_string(), collection.to_string());
+                Self::Snapshot { node, collection, rows, total, done }
+            }
+            ReplicaEvent::SnapshotRefused { node, collection, detail } => {
+                let (node, collection) = (node.to_string(), collection.to_string());
+                Self::SnapshotRefused { node, collection, detail }
+            }
+            ReplicaEvent::MemberRemoved { node, by } => {
+                Self::MemberRemoved { node: node.to_string(), by: by.to_string() }
+            }
+            ReplicaEvent::MemberReturned { node } => Self::MemberReturned { node: node.to_string() },
             _ => return None,
         })
     }
@@ -303,6 +354,15 @@ impl Event {
             Self::Forked { node, log, seq } => error!(node, log, seq, "a log has forked"),
             Self::StartedAnew { detail } => warn!(detail, "a new incarnation"),
             Self::RolledBack { node, log } => warn!(node, log, "this database was rolled back"),
+            Self::Snapshot { node, collection, rows, done: true, .. } => {
+                info!(node, collection, rows, "a snapshot is complete");
+            }
+            Self::SnapshotRefused { node, collection, detail } => {
+                warn!(node, collection, detail, "a snapshot was refused");
+            }
+            Self::MemberRemoved { node, by } => info!(node, by, "a member was removed"),
+            Self::MemberReturned { node } => info!(node, "a member is back"),
+            Self::Collections { collections } => info!(?collections, "other tables are synced"),
             Self::Diverged { node } => error!(node, "equal vectors and unequal rows; run `entgldb verify`"),
             Self::Problem { collection, kind, .. } => warn!(collection, kind, "a document has a problem"),
             _ => {}

@@ -29,7 +29,9 @@
 
 mod attention;
 mod clocks;
+mod command;
 mod config;
+mod control;
 mod data_dir;
 mod driver;
 mod event;
@@ -37,15 +39,22 @@ mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hub;
+mod import;
 mod mark;
+mod member;
 mod node;
+mod offline;
+mod portable;
 mod publish;
 mod recipe;
 mod resolver;
+mod retention;
 mod status;
 mod trust;
 
+pub use command::CommandError;
 pub use config::{Config, ConfigError, Durability, default_data_dir};
+pub use control::{Answer, ControlError, Request, request};
 pub use data_dir::DataDirError;
 pub use driver::SyncError;
 pub use entgldb_net::{ClusterSecret, SecretError};
@@ -59,7 +68,14 @@ pub use entgldb_sqlite::{
 };
 pub use event::{Event, Version, problem_kind};
 pub use hub::{Events, NoEvent};
+pub use import::{ImportError, ImportSummary};
+pub use member::{MemberInfo, read_members};
 pub use node::{AddPeerError, Node, OpenError};
+pub use offline::{Offline, OfflineError};
+pub use portable::{Exported, FileError, PortableError, export_snapshot};
 pub use resolver::check_laws;
-pub use status::{PeerHealth, State, Status, StatusError, TargetHealth, TrafficCounts, read_status};
+pub use retention::{NotARetention, Retention};
+pub use status::{
+    PeerHealth, SnapshotProgress, State, Status, StatusError, TargetHealth, TrafficCounts, read_status,
+};
 pub use trust::{KnownPeer, TrustError, forget_peer, known_peers};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -21,12 +21,17 @@ use entgldb_sqlite::{RestoreError, Restored, SqliteFailed, Waker};
 use tracing::info;
 
 use crate::clocks::Clocks;
+use crate::command::{CommandError, ask};
 use crate::config::{Checked, Config, ConfigError, Durability, check_target};
+use crate::control::Control;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::driver::{self, Driver, Message, Parts, SyncError};
 use crate::event::Event;
 use crate::hub::{Events, Hub};
+use crate::import::{ImportError, ImportSummary};
 use crate::mark::MarkFile;
+use crate::member::{MemberInfo, read_members};
+use crate::portable::{Exported, PortableError};
 use crate::publish::Publisher;
 use crate::recipe::{Recipe, SqliteRecipe};
 use crate::resolver::guarded_all;
@@ -99,8 +104,8 @@ pub struct Node {
     to_driver: Sender<Message>,
     hub: Hub,
     status: Arc<Mutex<Status>>,
-    stop: Arc<AtomicBool>,
     database: PathBuf,
+    stop: Arc<AtomicBool>,
     _data_dir: DataDir,
 }
 
@@ -138,7 +143,7 @@ impl Node {
             custom: guarded_all(&config.custom)
                 .map_err(|(name, reason)| OpenError::Collection { name, reason })?,
         };
-        let recipe = recipe(&config, collections, &identity, &hub, &stop);
+        let recipe = recipe((&config, &name), collections, &identity, &hub, &stop);
         let store = recipe.store.open()?;
         let (to_driver, inbox) = driver::channel();
         let waker = Waker::start(&config.database, wake(&to_driver));
@@ -158,6 +163,7 @@ impl Node {
             trust,
             hub: hub.clone(),
             mark: MarkFile::load(data_dir.path()),
+            control: Control::new(data_dir.path(), to_driver.clone()),
             publisher: Publisher::new(Arc::clone(&status), data_dir.file(STATUS_FILE)),
             waker,
         };
@@ -174,8 +180,8 @@ impl Node {
             to_driver,
             hub,
             status,
-            stop,
             database: config.database,
+            stop,
             _data_dir: data_dir,
         };
         Ok((node, events))
@@ -230,6 +236,71 @@ impl Node {
         let deadline = Instant::now() + timeout;
         self.to_driver.send(Message::SyncNow { deadline, reply }).map_err(|_| SyncError::Stopped)?;
         answer.recv().unwrap_or(Err(SyncError::Stopped))
+    }
+
+    /// Syncs one more table from now on, until the node is closed: the rows that are there, and all that other nodes have of
+    /// it. Answers the table's name in the schema's spelling.
+    ///
+    /// # Errors
+    /// Why the table can't be synced.
+    pub fn watch(&self, table: &str) -> Result<String, CommandError> {
+        let table = table.to_owned();
+        ask(&self.to_driver, move |driver| driver.watch(&table))?
+    }
+
+    /// Syncs a table no longer, until the node is opened again: nothing of it is captured, sent or taken any more. Its rows
+    /// stay as they are here, and what is known of them too; when it is watched again, what was written here meanwhile is
+    /// captured and what others wrote comes.
+    ///
+    /// # Errors
+    /// When it is not watched, or the only one.
+    pub fn unwatch(&self, table: &str) -> Result<(), CommandError> {
+        let table = table.to_owned();
+        ask(&self.to_driver, move |driver| driver.unwatch(&table))?
+    }
+
+    /// The members of the cluster that this node has heard of, itself included.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn members(&self) -> Result<Vec<MemberInfo>, entgldb_sqlite::OpenError> {
+        read_members(&self.database)
+    }
+
+    /// Tells all members that one of them will not come back, so that no history is kept for it. If it does come back it
+    /// takes a snapshot and is a member again.
+    ///
+    /// # Errors
+    /// When there is no such member, or it is this node.
+    pub fn remove_member(&self, node: NodeId) -> Result<(), CommandError> {
+        ask(&self.to_driver, move |driver| driver.remove_member(node))?
+    }
+
+    /// Writes the rows of all synced tables to a file that another cluster member can import. See
+    /// [`export_snapshot`](crate::export_snapshot). Runs on the caller's thread beside the node.
+    ///
+    /// # Errors
+    /// When the file can't be written or the database can't be read.
+    pub fn snapshot_export(
+        &self,
+        file: &Path,
+        on_progress: &mut dyn FnMut(Exported),
+    ) -> Result<Exported, PortableError> {
+        crate::portable::export_snapshot(&self.database, file, on_progress)
+    }
+
+    /// Joins the rows of a file that [`Node::snapshot_export`] wrote. Nothing younger that is here is overwritten, and
+    /// nothing at all is joined unless the whole file is as it was written. Runs on the caller's thread, with a piece at a
+    /// time on the node's.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or why it can't be joined.
+    pub fn snapshot_import(
+        &self,
+        file: &Path,
+        on_progress: &mut dyn FnMut(Exported),
+    ) -> Result<ImportSummary, ImportError> {
+        crate::import::into_running(&self.to_driver, file, on_progress)
     }
 
     /// The newest conflicts, at most `count`: versions made without knowledge of each other, which one stands, and the one
@@ -301,7 +372,7 @@ struct Collections {
 }
 
 fn recipe(
-    config: &Config,
+    (config, name): (&Config, &str),
     Collections { interests, merging, custom }: Collections,
     identity: &Identity,
     hub: &Hub,
@@ -320,6 +391,8 @@ fn recipe(
             hub: hub.clone(),
         },
         replica: ReplicaConfig {
+            name: name.to_owned(),
+            retention_ms: config.retention_hours.ms(),
             interests,
             merging,
             custom,
@@ -378,6 +451,9 @@ fn first_status(config: &Config, id: NodeId, name: &str, listen: Option<String>)
         conflicts: 0,
         problems: 0,
         backlog: true,
+        forgotten: 0,
+        snapshot: None,
+        retention_hours: config.retention_hours,
         peers: Vec::new(),
         targets: Vec::new(),
         traffic: Default::default(),

@@ -49,6 +49,11 @@ impl Publisher {
         self.lock().name.clone()
     }
 
+    /// Other tables are synced from now on.
+    pub(crate) fn set_collections(&self, collections: Vec<String>) {
+        self.lock().collections = collections;
+    }
+
     pub(crate) fn note_error(&self, message: &str) {
         self.lock().last_error = Some(message.to_owned());
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Durability;
 use crate::data_dir::{is_locked, replace};
+use crate::retention::Retention;
 
 /// What a node does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -64,6 +65,15 @@ pub struct Status {
     pub problems: u64,
     /// Whether local changes wait to be captured.
     pub backlog: bool,
+    /// Entries that were forgotten since the start: all members hold them, and they are older than the retention.
+    #[serde(default)]
+    pub forgotten: u64,
+    /// The snapshot that is coming in.
+    #[serde(default)]
+    pub snapshot: Option<SnapshotProgress>,
+    /// How long history is kept after all members hold it, in hours, or "forever".
+    #[serde(default)]
+    pub retention_hours: Retention,
     /// Linked peers.
     pub peers: Vec<PeerHealth>,
     /// Addresses to dial.
@@ -72,6 +82,15 @@ pub struct Status {
     pub traffic: TrafficCounts,
     /// The last error, if there was one since the start.
     pub last_error: Option<String>,
+}
+
+/// A snapshot that is coming in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotProgress {
+    /// The collection.
+    pub collection: String,
+    /// Rows that have come since it began, or since the node was started.
+    pub rows: u64,
 }
 
 /// A linked peer.
@@ -157,6 +176,10 @@ impl Status {
         self.entries = replica.entries;
         self.logs = replica.logs as u64;
         self.backlog = replica.backlog;
+        self.forgotten = replica.forgotten;
+        self.snapshot = replica
+            .snapshot
+            .map(|(collection, rows)| SnapshotProgress { collection: collection.to_string(), rows });
         self.peers = replica
             .peers
             .into_iter()

@@ -3,16 +3,69 @@
 use crate::clock::Now;
 use crate::contract::{Output, StoreFailed};
 use crate::event::Event;
-use crate::id::LinkId;
+use crate::id::{Collection, LinkId};
 use crate::keeping::Joined;
 use crate::limits::ACK_MS;
 use crate::replica::{BACKLOG_WAIT_MS, Replica};
 use crate::sending::{frame_room, send};
 use crate::snapshot::{Incoming, Taking};
 use crate::store::{ScanLimits, Store};
-use crate::wire::{Message, Part};
+use crate::wire::{Chunk, Message, Part};
+
+/// A snapshot that comes from elsewhere than a peer, such as a file: one collection of it, on its way in.
+#[derive(Debug)]
+pub struct Importing(Incoming);
+
+/// What became of a piece that was imported.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Imported {
+    /// It was joined; the next one may come.
+    Joined,
+    /// The application leaves no gap to join it. Nothing has changed: the same piece may come again a little later.
+    Busy,
+    /// It can't be joined, and why. What was joined before stays: it is what other members wrote.
+    Refused(String),
+}
 
 impl<S: Store> Replica<S> {
+    /// Begins to import a collection: nothing of it has come yet.
+    pub fn importing(&self, collection: Collection) -> Importing {
+        let mut incoming = Incoming::new(collection, self.local.node, &self.ledger.debt);
+        // It does not go on by itself.
+        incoming.is_noted = false;
+        Importing(incoming)
+    }
+
+    /// Joins a piece of a snapshot that does not come from a peer: the heads of a collection's logs first, then its rows in
+    /// the order of their keys, then the heads as they were after the rows were read; the last piece of each marked so. As
+    /// with a peer's snapshot, nothing younger that is here goes, and the heads count as held only at the end.
+    ///
+    /// # Errors
+    /// When the store failed; the replica must then be dropped.
+    pub fn import(
+        &mut self,
+        now: Now,
+        importing: &mut Importing,
+        chunk: Chunk,
+        out: &mut Vec<Output>,
+    ) -> Result<Imported, StoreFailed<S::Error>> {
+        let mut events = Vec::new();
+        self.ledger.anew_at = None;
+        let others = self.ledger.snapshot.replace(importing.0.clone());
+        let joined = self.ledger.join_chunk(now, chunk, false, &mut events);
+        let after = std::mem::replace(&mut self.ledger.snapshot, others);
+        out.extend(events.into_iter().map(Output::Event));
+        self.local.incarnation = self.ledger.incarnation;
+        if let Some(after) = after {
+            importing.0 = after;
+        }
+        Ok(match joined? {
+            Joined::Next | Joined::Done => Imported::Joined,
+            Joined::Busy => Imported::Busy,
+            Joined::Refused(detail) => Imported::Refused(detail),
+        })
+    }
+
     /// Begins a snapshot, or goes on with one whose link was cut.
     pub(crate) fn ask_for_snapshot(&mut self, now: Now, out: &mut Vec<Output>) {
         self.ledger.drop_snapshot_if_covered();

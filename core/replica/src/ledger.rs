@@ -32,6 +32,9 @@ const ENTRY_BYTES: usize = 88;
 const RUN_BYTES: usize = 256;
 const PAGE_BYTES: usize = 256;
 
+/// A place among rows: behind a key of a collection, or at its beginning.
+type Place = (Collection, Option<Key>);
+
 /// See the module's documentation.
 pub(crate) struct Ledger<S: Store> {
     pub(crate) store: S,
@@ -66,7 +69,7 @@ pub(crate) struct Ledger<S: Store> {
     pub(crate) snapshot: Option<Incoming>,
     pub(crate) debt: Debt,
     /// When rows that are ahead of the vector are written anew, and where that is.
-    pub(crate) anew_at: Option<(Mono, Option<(Collection, Option<Key>)>)>,
+    pub(crate) anew_at: Option<(Mono, Option<Place>)>,
     pub(crate) keeper: Keeper,
 }
 

@@ -80,6 +80,7 @@ pub mod wire;
 
 pub use contract::{Config, Input, Link, Mark, Output, PeerStatus, Status, StoreFailed};
 pub use edit::MergedError;
+pub use exchange::{Imported, Importing};
 pub use laws::{LawBroken, check_laws};
 pub use oplog::RunError;
 pub use peers::{TargetStatus, TooManyPeers};

@@ -19,6 +19,7 @@ use crate::ledger::Ledger;
 use crate::limits::{FRAME_BYTES_LEAST, SESSIONS_MAX};
 use crate::member::{Member, members};
 use crate::peers::{Peers, TooManyPeers};
+use crate::retain::tend_ms;
 use crate::sending::{Built, fit_ack, send, send_page};
 use crate::session::{Effect, Local, Session};
 use crate::snapshot::Taking;
@@ -26,8 +27,6 @@ use crate::store::Store;
 use crate::version::{Head, Vector};
 use crate::wire::{Message, OwnHead, Page, Pull, VectorPart};
 
-/// Time between calls of [`Store::tend`].
-const TEND_MS: u64 = 30_000;
 /// A page waits at most so long for a backlog of local changes to be captured first.
 pub(crate) const BACKLOG_WAIT_MS: u64 = 30_000;
 
@@ -43,6 +42,7 @@ pub struct Replica<S: Store> {
     more: bool,
     seen: Now,
     next_tend: Mono,
+    tend_ms: u64,
 }
 
 /// A page that waits to be taken in.
@@ -89,7 +89,8 @@ impl<S: Store> Replica<S> {
             taking: Taking::default(),
             more: true,
             seen: now,
-            next_tend: now.mono.plus(TEND_MS),
+            next_tend: now.mono.plus(tend_ms(config.retention_ms)),
+            tend_ms: tend_ms(config.retention_ms),
         })
     }
 
@@ -227,7 +228,7 @@ impl<S: Store> Replica<S> {
             self.take_page(now, received, out)?;
         }
         if now.mono >= self.next_tend {
-            self.next_tend = now.mono.plus(TEND_MS);
+            self.next_tend = now.mono.plus(self.tend_ms);
             let mut events = Vec::new();
             self.ledger.tend(now, &mut events)?;
             out.extend(events.into_iter().map(Output::Event));

@@ -14,6 +14,18 @@ use crate::oplog::Logs;
 use crate::store::Store;
 use crate::version::Seq;
 
+/// Time between calls of [`Store::tend`]; where history is kept for a short time only, so often in that time, and at most
+/// this often.
+const TEND_MS: u64 = 30_000;
+const TENDS_IN_RETENTION: u64 = 8;
+const TEND_LEAST_MS: u64 = 250;
+
+/// Time between calls of [`Store::tend`]: a short retention is of use only if it is looked at as often.
+pub(crate) fn tend_ms(retention_ms: Option<u64>) -> u64 {
+    let share = retention_ms.map_or(TEND_MS, |retention_ms| retention_ms / TENDS_IN_RETENTION);
+    share.clamp(TEND_LEAST_MS, TEND_MS)
+}
+
 /// The part of the retention after which a member says what it holds.
 const ACKNOWLEDGE_SHARE: u64 = 8;
 /// Bytes of a member's document beside names and logs, of a name beside its text, and of a log, at most.

@@ -147,6 +147,8 @@ pub(crate) struct Incoming {
     is_mixed: bool,
     /// Rows joined so far.
     pub(crate) rows: u64,
+    /// Whether the replica notes its place, to go on after it was opened again.
+    pub(crate) is_noted: bool,
 }
 
 /// From whom a snapshot comes in, and what of it waits to be joined.
@@ -167,7 +169,7 @@ impl Incoming {
     pub(crate) fn new(collection: Collection, giver: NodeId, debt: &Debt) -> Self {
         let is_mixed = debt.unbacked.contains(&collection);
         let (heads, from) = (BTreeMap::new(), Cursor::Heads(None));
-        Self { collection, heads, from, last_heads: None, giver, is_mixed, rows: 0 }
+        Self { collection, heads, from, last_heads: None, giver, is_mixed, rows: 0, is_noted: true }
     }
 
     /// Goes on with this giver.
@@ -200,7 +202,7 @@ impl Incoming {
         let heads = heads.into_iter().map(|(log, key, signed)| (log, (key, signed))).collect();
         let giver = NodeId(note(NOTE_GIVER)?.as_ref().try_into().ok()?);
         let (from, is_mixed) = (pull.from, note(NOTE_MIXED).is_some());
-        Some(Self { collection, heads, from, last_heads: None, giver, is_mixed, rows: 0 })
+        Some(Self { collection, heads, from, last_heads: None, giver, is_mixed, rows: 0, is_noted: true })
     }
 
     /// What is asked next.
@@ -289,10 +291,15 @@ impl Incoming {
                 refused: String::new(),
                 ahead: false,
             };
-            commit.notes.push((NOTE_HEADS.to_owned(), Some(Message::Chunk(chunk).encode().1)));
+            if self.is_noted {
+                commit.notes.push((NOTE_HEADS.to_owned(), Some(Message::Chunk(chunk).encode().1)));
+            }
         }
         if debt.unbacked.insert(self.collection.clone()) {
             commit.notes.push(debt.note());
+        }
+        if !self.is_noted {
+            return;
         }
         let from = match (last_key, &self.from) {
             (Some(key), _) => Cursor::Rows(Some(key.clone())),
@@ -306,9 +313,10 @@ impl Incoming {
 
     /// Adds to a commit what ends it: the heads that it stands for.
     pub(crate) fn note_end(&self, logs: &Logs, debt: &mut Debt, commit: &mut Commit) {
-        commit
-            .notes
-            .extend([NOTE_HEADS, NOTE_AT, NOTE_GIVER, NOTE_MIXED].map(|name| (name.to_owned(), None)));
+        if self.is_noted {
+            let names = [NOTE_HEADS, NOTE_AT, NOTE_GIVER, NOTE_MIXED];
+            commit.notes.extend(names.map(|name| (name.to_owned(), None)));
+        }
         let mut authors = BTreeMap::new();
         for (log, (key, signed)) in &self.heads {
             if signed.head.seq > logs.vector().head(log).seq {

@@ -288,9 +288,9 @@ impl Message {
     /// The frame type of a pull.
     pub(crate) const PULL: u64 = proto::Kind::Pull as u64;
     /// The frame type of a chunk.
-    pub(crate) const CHUNK: u64 = proto::Kind::Chunk as u64;
+    pub const CHUNK: u64 = proto::Kind::Chunk as u64;
     /// The frame type of a vector.
-    pub(crate) const VECTOR: u64 = proto::Kind::Vector as u64;
+    pub const VECTOR: u64 = proto::Kind::Vector as u64;
 
     /// The frame type and body of this message.
     #[must_use]

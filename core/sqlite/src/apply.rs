@@ -5,15 +5,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use entgldb_replica::clock::Stamp;
 use entgldb_replica::id::{DocId, Key, sha256};
+use entgldb_replica::member::members;
 use entgldb_replica::store::{ProblemKind, RowWrite};
 
 use crate::aside::{self, Aside, Reason};
 use crate::commit::{Step, Stopped};
 use crate::document::{self, Extra};
 use crate::failed::{Outcome, While, is_collision, is_refusal};
-use crate::rows;
 use crate::table::Table;
 use crate::value::Sql;
+use crate::{member, rows};
 
 /// Most references to nothing that one commit reports.
 const DANGLING_REPORTED_MAX: usize = 16;
@@ -53,6 +54,9 @@ impl Step<'_> {
 
     fn apply_one(&mut self, doc: &DocId, stamp: Stamp, content: Option<Bytes>) -> Result<(), Stopped> {
         let (collection, key) = doc;
+        if *collection == *members() {
+            return Ok(member::write(self.connection, key, content.as_ref())?);
+        }
         let Some(table) = self.watched.table(collection).cloned() else {
             let reason =
                 Reason::Refused { message: "this database has no such table".into(), table_hash: None };

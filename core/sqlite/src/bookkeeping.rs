@@ -6,10 +6,10 @@ use entgldb_replica::clock::Hlc;
 use rusqlite::Connection;
 
 use crate::failed::{Outcome, While};
-use crate::schema;
 use crate::table::Table;
 use crate::triggers::{self, Installed};
 use crate::verify::{Check, Fault};
+use crate::{note, schema};
 
 /// How far the clock may be ahead of all entries and of this machine's time, in milliseconds: a machine's time may have
 /// been set back since.
@@ -44,6 +44,22 @@ impl Check<'_> {
         drop(statement);
         for name in names.iter().filter(|name| !schema::NAMES.contains(&name.as_str())) {
             self.bookkeeping_fault(format!("the engine's state has a value {name:?} that no engine writes"));
+        }
+        Ok(())
+    }
+
+    /// What the replica has noted for itself is as it was written.
+    pub(crate) fn notes(&mut self) -> Outcome<()> {
+        if !schema::forgets(self.connection())? {
+            return Ok(());
+        }
+        for note in note::all(self.connection())?.into_iter().filter(|note| !note.is_sound) {
+            self.bookkeeping_fault(format!("the engine's note {:?} was altered", note.name));
+        }
+        if self.is_joining {
+            self.report.note(
+                "a snapshot is coming in: its rows are here before their history counts as held".into(),
+            );
         }
         Ok(())
     }

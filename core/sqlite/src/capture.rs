@@ -346,7 +346,7 @@ impl Look<'_> {
 }
 
 /// The document that a row gives.
-fn read_content(
+pub(crate) fn read_content(
     connection: &Connection,
     table: &Table,
     key: &[Sql<'_>],

@@ -17,7 +17,7 @@ use crate::names::{Names, entry_id};
 use crate::putback::{self, Placed};
 use crate::table::Table;
 use crate::watched::Watched;
-use crate::{oplog, schema};
+use crate::{note, oplog, schema};
 
 /// Why a step did not come to its end.
 pub(crate) enum Stopped {
@@ -197,13 +197,25 @@ impl<'a> Step<'a> {
                 }
             }
         }
-        for (collection, fingerprint) in &commit.fingerprints {
+        for (collection, tally) in &commit.tallies {
             let no = self.names.collection_no(self.connection, collection)?;
+            let (print, rows) = (tally.fingerprint.to_bytes(), tally.rows.cast_signed());
             self.connection
-                .prepare_cached("UPDATE _entgldb_collections SET fingerprint = ?1 WHERE no = ?2")
-                .and_then(|mut update| update.execute((fingerprint.to_bytes().as_slice(), no)))
+                .prepare_cached(
+                    "UPDATE _entgldb_collections SET fingerprint = ?1, row_count = ?2 WHERE no = ?3",
+                )
+                .and_then(|mut update| update.execute((print.as_slice(), rows, no)))
                 .doing("writing a fingerprint")?;
-            self.names.fingerprints.insert(collection.clone(), *fingerprint);
+            self.names.tallies.insert(collection.clone(), *tally);
+        }
+        for (log, signed) in &commit.adopted {
+            oplog::adopt(self.connection, self.names, log, signed)?;
+        }
+        for (log, floor) in &commit.floors {
+            oplog::forget(self.connection, self.names, log, *floor)?;
+        }
+        for (name, value) in &commit.notes {
+            note::write(self.connection, name, value.as_ref())?;
         }
         schema::put(self.connection, "clock", commit.clock.0.cast_signed())?;
         schema::put(self.connection, "owner", commit.owner.0.0.as_slice())?;

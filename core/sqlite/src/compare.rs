@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use entgldb_replica::clock::Stamp;
 use entgldb_replica::entry::Op;
-use entgldb_replica::fingerprint::Fingerprint;
+use entgldb_replica::fingerprint::{Fingerprint, Tally};
 use entgldb_replica::id::{Collection, Key, LogId, sha256};
+use entgldb_replica::member::members;
 use entgldb_replica::merge::Merged;
 
 use crate::document::{self, Extra};
@@ -21,18 +22,18 @@ use crate::{aside, capture, oplog, rows, schema, watched};
 const OUTBOX_COMPARED_MAX: i64 = 100_000;
 
 /// What the application's table is compared with, besides the rows.
-struct Compared {
-    table: Table,
+pub(crate) struct Compared {
+    pub(crate) table: Table,
     /// Keys with changes that wait to be captured.
-    noted: HashSet<Key>,
+    pub(crate) noted: HashSet<Key>,
     /// Whether rows without documents may still be found.
-    is_scanning: bool,
+    pub(crate) is_scanning: bool,
 }
 
 impl Check<'_> {
     /// Every collection's rows, fingerprint and table.
     pub(crate) fn collections(&mut self) -> Outcome<()> {
-        let mut names: Vec<Collection> = self.names.fingerprints.keys().cloned().collect();
+        let mut names: Vec<Collection> = self.names.tallies.keys().cloned().collect();
         names.sort();
         for collection in names {
             let Some(no) = self.names.known_collection(&collection) else { continue };
@@ -49,6 +50,9 @@ impl Check<'_> {
 
     /// The table behind a collection, if it is watched and can be compared.
     fn compared(&mut self, no: i64, collection: &Collection) -> Outcome<Option<Compared>> {
+        if *collection == *members() {
+            return Ok(None);
+        }
         let watched: bool = self
             .connection()
             .query_row(
@@ -83,7 +87,7 @@ impl Check<'_> {
 
     /// Every row is its entry, the fingerprint is that of the rows, and the table has what the rows say.
     fn rows(&mut self, no: i64, collection: &Collection, compared: Option<&Compared>) -> Outcome<()> {
-        let mut print = Fingerprint::default();
+        let mut tally = Tally::default();
         let mut after: Option<String> = None;
         loop {
             let page = row_page(self.connection(), no, after.as_deref())?;
@@ -102,7 +106,7 @@ impl Check<'_> {
             for row in page {
                 self.report.rows += 1;
                 self.step();
-                let what = self.row(no, &row, &mut print, compared)?;
+                let what = self.row(no, collection, &row, &mut tally, compared)?;
                 if let Some(what) = what {
                     self.report.fault(Fault {
                         collection: Some(collection.as_str().to_owned()),
@@ -113,8 +117,8 @@ impl Check<'_> {
                 }
             }
         }
-        if self.names.fingerprints.get(collection) != Some(&print) {
-            let what = "the collection's fingerprint is not that of its rows".into();
+        if self.names.tallies.get(collection) != Some(&tally) {
+            let what = "the collection's fingerprint or number of rows is not that of its rows".into();
             self.report.fault(Fault {
                 collection: Some(collection.as_str().to_owned()),
                 what,
@@ -127,14 +131,25 @@ impl Check<'_> {
     fn row(
         &mut self,
         no: i64,
+        collection: &Collection,
         row: &RowRecord,
-        print: &mut Fingerprint,
+        tally: &mut Tally,
         compared: Option<&Compared>,
     ) -> Outcome<Option<String>> {
         let Ok(key) = Key::new(&row.key) else { return Ok(Some("the row's key is not valid".into())) };
         let stamp = self.names.stamp(row.hlc, row.author_no)?;
-        print.add(Fingerprint::of_row(&key, &stamp));
-        let Some(entry) = row.entry else { return Ok(Some("the row has no entry".into())) };
+        tally.fingerprint.add(Fingerprint::of_row(&key, &stamp));
+        tally.rows += 1;
+        if self.is_beyond_entries(collection, row, stamp) {
+            return self.without_entry(no, collection, &key, row, stamp, compared);
+        }
+        // A row that came with a snapshot does not know its entry, which may have come since.
+        let doc = (collection.clone(), key.clone());
+        let entry = match row.entry {
+            None => oplog::entry_of(self.connection(), &self.names, &doc, &stamp)?,
+            entry => entry,
+        };
+        let Some(entry) = entry else { return Ok(Some("the row has no entry".into())) };
         let of_log = |(log, end): (&LogId, &LogEnd)| end.no == log_of(entry) && log.author == stamp.node;
         let belongs = self.names.logs.iter().any(of_log);
         let stored = oplog::page(self.connection(), &self.names, entry - 1, entry + 1)?.pop();
@@ -152,13 +167,16 @@ impl Check<'_> {
         if hash != row.hash {
             return Ok(Some("the row's content hash is not that of its entry".into()));
         }
+        if *collection == *members() {
+            return self.member(&key, row);
+        }
         let Some(compared) = compared else { return Ok(None) };
         self.table_row(no, &key, row, stored.entry.content().map(|content| &**content), compared)
     }
 
     /// A document that merges is what its state says, however the table writes it. What a resolver made of several versions
     /// is kept with them.
-    fn merged_row(
+    pub(crate) fn merged_row(
         &mut self,
         no: i64,
         key: &Key,
@@ -193,7 +211,7 @@ impl Check<'_> {
         self.table_row(no, key, row, content.as_deref(), compared)
     }
 
-    fn table_row(
+    pub(crate) fn table_row(
         &mut self,
         no: i64,
         key: &Key,
@@ -326,13 +344,13 @@ impl Check<'_> {
 }
 
 /// A row of the table of rows.
-struct RowRecord {
-    key: String,
+pub(crate) struct RowRecord {
+    pub(crate) key: String,
     hlc: i64,
     author_no: i64,
-    hash: Option<[u8; 32]>,
-    entry: Option<i64>,
-    extra: Option<String>,
+    pub(crate) hash: Option<[u8; 32]>,
+    pub(crate) entry: Option<i64>,
+    pub(crate) extra: Option<String>,
 }
 
 fn row_page(connection: &rusqlite::Connection, no: i64, after: Option<&str>) -> Outcome<Vec<RowRecord>> {

@@ -193,7 +193,8 @@ impl Extra {
     }
 }
 
-fn json_of(value: &Sql<'_>) -> String {
+/// A value of a row as it stands in a document.
+pub(crate) fn json_of(value: &Sql<'_>) -> String {
     let mut out = Vec::new();
     write_json(&mut out, value.as_ref());
     String::from_utf8(out).expect("JSON is written in UTF-8")

@@ -5,12 +5,13 @@
 use std::collections::HashMap;
 
 use entgldb_replica::clock::{Hlc, Stamp};
-use entgldb_replica::fingerprint::Fingerprint;
+use entgldb_replica::fingerprint::{Fingerprint, Tally};
 use entgldb_replica::id::{Collection, Incarnation, LogId, NodeId, PublicKey};
 use entgldb_replica::version::{Hash, Head, Seq};
 use rusqlite::Connection;
 
 use crate::failed::{Outcome, SqliteFailed, While};
+use crate::schema;
 
 /// Bits of an entry's number that hold its position in the log.
 const SEQ_BITS: u32 = 40;
@@ -39,6 +40,9 @@ pub(crate) struct LogEnd {
     pub(crate) no: i64,
     pub(crate) head: Head,
     pub(crate) hlc: Hlc,
+    /// Position of the last entry that is forgotten, and its time; zero if none is.
+    pub(crate) floor: Seq,
+    pub(crate) floor_hlc: Hlc,
 }
 
 /// All numbers given out.
@@ -49,7 +53,7 @@ pub(crate) struct Names {
     pub(crate) public_keys: Vec<PublicKey>,
     collections: HashMap<Collection, i64>,
     collection_names: HashMap<i64, Collection>,
-    pub(crate) fingerprints: HashMap<Collection, Fingerprint>,
+    pub(crate) tallies: HashMap<Collection, Tally>,
     pub(crate) logs: HashMap<LogId, LogEnd>,
 }
 
@@ -57,9 +61,10 @@ impl Names {
     /// Reads all of them.
     pub(crate) fn load(connection: &Connection) -> Outcome<Self> {
         let mut names = Self::default();
+        let forgets = schema::forgets(connection)?;
         names.load_authors(connection)?;
-        names.load_collections(connection)?;
-        names.load_logs(connection)?;
+        names.load_collections(connection, forgets)?;
+        names.load_logs(connection, forgets)?;
         Ok(names)
     }
 
@@ -79,33 +84,43 @@ impl Names {
         Ok(())
     }
 
-    fn load_collections(&mut self, connection: &Connection) -> Outcome<()> {
+    fn load_collections(&mut self, connection: &Connection, forgets: bool) -> Outcome<()> {
+        let count = if forgets { "row_count" } else { "0" };
         let mut statement = connection
-            .prepare("SELECT no, name, fingerprint FROM _entgldb_collections")
+            .prepare(&format!("SELECT no, name, fingerprint, {count} FROM _entgldb_collections"))
             .doing("reading the collections")?;
         let rows = statement
-            .query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, [u8; 32]>(2)?)))
+            .query_map([], |row| {
+                let tally = (row.get::<_, [u8; 32]>(2)?, row.get::<_, i64>(3)?);
+                Ok((row.get(0)?, row.get::<_, String>(1)?, tally))
+            })
             .doing("reading the collections")?;
         for row in rows {
-            let (no, name, fingerprint) = row.doing("reading the collections")?;
+            let (no, name, (fingerprint, rows)) = row.doing("reading the collections")?;
             let collection =
                 Collection::new(&name).map_err(|error| SqliteFailed::damaged(error.to_string()))?;
             self.collections.insert(collection.clone(), no);
             self.collection_names.insert(no, collection.clone());
-            self.fingerprints.insert(collection, Fingerprint::from_bytes(fingerprint));
+            let fingerprint = Fingerprint::from_bytes(fingerprint);
+            self.tallies.insert(collection, Tally { fingerprint, rows: rows.cast_unsigned() });
         }
         Ok(())
     }
 
-    fn load_logs(&mut self, connection: &Connection) -> Outcome<()> {
+    fn load_logs(&mut self, connection: &Connection, forgets: bool) -> Outcome<()> {
+        let floor = if forgets { "floor, floor_hlc" } else { "0, 0" };
         let mut statement = connection
-            .prepare("SELECT no, author_no, incarnation, collection_no, seq, hash, hlc FROM _entgldb_logs")
+            .prepare(&format!(
+                "SELECT no, author_no, incarnation, collection_no, seq, hash, hlc, {floor} FROM _entgldb_logs"
+            ))
             .doing("reading the logs")?;
         let mut rows = statement.query([]).doing("reading the logs")?;
         while let Some(row) = rows.next().doing("reading the logs")? {
             let read = || {
                 let head = Head { seq: Seq(row.get::<_, i64>(4)?.cast_unsigned()), hash: Hash(row.get(5)?) };
-                let end = LogEnd { no: row.get(0)?, head, hlc: Hlc(row.get::<_, i64>(6)?.cast_unsigned()) };
+                let hlc = |column| row.get::<_, i64>(column).map(|hlc| Hlc(hlc.cast_unsigned()));
+                let floor = Seq(row.get::<_, i64>(7)?.cast_unsigned());
+                let end = LogEnd { no: row.get(0)?, head, hlc: hlc(6)?, floor, floor_hlc: hlc(8)? };
                 Ok((row.get(1)?, row.get::<_, i64>(2)?, row.get(3)?, end))
             };
             let (author, incarnation, collection, end) = read().doing("reading the logs")?;
@@ -176,17 +191,17 @@ impl Names {
         if let Some(no) = self.collections.get(collection) {
             return Ok(*no);
         }
-        let empty = Fingerprint::default();
+        let empty = Tally::default();
         connection
             .execute(
                 "INSERT INTO _entgldb_collections(name, fingerprint) VALUES(?1, ?2)",
-                (collection.as_str(), empty.to_bytes()),
+                (collection.as_str(), empty.fingerprint.to_bytes()),
             )
             .doing("noting a collection")?;
         let no = connection.last_insert_rowid();
         self.collections.insert(collection.clone(), no);
         self.collection_names.insert(no, collection.clone());
-        self.fingerprints.insert(collection.clone(), empty);
+        self.tallies.insert(collection.clone(), empty);
         Ok(no)
     }
 
@@ -203,7 +218,13 @@ impl Names {
                 (author, log.incarnation.0.cast_signed(), collection, Hash::default().0),
             )
             .doing("noting a log")?;
-        let end = LogEnd { no: connection.last_insert_rowid(), head: Head::default(), hlc: Hlc::default() };
+        let end = LogEnd {
+            no: connection.last_insert_rowid(),
+            head: Head::default(),
+            hlc: Hlc::default(),
+            floor: Seq(0),
+            floor_hlc: Hlc::default(),
+        };
         self.logs.insert(log.clone(), end);
         Ok(end)
     }

@@ -45,22 +45,61 @@ pub(crate) fn append(connection: &Connection, names: &mut Names, appended: &Appe
                 &*entry.payload,
             ))
             .doing("appending entries")?;
-        last = LogEnd { no: end.no, head: linked.head(), hlc: entry.hlc };
+        last = LogEnd { head: linked.head(), hlc: entry.hlc, ..end };
     }
+    sign(connection, end.no, &appended.signed)?;
+    put_end(connection, names, &appended.log, last)?;
+    Ok(last)
+}
+
+/// Keeps where a log ends and begins now.
+fn put_end(connection: &Connection, names: &mut Names, log: &LogId, end: LogEnd) -> Outcome<()> {
     connection
-        .prepare_cached("UPDATE _entgldb_logs SET seq = ?1, hash = ?2, hlc = ?3 WHERE no = ?4")
+        .prepare_cached(
+            "UPDATE _entgldb_logs SET seq = ?1, hash = ?2, hlc = ?3, floor = ?4, floor_hlc = ?5 WHERE no = ?6",
+        )
         .and_then(|mut update| {
             update.execute((
-                last.head.seq.0.cast_signed(),
-                last.head.hash.0.as_slice(),
-                last.hlc.0.cast_signed(),
+                end.head.seq.0.cast_signed(),
+                end.head.hash.0.as_slice(),
+                end.hlc.0.cast_signed(),
+                end.floor.0.cast_signed(),
+                end.floor_hlc.0.cast_signed(),
                 end.no,
             ))
         })
         .doing("moving a log's head")?;
-    sign(connection, end.no, &appended.signed)?;
-    names.logs.insert(appended.log.clone(), last);
-    Ok(last)
+    names.logs.insert(log.clone(), end);
+    Ok(())
+}
+
+/// Goes on from a head that a snapshot stands for. To be called in a write transaction.
+pub(crate) fn adopt(
+    connection: &Connection,
+    names: &mut Names,
+    log: &LogId,
+    signed: &SignedHead,
+) -> Outcome<()> {
+    let end = names.log(connection, log)?;
+    if signed.head.seq <= end.head.seq {
+        return Err(SqliteFailed::damaged(format!("a snapshot's head of {log} is not beyond the one here")));
+    }
+    sign(connection, end.no, signed)?;
+    let (head, hlc) = (signed.head, signed.hlc);
+    put_end(connection, names, log, LogEnd { no: end.no, head, hlc, floor: head.seq, floor_hlc: hlc })
+}
+
+/// Marks what of a log is forgotten. To be called in a write transaction.
+pub(crate) fn forget(connection: &Connection, names: &mut Names, log: &LogId, floor: Seq) -> Outcome<()> {
+    let end = names.log(connection, log)?;
+    let signed = signed_until(connection, names, log, floor)?.filter(|signed| signed.head.seq == floor);
+    match signed {
+        Some(signed) if floor > end.floor => {
+            put_end(connection, names, log, LogEnd { floor, floor_hlc: signed.hlc, ..end })
+        }
+        Some(_) => Ok(()),
+        None => Err(SqliteFailed::damaged(format!("no signed head of {log} stands at {floor:?}"))),
+    }
 }
 
 fn sign(connection: &Connection, log_no: i64, signed: &SignedHead) -> Outcome<()> {
@@ -93,6 +132,10 @@ pub(crate) fn read(
     let mut statement = connection
         .prepare_cached("SELECT id, hlc, replaces_hlc, replaces_author_no, op, key, payload, hash FROM _entgldb_oplog WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3")
         .doing("reading a log")?;
+    if after < end.floor {
+        // What is left of entries below the floor leads nowhere.
+        return Ok(Vec::new());
+    }
     let last = entry_id(end.no, end.head.seq)?;
     let first = entry_id(end.no, after.min(end.head.seq))?;
     let mut rows = statement.query((first, last, limits.entries.cast_signed())).doing("reading a log")?;
@@ -158,12 +201,12 @@ fn hlc_at(connection: &Connection, id: i64) -> Outcome<Option<Hlc>> {
         .doing("reading an entry")
 }
 
-/// The last position of a log whose entry is not later than `hlc`. Times never fall within a log.
+/// The last position of a log whose entry is not later than `hlc`, or its floor. Times never fall within a log.
 pub(crate) fn last_at(connection: &Connection, end: &LogEnd, hlc: Hlc) -> Outcome<Seq> {
     if end.hlc <= hlc {
         return Ok(end.head.seq);
     }
-    let (mut not_later, mut later) = (0, end.head.seq.0);
+    let (mut not_later, mut later) = (end.floor.0, end.head.seq.0);
     while later - not_later > 1 {
         let middle = not_later + (later - not_later) / 2;
         match hlc_at(connection, entry_id(end.no, Seq(middle))?)? {
@@ -181,9 +224,15 @@ pub(crate) fn hash_at(
     log: &LogId,
     seq: Seq,
 ) -> Outcome<Option<Hash>> {
-    let Some(end) = names.logs.get(log) else { return Ok(None) };
+    let Some(end) = names.logs.get(log).filter(|end| seq >= end.floor) else { return Ok(None) };
+    // At the floor the signature is left of the entry.
+    let sql = if seq == end.floor {
+        "SELECT hash FROM _entgldb_signed WHERE id = ?1"
+    } else {
+        "SELECT hash FROM _entgldb_oplog WHERE id = ?1"
+    };
     connection
-        .prepare_cached("SELECT hash FROM _entgldb_oplog WHERE id = ?1")
+        .prepare_cached(sql)
         .and_then(|mut statement| {
             statement.query_row([entry_id(end.no, seq).unwrap_or(-1)], |row| row.get(0)).optional()
         })
@@ -198,6 +247,19 @@ pub(crate) fn version(
     doc: &DocId,
     stamp: &Stamp,
 ) -> Outcome<Option<Version>> {
+    match entry_of(connection, names, doc, stamp)? {
+        Some(id) => entry_at(connection, names, id),
+        None => Ok(None),
+    }
+}
+
+/// The number of the entry that made the version of a document with a stamp.
+pub(crate) fn entry_of(
+    connection: &Connection,
+    names: &Names,
+    doc: &DocId,
+    stamp: &Stamp,
+) -> Outcome<Option<i64>> {
     let ends: Vec<LogEnd> = names.logs_of(&stamp.node, &doc.0).copied().collect();
     for end in ends {
         let last = last_at(connection, &end, stamp.hlc)?;
@@ -205,7 +267,7 @@ pub(crate) fn version(
         if last > before
             && let Some(id) = find(connection, entry_id(end.no, before)?, entry_id(end.no, last)?, &doc.1)?
         {
-            return entry_at(connection, names, id);
+            return Ok(Some(id));
         }
     }
     Ok(None)

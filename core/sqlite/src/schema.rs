@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::failed::{Outcome, While};
 
 /// Number of the layout below.
-pub(crate) const FORMAT: i64 = 2;
+pub(crate) const FORMAT: i64 = 3;
 
 /// Names of the values in the engine's state.
 pub(crate) const NAMES: [&str; 6] = ["format", "owner", "incarnation", "clock", "schema_version", "unsynced"];
@@ -45,6 +45,15 @@ const STATES: &str =
     "CREATE TABLE _entgldb_states(collection_no INTEGER NOT NULL, key TEXT NOT NULL, state BLOB NOT NULL,
   PRIMARY KEY(collection_no, key)) WITHOUT ROWID";
 
+/// Since format 3. A table that is made and one that is brought up to this format end with the same words in the schema.
+const FORGETTING: &str = "
+ALTER TABLE _entgldb_collections ADD COLUMN row_count INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE _entgldb_logs ADD COLUMN floor INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE _entgldb_logs ADD COLUMN floor_hlc INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE _entgldb_notes(name TEXT PRIMARY KEY, value BLOB NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE _entgldb_members(key TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
+";
+
 /// The format of the engine's tables in a database; `None` if it has none.
 pub(crate) fn format(connection: &Connection) -> Outcome<Option<i64>> {
     let present: bool = connection
@@ -64,15 +73,30 @@ pub(crate) fn format(connection: &Connection) -> Outcome<Option<i64>> {
 pub(crate) fn create(connection: &Connection) -> Outcome<()> {
     connection.execute_batch(TABLES).doing("creating the engine's tables")?;
     connection.execute_batch(STATES).doing("creating the engine's tables")?;
+    connection.execute_batch(FORGETTING).doing("creating the engine's tables")?;
     put(connection, "format", FORMAT)
 }
 
 /// Brings tables of an earlier format up to this one. To be called in a write transaction.
 pub(crate) fn upgrade(connection: &Connection) -> Outcome<()> {
-    if format(connection)? == Some(1) {
+    let found = format(connection)?.unwrap_or_default();
+    if found < 2 {
         connection.execute_batch(STATES).doing("upgrading the engine's tables")?;
     }
+    if found < 3 {
+        connection.execute_batch(FORGETTING).doing("upgrading the engine's tables")?;
+        connection
+            .execute_batch(
+                "UPDATE _entgldb_collections SET row_count = (SELECT count(*) FROM _entgldb_rows r WHERE r.collection_no = no)",
+            )
+            .doing("counting rows")?;
+    }
     put(connection, "format", FORMAT)
+}
+
+/// Whether the tables are of a format that knows of forgetting.
+pub(crate) fn forgets(connection: &Connection) -> Outcome<bool> {
+    Ok(format(connection)?.is_some_and(|format| format >= 3))
 }
 
 /// Collections in which documents have states.

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
 use entgldb_replica::entry::SignedHead;
-use entgldb_replica::id::{Collection, DocId, Incarnation, LogId, NodeId};
+use entgldb_replica::id::{Collection, DocId, Incarnation, Key, LogId, NodeId};
 use entgldb_replica::resolve::{Conflict, Row, Version};
 use entgldb_replica::store::{
-    Commit, Committed, Drain, Durable, Guard, OutboxMark, Problem, ReadLimits, Store, Stored, UnitLimits,
+    Commit, Committed, Drain, Durable, Guard, OutboxMark, Problem, ReadLimits, Scan, ScanLimits, Store,
+    Stored, UnitLimits,
 };
 use entgldb_replica::version::{Hash, Seq};
 use rusqlite::{Connection, OptionalExtension};
@@ -21,7 +22,7 @@ use crate::names::{Names, log_of};
 use crate::open::{self, OpenError, SqliteConfig};
 use crate::room::Room;
 use crate::watched::{Watched, schema_version};
-use crate::{oplog, scan, schema, unsynced};
+use crate::{note, oplog, outgoing, scan, schema, standing, unsynced};
 
 /// Slices of a scan in one look into the outbox: most of them may find nothing to note.
 const SCAN_SLICES_MAX: usize = 4;
@@ -34,7 +35,7 @@ pub struct SqliteStore {
     pub(crate) connection: Connection,
     pub(crate) names: Names,
     pub(crate) watched: Watched,
-    watch: Vec<Collection>,
+    pub(crate) watch: Vec<Collection>,
     pub(crate) path: PathBuf,
     /// Changes that can't travel, found by looks into the outbox that are not committed yet.
     refused: Vec<(OutboxMark, Problem)>,
@@ -211,7 +212,7 @@ impl SqliteStore {
         }
     }
 
-    fn read<T>(&mut self, work: impl FnOnce(&Self) -> Outcome<T>) -> Outcome<T> {
+    pub(crate) fn read<T>(&mut self, work: impl FnOnce(&Self) -> Outcome<T>) -> Outcome<T> {
         self.connection.execute_batch("BEGIN").doing("beginning to read")?;
         let result = work(self);
         let ended = self.connection.execute_batch("COMMIT").doing("ending to read");
@@ -274,14 +275,17 @@ impl Store for SqliteStore {
             clock: Hlc(clock.unwrap_or_default().cast_unsigned()),
             heads: self.names.logs.iter().map(|(log, end)| (log.clone(), end.head, end.hlc)).collect(),
             authors: self.names.public_keys.clone(),
-            fingerprints: self
-                .names
-                .fingerprints
-                .iter()
-                .map(|(name, print)| (name.clone(), *print))
-                .collect(),
+            tallies: self.names.tallies.iter().map(|(name, tally)| (name.clone(), *tally)).collect(),
             open_conflicts: self.open_conflicts()?,
             merged: self.stated()?,
+            floors: self
+                .names
+                .logs
+                .iter()
+                .filter(|(_, end)| end.floor > Seq(0))
+                .map(|(log, end)| (log.clone(), end.floor, end.floor_hlc))
+                .collect(),
+            notes: note::load(&self.connection)?,
         })
     }
 
@@ -336,10 +340,17 @@ impl Store for SqliteStore {
             .doing("looking for a version")?;
         let is_of_author =
             |entry: &i64| self.names.logs_of(&stamp.node, &doc.0).any(|end| end.no == log_of(*entry));
-        match entry.filter(is_of_author) {
-            Some(entry) => oplog::entry_at(&self.connection, &self.names, entry),
-            None => oplog::version(&self.connection, &self.names, doc, stamp),
+        let found = match entry.filter(is_of_author) {
+            Some(entry) => oplog::entry_at(&self.connection, &self.names, entry)?,
+            None => oplog::version(&self.connection, &self.names, doc, stamp)?,
+        };
+        if found.is_some() {
+            return Ok(found);
         }
+        let Some(standing) = outgoing::standing(&self.connection, &self.names, no, doc.1.as_str())? else {
+            return Ok(None);
+        };
+        standing::version(&self.source(&doc.0, no)?, &standing, stamp)
     }
 
     fn read_log(&mut self, log: &LogId, after: Seq, limits: &ReadLimits) -> Outcome<Vec<Stored>> {
@@ -363,6 +374,10 @@ impl Store for SqliteStore {
 
     fn signed_from(&mut self, log: &LogId, seq: Seq) -> Outcome<Option<SignedHead>> {
         oplog::signed_from(&self.connection, &self.names, log, seq)
+    }
+
+    fn scan(&mut self, collection: &Collection, after: Option<&Key>, limits: &ScanLimits) -> Outcome<Scan> {
+        self.scan_rows(collection, after, limits)
     }
 
     fn commit(&mut self, commit: &Commit) -> Outcome<Committed> {

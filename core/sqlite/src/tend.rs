@@ -1,5 +1,5 @@
 //! Work that may wait: documents that were set aside are tried again, fields get the columns that were added for them,
-//! old conflicts go, and a WAL that has grown is moved into the database.
+//! old conflicts and what is forgotten go, and a WAL that has grown is moved into the database.
 
 use entgldb_replica::clock::WallMillis;
 use entgldb_replica::id::Key;
@@ -49,6 +49,7 @@ impl SqliteStore {
             self.drop_conflicts(conflicts_before)?;
             problems = self.try_again(conflicts_before)?;
             problems.extend(self.fill_new_columns(conflicts_before)?);
+            self.remove_forgotten()?;
         }
         self.checkpoint()?;
         Ok(problems)

@@ -16,7 +16,7 @@ use crate::failed::{Outcome, SqliteFailed, While};
 use crate::inspect::Inspector;
 use crate::names::{LogEnd, Names, entry_id, log_of, seq_of};
 use crate::open::OpenError;
-use crate::{oplog, schema};
+use crate::{note, oplog, schema};
 
 /// Faults and notes that are listed; all of them are counted.
 const LISTED_MAX: usize = 100;
@@ -120,10 +120,13 @@ pub fn verify(path: &Path, on_progress: &mut dyn FnMut(Progress)) -> Result<Repo
     inspector.connection.execute_batch("BEGIN").doing("beginning to read")?;
     let names = Names::load(&inspector.connection)?;
     let stated = schema::stated(&inspector.connection)?;
+    let is_joining =
+        schema::forgets(&inspector.connection)? && note::is_joining(&inspector.connection, &names)?;
     let mut check = Check {
         inspector,
         names,
         stated,
+        is_joining,
         report: Report::default(),
         progress: Progress { done: 0, total: 0 },
         on_progress,
@@ -132,6 +135,7 @@ pub fn verify(path: &Path, on_progress: &mut dyn FnMut(Progress)) -> Result<Repo
     check.file()?;
     check.engine_tables()?;
     check.state()?;
+    check.notes()?;
     check.clock()?;
     check.logs()?;
     check.no_entry_is_forgotten()?;
@@ -146,6 +150,8 @@ pub(crate) struct Check<'a> {
     pub(crate) names: Names,
     /// Collections in which documents have states.
     pub(crate) stated: Vec<i64>,
+    /// Whether a snapshot is coming in: rows may be ahead of the logs.
+    pub(crate) is_joining: bool,
     pub(crate) report: Report,
     progress: Progress,
     on_progress: &'a mut dyn FnMut(Progress),
@@ -193,7 +199,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Every log: dense from one, chained, signed.
+    /// Every log: dense from its floor on, chained, signed.
     fn logs(&mut self) -> Outcome<()> {
         let mut logs: Vec<(LogId, LogEnd)> =
             self.names.logs.iter().map(|(log, end)| (log.clone(), *end)).collect();
@@ -214,10 +220,16 @@ impl Check<'_> {
             what,
             ..Fault::default()
         };
-        let mut chain = Chain::resume(log.clone(), Head::default(), Hlc::default());
+        let Some(floor) = self.floor(log, end)? else {
+            let what =
+                "no signed head stands where the log begins: what was before it is forgotten".to_owned();
+            self.report.fault(fault(end.floor, None, what));
+            return Ok(());
+        };
+        let mut chain = Chain::resume(log.clone(), floor, end.floor_hlc);
         let mut broken = false;
-        let mut latest = Hlc::default();
-        let mut after = entry_id(end.no, Seq(0))?;
+        let mut latest = end.floor_hlc;
+        let mut after = entry_id(end.no, end.floor)?;
         loop {
             let page = oplog::page(self.connection(), &self.names, after, entry_id(end.no + 1, Seq(0))?)?;
             let Some(last) = page.last() else { break };
@@ -260,6 +272,16 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Where a log begins: the head that its author signed over what is forgotten.
+    fn floor(&self, log: &LogId, end: &LogEnd) -> Outcome<Option<Head>> {
+        if end.floor == Seq(0) {
+            return Ok((end.floor_hlc == Hlc::default()).then(Head::default));
+        }
+        let signed = oplog::signed_until(self.connection(), &self.names, log, end.floor)?;
+        let stands = |signed: &SignedHead| signed.head.seq == end.floor && signed.hlc == end.floor_hlc;
+        Ok(signed.filter(stands).map(|signed| signed.head))
+    }
+
     fn signatures(&mut self, log: &LogId, end: &LogEnd) -> Outcome<()> {
         let fault = |seq: Seq, what: String| Fault {
             log: Some(log.to_string()),
@@ -277,17 +299,18 @@ impl Check<'_> {
             .connection
             .prepare(
                 "SELECT s.id, s.hlc, s.hash, s.signature, o.hash, o.hlc FROM _entgldb_signed s LEFT JOIN _entgldb_oplog o ON o.id = s.id
-                 WHERE s.id > ?1 AND s.id < ?2 ORDER BY s.id",
+                 WHERE s.id >= ?1 AND s.id < ?2 ORDER BY s.id",
             )
             .doing("reading signatures")?;
-        let range = (entry_id(end.no, Seq(0))?, entry_id(end.no + 1, Seq(0))?);
+        let range = (entry_id(end.no, end.floor)?, entry_id(end.no + 1, Seq(0))?);
         let mut found = statement.query(range).doing("reading signatures")?;
         let mut last = Seq(0);
         while let Some(row) = found.next().doing("reading signatures")? {
             let (signed, entry) = signed_head(row).doing("reading signatures")?;
             last = signed.head.seq;
             self.report.signatures += 1;
-            if entry != Some((signed.head.hash, signed.hlc)) {
+            let is_floor = last == end.floor && entry.is_none();
+            if !is_floor && entry != Some((signed.head.hash, signed.hlc)) {
                 self.report.fault(fault(last, "the signed head is not the entry that the log has".into()));
             } else if let Err(error) = signed.verify(log, &key) {
                 self.report.fault(fault(last, error.to_string()));

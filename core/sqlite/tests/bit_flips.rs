@@ -30,7 +30,8 @@ fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
 }
 
-/// A database that has seen everything: own and remote entries, deletes, rows set aside, free pages.
+/// A database that has seen everything: own and remote entries, history that is forgotten, deletes, rows set aside, notes,
+/// free pages.
 fn sound(folder: &Path) -> PathBuf {
     let mut a = Node::new(1, SCHEMA, &WATCH);
     for n in 0..60 {
@@ -47,6 +48,10 @@ fn sound(folder: &Path) -> PathBuf {
     a.capture();
     a.sql("DELETE FROM c WHERE line < 20; DELETE FROM t WHERE n < 20; UPDATE t SET r = 0.5 WHERE n > 50");
     a.capture();
+    a.forget();
+    a.sql("UPDATE t SET r = 0.25 WHERE n > 55; DELETE FROM c WHERE line = 30");
+    a.capture();
+    a.commit_with(|commit| commit.notes = vec![("a note".into(), Some(vec![7; 200].into()))]);
     let mut remote = Remote::new(9);
     for n in 0..30 {
         let content = format!(r#"{{"k":"far {n}","n":{n},"v":"far {n}","other":[1, {n}]}}"#);
@@ -71,7 +76,11 @@ fn content(path: &Path) -> rusqlite::Result<BTreeMap<String, Vec<String>>> {
     let names: Vec<String> = names.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     for name in names {
         let columns = match name.as_str() {
-            "_entgldb_rows" => "collection_no, key, hlc, author_no, hash, entry",
+            // Which of the entries that are forgotten it was says nothing any more.
+            "_entgldb_rows" => {
+                "collection_no, key, hlc, author_no, hash, iif((SELECT floor FROM _entgldb_logs WHERE no = entry >> 40)
+                 >= entry & ((1 << 40) - 1), NULL, entry)"
+            }
             // Half a stamp is read as none.
             "_entgldb_oplog" => {
                 "id, hlc, iif(replaces_author_no IS NULL, NULL, replaces_hlc),
@@ -129,8 +138,11 @@ fn what_peers_would_take(path: &Path) -> Option<BTreeMap<LogId, Vec<Entry>>> {
     let mut taken = BTreeMap::new();
     for (log, head, _) in &durable.heads {
         let limits = ReadLimits { until: Hlc(u64::MAX >> 1), entries: 100_000, bytes: usize::MAX };
-        let Ok(stored) = store.read_log(log, Seq(0), &limits) else { continue };
-        let mut chain = Chain::resume(log.clone(), Head::default(), Hlc::default());
+        let floor = durable.floors.iter().find(|(floor, ..)| floor == log);
+        let (floor, hlc) = floor.map_or((Seq(0), Hlc::default()), |(_, seq, hlc)| (*seq, *hlc));
+        let Ok(stored) = store.read_log(log, floor, &limits) else { continue };
+        let hash = store.hash_at(log, floor).ok().flatten().unwrap_or_default();
+        let mut chain = Chain::resume(log.clone(), Head { seq: floor, hash }, hlc);
         let entries: Vec<Entry> = stored.into_iter().map(|stored| stored.entry).collect();
         if !entries.iter().all(|entry| chain.link(entry.clone()).is_ok()) {
             continue;

@@ -220,7 +220,10 @@ fn conflicts_are_listed_reopened_while_uncertain_and_dropped_when_they_are_old()
         appended: vec![],
         authors: vec![],
         rows: vec![],
-        fingerprints: vec![],
+        tallies: vec![],
+        adopted: vec![],
+        floors: vec![],
+        notes: vec![],
         conflicts,
         drained: None,
     };

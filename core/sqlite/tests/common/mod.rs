@@ -9,12 +9,13 @@ use std::sync::atomic::AtomicBool;
 use bytes::Bytes;
 use entgldb_replica::clock::{Clock, Hlc, WallMillis};
 use entgldb_replica::entry::{AuthorKey, Chain, Entry, Op, SignedHead};
-use entgldb_replica::fingerprint::Fingerprint;
+use entgldb_replica::fingerprint::{Fingerprint, Tally};
 use entgldb_replica::id::{Collection, DocId, Incarnation, Key, LogId, NodeId, sha256};
 use entgldb_replica::limits;
-use entgldb_replica::resolve::{Row, takes_over};
+use entgldb_replica::resolve::{Document, Row, takes_over};
 use entgldb_replica::store::{
-    Appended, Change, Commit, Committed, Drain, Guard, Problem, ReadLimits, RowWrite, Store, UnitLimits,
+    Appended, Change, Commit, Committed, Drain, Guard, Problem, ReadLimits, RowWrite, ScanLimits, Store,
+    UnitLimits,
 };
 use entgldb_replica::version::{Hash, Head, Seq};
 use entgldb_sqlite::{Durability, OpenError, SqliteConfig, SqliteStore};
@@ -56,7 +57,7 @@ pub struct Node {
     incarnation: Incarnation,
     clock: Clock,
     heads: BTreeMap<LogId, (Head, Hlc)>,
-    fingerprints: BTreeMap<Collection, Fingerprint>,
+    tallies: BTreeMap<Collection, Tally>,
 }
 
 impl Node {
@@ -86,7 +87,7 @@ impl Node {
             incarnation: Incarnation(u64::from(seed)),
             clock: Clock::resume(Hlc::default(), 0),
             heads: BTreeMap::new(),
-            fingerprints: BTreeMap::new(),
+            tallies: BTreeMap::new(),
         };
         node.load();
         Ok(node)
@@ -103,7 +104,7 @@ impl Node {
         let durable = self.store.load().unwrap();
         self.clock = Clock::resume(durable.clock, 0);
         self.heads = durable.heads.into_iter().map(|(log, head, hlc)| (log, (head, hlc))).collect();
-        self.fingerprints = durable.fingerprints.into_iter().collect();
+        self.tallies = durable.tallies.into_iter().collect();
     }
 
     pub fn id(&self) -> NodeId {
@@ -205,15 +206,16 @@ impl Node {
         guard: Guard,
         drained: Option<entgldb_replica::store::OutboxMark>,
     ) -> Commit {
-        let mut prints: BTreeMap<Collection, Fingerprint> = BTreeMap::new();
+        let mut tallies: BTreeMap<Collection, Tally> = BTreeMap::new();
         for RowWrite { doc, row, before, .. } in &rows {
-            let print = prints
+            let tally = tallies
                 .entry(doc.0.clone())
-                .or_insert_with(|| self.fingerprints.get(&doc.0).copied().unwrap_or_default());
-            if let Some(before) = before {
-                print.remove(Fingerprint::of_row(&doc.1, &before.stamp));
+                .or_insert_with(|| self.tallies.get(&doc.0).copied().unwrap_or_default());
+            match before {
+                Some(before) => tally.fingerprint.remove(Fingerprint::of_row(&doc.1, &before.stamp)),
+                None => tally.rows += 1,
             }
-            print.add(Fingerprint::of_row(&doc.1, &row.stamp));
+            tally.fingerprint.add(Fingerprint::of_row(&doc.1, &row.stamp));
         }
         Commit {
             owner: (self.id(), self.incarnation),
@@ -223,7 +225,10 @@ impl Node {
             authors: vec![self.author.public_key()],
             appended,
             rows,
-            fingerprints: prints.into_iter().collect(),
+            tallies: tallies.into_iter().collect(),
+            adopted: Vec::new(),
+            floors: Vec::new(),
+            notes: Vec::new(),
             conflicts: Vec::new(),
             drained,
         }
@@ -235,7 +240,7 @@ impl Node {
             let last = appended.entries.last().unwrap();
             self.heads.insert(appended.log.clone(), (last.head(), last.entry().hlc));
         }
-        self.fingerprints.extend(commit.fingerprints.iter().cloned());
+        self.tallies.extend(commit.tallies.iter().cloned());
     }
 
     /// Takes all that the other node has and this one has not, `page` entries of a log at a time.
@@ -272,6 +277,69 @@ impl Node {
                 Committed::OutboxMoved => {}
             }
         }
+    }
+
+    /// Forgets all entries, as far as all of them are signed for.
+    pub fn forget(&mut self) {
+        let mut commit = self.commit_of(Hlc::default(), vec![], vec![], Guard::None, None);
+        commit.floors = self.heads.iter().map(|(log, (head, _))| (log.clone(), head.seq)).collect();
+        assert_eq!(self.store.commit(&commit).unwrap(), Committed::Done(vec![]));
+        self.store.tend(WallMillis(0)).unwrap();
+    }
+
+    /// All that a scan gives of a collection, `rows` at a time, capturing what stands in its way.
+    pub fn scan(&mut self, collection: &str, rows: usize) -> Vec<Document> {
+        let collection = Collection::new(collection).unwrap();
+        let mut found: Vec<Document> = Vec::new();
+        loop {
+            let limits = ScanLimits { rows, bytes: usize::MAX };
+            let after = found.last().map(|document| document.key.clone());
+            let scan = self.store.scan(&collection, after.as_ref(), &limits).unwrap();
+            assert!(scan.documents.len() <= rows);
+            found.extend(scan.documents);
+            match (scan.moved, scan.more) {
+                (true, _) => self.capture(),
+                (false, true) => {}
+                (false, false) => return found,
+            }
+        }
+    }
+
+    /// Takes all rows of a collection that the other node has, and then its heads, as a snapshot.
+    pub fn join(&mut self, from: &mut Node, collection: &str) {
+        from.capture();
+        self.capture();
+        let name = Collection::new(collection).unwrap();
+        let mut rows = Vec::new();
+        for Document { key, row, content, .. } in from.scan(collection, 7) {
+            let doc = (name.clone(), key);
+            let before = self.store.rows(std::slice::from_ref(&doc)).unwrap()[0];
+            if takes_over(before.as_ref(), &row.stamp, row.content) {
+                rows.push(RowWrite { doc, row, before, apply: Some(content), merged: None });
+            }
+        }
+        let hlc = rows.iter().map(|write| write.row.stamp.hlc).max().unwrap_or_default();
+        let mut commit = self.commit_of(hlc, vec![], rows, Guard::OutboxEmpty, None);
+        for (log, (head, _)) in from.heads.iter().filter(|(log, _)| log.collection == name) {
+            if self.heads.get(log).is_none_or(|(mine, _)| mine.seq < head.seq) {
+                let signed = from.store.signed_until(log, head.seq).unwrap().unwrap();
+                self.heads.insert(log.clone(), (signed.head, signed.hlc));
+                commit.adopted.push((log.clone(), signed));
+            }
+        }
+        commit.authors.extend(from.store.load().unwrap().authors);
+        match self.store.commit(&commit).unwrap() {
+            Committed::Done(problems) => self.problems.extend(problems),
+            Committed::OutboxMoved => panic!("the outbox was empty"),
+        }
+        self.remember(&commit);
+    }
+
+    pub fn commit_with(&mut self, change: impl FnOnce(&mut Commit)) {
+        let mut commit = self.commit_of(Hlc::default(), vec![], vec![], Guard::None, None);
+        change(&mut commit);
+        let _ = self.store.commit(&commit).unwrap();
+        self.remember(&commit);
     }
 
     fn next_page(&mut self, from: &mut Node, page: usize) -> (Vec<(LogId, Entry)>, Vec<Appended>) {
