@@ -374,6 +374,11 @@ impl Options {
         if options.has_states() {
             options.frame_bytes_max = draw_frame(seed, &load, true);
         }
+        if options.resolving != Resolving::None {
+            // A row comes with all its versions in one frame.
+            let versions = options.nodes * (2 * options.load.document_bytes + (2 << 10));
+            options.frame_bytes_max = options.frame_bytes_max.max(versions).min(FRAME_BYTES_HARD);
+        }
         if options.has_small_pages() {
             // A history of a thousand pages over a line to the moon teaches nothing and takes an hour.
             options.latency_ms = options.latency_ms.min(50);
@@ -441,7 +446,10 @@ impl Options {
             vector_logs: *rng.pick(&[1, 2, defaults.vector_logs]),
             push_links: *rng.pick(&[1, 2, 3, defaults.push_links]),
             catch_up_entries: *rng.pick(&[1, 20, 200, defaults.catch_up_entries]),
-            snapshot_entries: *rng.pick(&[1, 20, 100, defaults.snapshot_entries]),
+            snapshot_entries: match self.may_fork() {
+                false => *rng.pick(&[1, 20, 100, defaults.snapshot_entries]),
+                true => defaults.snapshot_entries,
+            },
         }
     }
 

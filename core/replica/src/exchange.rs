@@ -8,7 +8,7 @@ use crate::keeping::Joined;
 use crate::limits::ACK_MS;
 use crate::replica::{BACKLOG_WAIT_MS, Replica};
 use crate::sending::{frame_room, send};
-use crate::snapshot::{Incoming, Taking};
+use crate::snapshot::{Asked, Incoming, Taking};
 use crate::store::{ScanLimits, Store};
 use crate::wire::{Chunk, Message, Part};
 
@@ -26,6 +26,9 @@ pub enum Imported {
     /// It can't be joined, and why. What was joined before stays: it is what other members wrote.
     Refused(String),
 }
+
+/// Wait before a document is read again whose change is to be captured first.
+const CAPTURE_WAIT_MS: u64 = 200;
 
 impl<S: Store> Replica<S> {
     /// Begins to import a collection: nothing of it has come yet.
@@ -173,16 +176,32 @@ impl<S: Store> Replica<S> {
     }
 
     /// Answers one question for a piece of a snapshot, once local changes are captured.
-    pub(crate) fn give_chunk(&mut self, out: &mut Vec<Output>) -> Result<(), StoreFailed<S::Error>> {
-        let Some((link, pull)) = self.giving.pop_front() else { return Ok(()) };
-        let Some(session) = self.sessions.get(&link) else { return Ok(()) };
+    pub(crate) fn give_chunk(
+        &mut self,
+        now: Now,
+        out: &mut Vec<Output>,
+    ) -> Result<(), StoreFailed<S::Error>> {
+        if self.giving.front().is_none_or(|asked| asked.again > now.mono) {
+            return Ok(());
+        }
+        let Some(asked) = self.giving.pop_front() else { return Ok(()) };
+        let Some(session) = self.sessions.get(&asked.link) else { return Ok(()) };
         let limits = ScanLimits {
             rows: self.local.limits.page_entries,
             bytes: self.local.limits.page_bytes.min(session.link.frame_bytes_max),
         };
-        match self.ledger.chunk(&pull, limits, frame_room(&session.link))? {
-            Some(chunk) => out.push(send(link, &Message::Chunk(chunk))),
-            None => self.giving.push_back((link, pull)),
+        match self.ledger.chunk(&asked.pull, limits, frame_room(&session.link))? {
+            Some(chunk) => out.push(send(asked.link, &Message::Chunk(chunk))),
+            None if now.mono.since(asked.at) < BACKLOG_WAIT_MS => {
+                let again = now.mono.plus(CAPTURE_WAIT_MS);
+                self.giving.push_back(Asked { again, ..asked });
+            }
+            None => {
+                let refused = "the next document is not as its row says, and its change can't be captured".to_owned();
+                let (collection, part) = (asked.pull.collection, Part::Rows(Vec::new()));
+                let chunk = Chunk { collection, part, last: false, refused, ahead: false };
+                out.push(send(asked.link, &Message::Chunk(chunk)));
+            }
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use crate::event::Event;
 use crate::id::{Collection, Key, LogId, NodeId};
 use crate::ledger::{APPLY_ATTEMPTS, Ledger};
 use crate::limits::{CONFLICT_KEEP_MS, PAGE_BYTES_TARGET};
-use crate::member::{Member, document_of};
+use crate::member::{Member, document_of, members};
 use crate::merge::Merged;
 use crate::resolve::Document;
 use crate::snapshot::{Answer, Debt, Incoming, answer};
@@ -268,21 +268,27 @@ impl<S: Store> Ledger<S> {
             let mut stamps = stamps.chain([document.row.stamp]);
             stamps.any(|stamp| !logs.reaches(collection, stamp))
         };
-        let unbacked = documents.into_iter().filter(is_unbacked);
-        let changes = unbacked.map(|document| Change {
-            doc: (collection.clone(), document.key),
-            content: document.content,
-            written: document.row.stamp.hlc.wall(),
-        });
-        let drain = Drain { changes: changes.collect(), ..Drain::default() };
-        let documents = drain.changes.len();
-        if documents == 0 {
-            return Ok(());
+        let unbacked: Vec<Document> = documents.into_iter().filter(is_unbacked).collect();
+        let documents = unbacked.len();
+        for document in unbacked {
+            // Each is a unit of its own: together they may fit no frame.
+            let change = Change {
+                doc: (collection.clone(), document.key),
+                content: document.content,
+                written: document.row.stamp.hlc.wall(),
+            };
+            let drain = Drain { changes: vec![change], ..Drain::default() };
+            let (planner, store, ..) = self.planner(now);
+            let mut commit = planner.plan_rewrite(store, &drain)?;
+            if *collection == *members() {
+                let content = drain.changes[0].content.clone();
+                commit.rows.iter_mut().for_each(|write| write.apply = Some(content.clone()));
+            }
+            self.commit(&commit, events)?;
         }
-        let (planner, store, ..) = self.planner(now);
-        let commit = planner.plan_rewrite(store, &drain)?;
-        self.commit(&commit, events)?;
-        events.push(Event::WrittenAnew { collection: collection.clone(), documents });
+        if documents > 0 {
+            events.push(Event::WrittenAnew { collection: collection.clone(), documents });
+        }
         Ok(())
     }
 

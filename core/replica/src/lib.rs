@@ -76,6 +76,7 @@ mod states;
 mod step;
 pub mod store;
 pub mod version;
+mod violation;
 pub mod wire;
 
 pub use contract::{Config, Input, Link, Mark, Output, PeerStatus, Status, StoreFailed};

@@ -22,7 +22,7 @@ use crate::peers::{Peers, TooManyPeers};
 use crate::retain::tend_ms;
 use crate::sending::{Built, fit_ack, send, send_page};
 use crate::session::{Effect, Local, Session};
-use crate::snapshot::Taking;
+use crate::snapshot::{Asked, Taking};
 use crate::store::Store;
 use crate::version::{Head, Vector};
 use crate::wire::{Message, OwnHead, Page, Pull, VectorPart};
@@ -37,7 +37,7 @@ pub struct Replica<S: Store> {
     pub(crate) sessions: BTreeMap<LinkId, Session>,
     peers: Peers,
     inbox: VecDeque<Received>,
-    pub(crate) giving: VecDeque<(LinkId, Pull)>,
+    pub(crate) giving: VecDeque<Asked>,
     pub(crate) taking: Taking,
     more: bool,
     seen: Now,
@@ -142,7 +142,8 @@ impl<S: Store> Replica<S> {
         }
         let sessions = self.sessions.values().map(Session::next_wake);
         let dial = self.peers.next_due();
-        sessions.chain(dial).fold(self.next_tend, Mono::min)
+        let asked = self.giving.front().map(|asked| asked.again);
+        sessions.chain(dial).chain(asked).fold(self.next_tend, Mono::min)
     }
 
     /// How it stands.
@@ -236,7 +237,7 @@ impl<S: Store> Replica<S> {
         self.tick_sessions(now, out);
         self.join_chunk(now, out)?;
         self.ask_for_snapshot(now, out);
-        self.give_chunk(out)?;
+        self.give_chunk(now, out)?;
         let mut events = Vec::new();
         let writes_anew = self.ledger.write_anew(now, self.taking.link.is_some(), &mut events)?;
         out.extend(events.into_iter().map(Output::Event));
@@ -250,7 +251,8 @@ impl<S: Store> Replica<S> {
         out.extend(self.peers.due(now.mono).into_iter().map(|target| Output::Dial { target }));
         self.more |= self.ledger.backlog || !self.inbox.is_empty();
         self.more |= writes_anew;
-        self.more |= self.taking.chunk.is_some() || !self.giving.is_empty();
+        self.more |= self.taking.chunk.is_some();
+        self.more |= self.giving.front().is_some_and(|asked| asked.again <= now.mono);
         Ok(())
     }
 
@@ -303,7 +305,7 @@ impl<S: Store> Replica<S> {
     fn forget_link(&mut self, now: Now, link: LinkId, reason: &str, out: &mut Vec<Output>) {
         let Some(session) = self.sessions.remove(&link) else { return };
         self.inbox.retain(|received| received.link != link);
-        self.giving.retain(|(asked, _)| *asked != link);
+        self.giving.retain(|asked| asked.link != link);
         if self.taking.link == Some(link) {
             self.taking = Taking::default();
         }
@@ -352,8 +354,8 @@ impl<S: Store> Replica<S> {
                 Effect::SendVector(part) => self.send_vector(link, part, out)?,
                 Effect::OwnHead(log, signed) => self.weigh_own_head(link, log, &signed, out)?,
                 Effect::Pull(pull) => {
-                    self.giving.retain(|(asked, _)| *asked != link);
-                    self.giving.push_back((link, pull));
+                    self.giving.retain(|asked| asked.link != link);
+                    self.giving.push_back(Asked { link, pull, at: now.mono, again: now.mono });
                 }
                 Effect::Chunk(chunk) if self.taking.link == Some(link) && self.taking.chunk.is_none() => {
                     self.taking.chunk = Some((chunk, now.mono));

@@ -21,9 +21,10 @@ use crate::ledger::Taken;
 use crate::limits::{ACK_MS, DROP_AFTER_MS, LOGS_MAX, Limits, PAGES_IN_FLIGHT_MAX};
 use crate::member::members;
 use crate::oplog::Logs;
-use crate::outgoing::{AckError, Outgoing};
+use crate::outgoing::Outgoing;
 use crate::snapshot::Incoming;
 use crate::version::{Head, Seq};
+use crate::violation::Violation;
 use crate::wire::{Ack, Chunk, Code, Digest, Hello, Message, Page, Pull, VERSION, VectorPart};
 
 /// What this node says of itself.
@@ -70,32 +71,6 @@ const HEAD_BYTES: usize = 132;
 const ROWS_BYTES: usize = 24;
 /// The same of a head's proof.
 const PROOF_BYTES: usize = 150;
-
-/// A peer that does not keep to the protocol. Its link is closed; what it sent before stays as it is.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub(crate) enum Violation {
-    #[error("the peer said hello twice")]
-    SecondHello,
-    #[error("the peer sent a message before hello")]
-    NoHello,
-    #[error("the peer sent page {found} where {expected} is next")]
-    PageOrder { expected: u64, found: u64 },
-    #[error(
-        "the peer sent more pages than it may without acknowledgement (limit PAGES_IN_FLIGHT_MAX, {max})"
-    )]
-    PagesOverLimit { max: usize },
-    #[error("the peer names more than {max} logs (limit LOGS_MAX)")]
-    LogsOverLimit { max: usize },
-    #[error("the peer sent entries of {0}, which was not asked for")]
-    NotShared(Collection),
-    #[error(transparent)]
-    Ack(#[from] AckError),
-    #[error("no acknowledgement for a page within {0} ms")]
-    AckOverdue(u64),
-    #[error("the peer did not say hello within {0} ms")]
-    HelloOverdue(u64),
-}
 
 /// State of one conversation.
 #[derive(Debug)]
@@ -548,6 +523,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outgoing::AckError;
     use crate::id::LinkId;
     use crate::limits::VECTOR_LOGS_MAX;
     use crate::store::Durable;

@@ -151,6 +151,16 @@ pub(crate) struct Incoming {
     pub(crate) is_noted: bool,
 }
 
+/// A question for a piece of a snapshot that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) link: LinkId,
+    pub(crate) pull: Pull,
+    pub(crate) at: Mono,
+    /// Not to be looked at before.
+    pub(crate) again: Mono,
+}
+
 /// From whom a snapshot comes in, and what of it waits to be joined.
 #[derive(Debug, Default)]
 pub(crate) struct Taking {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Files in the order of dependency: each may use those above it.
-const ORDER: [&str; 37] = [
+const ORDER: [&str; 38] = [
     "limits",
     "id",
     "clock",
@@ -35,6 +35,7 @@ const ORDER: [&str; 37] = [
     "ledger",
     "keeping",
     "outgoing",
+    "violation",
     "session",
     "flow",
     "sending",
