@@ -614,11 +614,11 @@ pub(crate) mod tests {
     }
 
     fn events(effects: &[Effect]) -> Vec<&Event> {
-        let event = |effect| match effect {
+        let told = effects.iter().filter_map(|effect| match effect {
             Effect::Event(event) => Some(event),
             _ => None,
-        };
-        effects.iter().filter_map(event).collect()
+        });
+        told.collect()
     }
 
     #[test]
