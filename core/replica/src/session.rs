@@ -782,7 +782,7 @@ pub(crate) mod tests {
     fn equal_digests_are_noted_and_rows_that_differ_all_the_same_are_told() {
         let mut talk = Talk::greeted();
         let equal = digest(&talk.logs, &talk.session.shared);
-        assert!(talk.say(Message::Digest(equal.clone())).unwrap().is_empty());
+        assert!(talk.say(Message::Digest(equal)).unwrap().is_empty());
         assert_eq!(talk.session.status(&talk.logs).in_sync, Some(NOW.wall));
         let mut rows = equal;
         rows.rows.add(crate::fingerprint::Fingerprint::from_bytes([7; 32]));
@@ -798,7 +798,7 @@ pub(crate) mod tests {
         other.vector = crate::fingerprint::Fingerprint::from_bytes([7; 32]);
         let vectors = |talk: &mut Talk, ms: u64| {
             let now = Now { mono: NOW.mono.plus(ms), ..NOW };
-            let said = Message::Digest(other.clone());
+            let said = Message::Digest(other);
             let effects = talk.session.handle_message(now, &talk.local, &talk.logs, said).unwrap();
             effects.iter().filter(|effect| matches!(effect, Effect::SendVector(_))).count()
         };
