@@ -32,8 +32,8 @@ pub(crate) enum Command {
     Status(StatusArguments),
     /// Show the peers a node knows.
     Peers(PeersArguments),
-    /// List the versions that lost against others made at the same time. They are kept for 24 hours.
-    Conflicts(ListArguments),
+    /// List the versions that lost against others made at the same time, or bring one back. They are kept for 24 hours.
+    Conflicts(ConflictsArguments),
     /// List rows that a table does not take and changes that can't be synced, and why.
     Problems(ListArguments),
     /// Check everything that can be checked: chains, hashes, signatures, rows, fingerprints, tables. Changes nothing.
@@ -157,6 +157,41 @@ pub(crate) struct ListArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example: see what lost, and bring version 17 of a row back:
+    entgldb conflicts shop.db
+    entgldb conflicts shop.db restore products 42 --version 17")]
+pub(crate) struct ConflictsArguments {
+    #[command(flatten)]
+    pub(crate) list: ListArguments,
+    #[command(subcommand)]
+    pub(crate) action: Option<ConflictsAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConflictsAction {
+    /// Write a losing version into its table again: a change like any other, which the node sends to all others. If no
+    /// node is running, the next one that starts does. The list keeps the version.
+    Restore(RestoreArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArguments {
+    /// The table.
+    #[arg(value_name = "COLLECTION")]
+    pub(crate) collection: String,
+    /// The row's key, as the list shows it after the table and `/`.
+    #[arg(value_name = "KEY", allow_hyphen_values = true)]
+    pub(crate) key: String,
+    /// Which version, by the number that the list shows. Not needed if the row has one losing version only.
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) version: Option<u64>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {
     /// The database that a node syncs or has synced. The node may be running.
     #[arg(value_name = "DB")]
@@ -194,6 +229,15 @@ mod tests {
         assert!(parse("entgldb sync a.db --watch t").is_err());
         assert!(parse("entgldb sync a.db --secret-file s").is_err());
         assert!(parse("entgldb sync --watch t --secret-file s").is_err());
+    }
+
+    #[test]
+    fn conflicts_are_listed_or_one_of_them_restored() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        assert!(parse("entgldb conflicts a.db --limit 3 --json").is_ok());
+        assert!(parse("entgldb conflicts a.db restore t -5 --version 17").is_ok());
+        assert!(parse("entgldb conflicts a.db restore t").is_err());
+        assert!(parse("entgldb conflicts restore t k").is_err());
     }
 
     #[test]

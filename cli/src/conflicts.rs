@@ -4,11 +4,12 @@
 use std::path::Path;
 
 use console::style;
+use entgldb::RestoreError;
 use entgldb::inspect::ListedConflict;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::args::ListArguments;
+use crate::args::{ConflictsAction, ConflictsArguments, ListArguments, RestoreArguments};
 use crate::calendar::Calendar;
 use crate::failure::Failure;
 use crate::inspection;
@@ -20,6 +21,8 @@ use crate::status::short;
 pub(crate) struct Line {
     pub(crate) collection: String,
     pub(crate) key: String,
+    /// The number of the losing version, for `restore`.
+    pub(crate) version: u64,
     /// The version that stands.
     pub(crate) winner: Side,
     /// The version that is kept in the list.
@@ -37,7 +40,24 @@ pub(crate) struct Side {
     pub(crate) content: Option<Value>,
 }
 
-pub(crate) fn run(arguments: &ListArguments) -> Result<(), Failure> {
+/// What was restored, as `--json` prints it.
+#[derive(Debug, Serialize)]
+struct RestoredLine<'a> {
+    collection: &'a str,
+    key: &'a str,
+    version: u64,
+    /// Whether the version is a deletion: the row is gone again.
+    is_deletion: bool,
+}
+
+pub(crate) fn run(arguments: &ConflictsArguments) -> Result<(), Failure> {
+    match &arguments.action {
+        None => show(&arguments.list),
+        Some(ConflictsAction::Restore(restore)) => self::restore(&arguments.list.database, restore),
+    }
+}
+
+fn show(arguments: &ListArguments) -> Result<(), Failure> {
     let lines = list(&arguments.database, arguments.limit)?;
     if arguments.json {
         return lines.iter().try_for_each(|line| Ok(output::json_line(line)?));
@@ -50,10 +70,51 @@ pub(crate) fn run(arguments: &ListArguments) -> Result<(), Failure> {
             style(plain(&format!("{}/{}", line.collection, line.key))).bold()
         ))?;
         output::line(format_args!("  {} {}", style("stands").green(), in_words(&line.winner, &calendar)))?;
-        output::line(format_args!("  {}   {}", style("lost").yellow(), in_words(&line.loser, &calendar)))?;
+        let (lost, loser) = (style("lost").yellow(), in_words(&line.loser, &calendar));
+        output::line(format_args!("  {lost}   {loser}  (version {})", line.version))?;
     }
     output::note(output::listed(lines.len(), "conflict", arguments.limit));
     Ok(())
+}
+
+fn restore(database: &Path, arguments: &RestoreArguments) -> Result<(), Failure> {
+    let RestoreArguments { collection, key, version, json } = arguments;
+    let restored = entgldb::restore(database, (collection, key), *version)
+        .map_err(|error| not_restored(database, arguments, error))?;
+    let (version, is_deletion) = (restored.version, restored.is_deletion);
+    if *json {
+        return Ok(output::json_line(&RestoredLine { collection, key, version, is_deletion })?);
+    }
+    let what = if is_deletion { "is deleted again" } else { "is as it was" };
+    let document = format!("{collection}/{key}");
+    output::line(format_args!("{} {what} in version {version}", style(plain(&document)).bold()))?;
+    Ok(())
+}
+
+fn not_restored(database: &Path, arguments: &RestoreArguments, error: RestoreError) -> Failure {
+    let (place, collection) = (database.display(), &arguments.collection);
+    match error {
+        RestoreError::NeverSynced { .. } => inspection::never_synced(database),
+        RestoreError::NoVersion { .. } | RestoreError::NoSuchVersion { .. } => {
+            Failure::start(error, format_args!("`entgldb conflicts {place}` lists what there is"))
+        }
+        RestoreError::Several { .. } => Failure::start(
+            error,
+            format_args!("look at them with `entgldb conflicts {place}` and name one with --version"),
+        ),
+        RestoreError::NoTable { .. } => Failure::start(
+            error,
+            format_args!("create the table {collection:?} again, or copy the content from the list"),
+        ),
+        RestoreError::Refused { .. } => {
+            Failure::start(error, "make room for it in the table, then restore it again")
+        }
+        RestoreError::Open(error) => inspection::unusable(database, error),
+        error => Failure::run(
+            error,
+            "if another program keeps the database locked, try again; else check the disk",
+        ),
+    }
 }
 
 /// The newest conflicts, at most `limit`.
@@ -70,6 +131,7 @@ impl Line {
         Self {
             collection: conflict.doc.0.to_string(),
             key: conflict.doc.1.to_string(),
+            version: listed.version,
             winner: Side {
                 node: winner.stamp.node.to_string(),
                 at_ms: winner.stamp.hlc.wall().0,

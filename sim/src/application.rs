@@ -7,8 +7,9 @@ use entgldb_replica::id::{Collection, DocId, Key};
 use serde_json::{Value, json};
 
 use crate::disk::Disk;
-use crate::options::{Fault, Merging, Options};
+use crate::options::{Fault, Options};
 use crate::rng::Rng;
+use crate::writing::Merging;
 
 /// One node's application.
 #[derive(Debug)]

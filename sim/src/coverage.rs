@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use entgldb_replica::event::Event;
+use entgldb_replica::store::ProblemKind;
 
 /// Counts by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +44,7 @@ pub(crate) fn event_name(event: &Event) -> &'static str {
         Event::RolledBack { .. } => "event: rolled back",
         Event::StartedAnew(_) => "event: started anew",
         Event::Diverged { .. } => "event: diverged",
+        Event::Problem(problem) if problem.kind == ProblemKind::NotResolved => "event: not resolved",
         Event::Problem(_) => "event: problem",
         _ => "event: other",
     }

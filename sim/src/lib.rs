@@ -27,6 +27,7 @@ mod node;
 mod options;
 mod oracle;
 mod redelivery;
+mod resolver;
 mod rng;
 mod run;
 #[cfg(test)]
@@ -39,10 +40,12 @@ mod tamper;
 mod trace;
 mod traffic;
 mod world;
+mod writing;
 
 pub use checkers::Violation;
 pub use coverage::Coverage;
-pub use options::{Dialling, FAULTS, Fault, Load, Merging, Mutation, Options, Rate, Topology};
+pub use options::{Dialling, FAULTS, Fault, Load, Mutation, Options, Rate, Topology};
 pub use rng::PerMillion;
 pub use run::{Outcome, run, run_twice};
 pub use shrink::shrink;
+pub use writing::{Merging, Resolving};

@@ -9,6 +9,7 @@ use crate::application::Application;
 use crate::clock::{Time, WallClock};
 use crate::disk::Disk;
 use crate::options::{Fault, Mutation};
+use crate::resolver::resolvers;
 use crate::rng::Rng;
 use crate::seen::Setting;
 use crate::setting::{asked_for, key, targets};
@@ -43,6 +44,7 @@ pub(crate) fn new_node(setting: &Setting, node: usize) -> Node {
     let interests = asked_for(options, &setting.members[node].interests);
     let written = setting.members[node].interests.iter().cloned().collect();
     let merging = if options.merges(node) { interests.clone() } else { BTreeSet::new() };
+    let custom = resolvers(options, node, &interests);
     let application = Application::new(Rc::clone(options), node, written);
     let store = SimStore::new(Rc::clone(options), application, node);
     // One node of every second run with poison has a strict schema, and so on: the last one.
@@ -63,6 +65,7 @@ pub(crate) fn new_node(setting: &Setting, node: usize) -> Node {
             frame_bytes_max: options.frame_bytes_max,
             mark: None,
             merging,
+            custom,
             limits: options.limits(node),
         },
         targets: targets(setting, node),

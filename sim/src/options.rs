@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use entgldb_replica::limits::{FRAME_BYTES_DEFAULT, FRAME_BYTES_HARD, Limits, PAYLOAD_BYTES_DEFAULT};
 
 use crate::rng::{PerMillion, Rng};
+use crate::writing::{Merging, Resolving};
 
 /// A kind of fault. The name is what coverage and stories print.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -297,34 +298,12 @@ pub struct Options {
     pub split_stores: bool,
     /// Whether documents merge.
     pub merging: Merging,
+    /// Whether a resolver decides on documents.
+    pub resolving: Resolving,
     /// Whether a node's mark of its oplog outlives what happens to its store.
     pub keeps_mark: bool,
     /// What is broken on purpose.
     pub mutation: Mutation,
-}
-
-/// Which nodes write documents so that they merge.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Merging {
-    /// None: the last write wins.
-    None,
-    /// Every second one.
-    Some,
-    /// All.
-    All,
-}
-
-impl Merging {
-    fn draw(seed: u64, faults: &BTreeMap<Fault, Rate>) -> Self {
-        match Rng::of(seed, "merging", 0).below(6) {
-            0 => Self::All,
-            // A node that loses oplog and clock may give one stamp to two documents; those that merge and those that do not
-            // may then see two different ones (docs/RELIABILITY.md).
-            1 if !faults.contains_key(&Fault::Wipe) => Self::Some,
-            1 => Self::All,
-            _ => Self::None,
-        }
-    }
 }
 
 impl Options {
@@ -368,11 +347,15 @@ impl Options {
             faults: draw_faults(rng, seed),
             split_stores: Rng::of(seed, "split", 0).below(2) == 0,
             merging: Merging::None,
+            resolving: Resolving::None,
             keeps_mark: Rng::of(seed, "mark", 0).coin(),
             mutation: Mutation::None,
         };
         options.merging = Merging::draw(seed, &options.faults);
-        if options.merging != Merging::None {
+        if options.merging == Merging::None {
+            options.resolving = Resolving::draw(seed, &options.faults);
+        }
+        if options.has_states() {
             options.frame_bytes_max = draw_frame(seed, &load, true);
         }
         if options.has_small_pages() {
@@ -443,6 +426,12 @@ impl Options {
             push_links: *rng.pick(&[1, 2, 3, defaults.push_links]),
             catch_up_entries: *rng.pick(&[1, 20, 200, defaults.catch_up_entries]),
         }
+    }
+
+    /// Whether documents have states beside their rows.
+    #[must_use]
+    pub fn has_states(&self) -> bool {
+        self.merging != Merging::None || self.resolving != Resolving::None
     }
 
     /// Whether a node writes documents so that they merge.

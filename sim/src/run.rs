@@ -4,6 +4,7 @@ use crate::checkers::Violation;
 use crate::coverage::Coverage;
 use crate::options::{Mutation, Options};
 use crate::world::World;
+use crate::writing::Resolving;
 
 /// What came out of a run.
 #[derive(Clone, Debug)]
@@ -31,6 +32,11 @@ pub fn run(options: &Options, story: bool) -> Outcome {
         let here = Box::new(0u8);
         world.trace.mix(world.now, "address", 0, std::ptr::from_ref(&*here) as usize);
         std::mem::forget(here);
+    }
+    match options.resolving {
+        Resolving::None => {}
+        Resolving::Some => world.coverage.add("runs with a resolver on some nodes", 1),
+        Resolving::All => world.coverage.add("runs with a resolver on all nodes", 1),
     }
     let stopped = world.run().is_err();
     debug_assert_eq!(stopped, world.violation.is_some(), "a run stops because of what was found");

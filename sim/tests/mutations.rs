@@ -1,6 +1,6 @@
 //! Each checker is able to fail: something is broken on purpose, and the checker that guards it says so.
 
-use entgldb_sim::{Dialling, Fault, Merging, Mutation, Options, PerMillion, Rate, Topology, run};
+use entgldb_sim::{Dialling, Fault, Merging, Mutation, Options, PerMillion, Rate, Resolving, Topology, run};
 
 /// A run in which much happens in little time, and nothing goes wrong by itself.
 fn busy(seed: u64) -> Options {
@@ -30,6 +30,7 @@ fn busy(seed: u64) -> Options {
     options.small = false;
     options.split_stores = false;
     options.merging = Merging::None;
+    options.resolving = Resolving::None;
     options.keeps_mark = false;
     options
 }
@@ -219,6 +220,16 @@ fn a_document_that_is_not_what_its_edits_say_is_seen() {
     sees("1 ", |seed| {
         let mut options = busy(seed);
         options.merging = Merging::All;
+        options.load.keys = 3;
+        options.broken(Mutation::StatesForgotten)
+    });
+}
+
+#[test]
+fn a_document_that_is_not_what_its_resolver_makes_of_all_versions_is_seen() {
+    sees("1 ", |seed| {
+        let mut options = busy(seed);
+        options.resolving = Resolving::All;
         options.load.keys = 3;
         options.broken(Mutation::StatesForgotten)
     });

@@ -97,6 +97,41 @@ fn conflicts_lists_the_version_that_stands_and_the_one_that_lost_on_both_sides()
 }
 
 #[test]
+fn a_losing_version_is_restored_while_no_node_runs_and_travels_with_the_next_start() {
+    let place = Place::new();
+    let (one, two) = conflicting(&place);
+    let list = json_lines(&entgldb(&["conflicts", "--json", &place.text("one.db")]));
+    let version = list[0]["version"].to_string();
+    let restore = |more: &[&str]| {
+        let path = place.text("one.db");
+        entgldb(&[&["conflicts", path.as_str(), "restore"], more].concat())
+    };
+    for (wrong, words) in [
+        (&["items", "nobody"][..], "no losing version"),
+        (&["items", "a", "--version", "999"], "no losing version 999"),
+        (&["nothing", "a"], "no losing version"),
+    ] {
+        let output = restore(wrong);
+        assert_eq!(code(&output), 3, "{}", stderr(&output));
+        assert!(stderr(&output).contains(words) && stderr(&output).contains("try:"), "{}", stderr(&output));
+    }
+    let output = restore(&["items", "a", "--version", &version, "--json"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let line = &json_lines(&output)[0];
+    assert_eq!((line["version"].to_string(), &line["is_deletion"]), (version, &false.into()));
+    assert_eq!(items(&one)[0].1.as_deref(), Some("earlier"));
+    let output = restore(&["items", "a"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("items/a is as it was"), "{}", stderr(&output));
+
+    let one_node = place.node("one.db", &["--name", "one"]);
+    let two_node = place.node("two.db", &["--name", "two", "--peer", &one_node.address]);
+    until("the restored version on both sides", || items(&two)[0].1.as_deref() == Some("earlier"));
+    two_node.stop();
+    one_node.stop();
+    assert_eq!(code(&entgldb(&["verify", &place.text("one.db")])), 0);
+}
+
+#[test]
 fn a_limit_shows_the_newest_and_says_that_there_may_be_more() {
     let place = Place::new();
     let _databases = conflicting(&place);

@@ -1,8 +1,10 @@
 //! What a node is told at its start.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use entgldb_replica::custom::Resolver;
 use entgldb_replica::id::{NodeId, NodeIdError};
 use entgldb_replica::limits;
 use serde::{Deserialize, Serialize};
@@ -39,6 +41,10 @@ pub struct Config {
     /// winning. It says how this node writes; what others wrote is joined as they wrote it.
     #[serde(default)]
     pub merge: Vec<String>,
+    /// Those of them whose rows the application's own function decides on where they were changed on several machines at
+    /// once. All nodes must have the same functions. Not part of the JSON.
+    #[serde(skip)]
+    pub custom: BTreeMap<String, Resolver>,
     /// `address:port` to listen on; none to only dial.
     #[serde(default)]
     pub listen: Option<String>,
@@ -137,6 +143,7 @@ impl Config {
             secret_file: secret_file.into(),
             watch: Vec::new(),
             merge: Vec::new(),
+            custom: BTreeMap::new(),
             listen: None,
             peers: Vec::new(),
             data_dir: None,
@@ -188,6 +195,15 @@ impl Config {
         }
         if let Some(unknown) = self.merge.iter().find(|name| !self.watch.contains(name)) {
             return Err(invalid("merge", format!("{unknown:?} is not among the tables to sync (watch)")));
+        }
+        if let Some(unknown) = self.custom.keys().find(|name| !self.watch.contains(name)) {
+            return Err(invalid("custom", format!("{unknown:?} is not among the tables to sync (watch)")));
+        }
+        if let Some(both) = self.custom.keys().find(|name| self.merge.contains(name)) {
+            return Err(invalid(
+                "custom",
+                format!("{both:?} is among those that merge (merge): it is one or the other"),
+            ));
         }
         if !SYNC_INTERVAL_RANGE_MS.contains(&self.sync_interval_ms) {
             let (from, to) = (SYNC_INTERVAL_RANGE_MS.start(), SYNC_INTERVAL_RANGE_MS.end());
@@ -288,8 +304,11 @@ mod tests {
 
     #[test]
     fn values_that_cannot_be_are_refused_with_the_field_and_what_is_possible() {
-        let cases: [(&str, Config); 10] = [
+        let custom = |name: &str| BTreeMap::from([(name.to_owned(), Resolver::union())]);
+        let cases: [(&str, Config); 12] = [
             ("merge", Config { merge: vec!["other".into()], ..config() }),
+            ("custom", Config { custom: custom("other"), ..config() }),
+            ("custom", Config { custom: custom("products"), merge: vec!["products".into()], ..config() }),
             ("watch", Config { watch: Vec::new(), ..config() }),
             ("listen", Config { listen: Some("localhost".into()), ..config() }),
             ("peers", Config { peers: vec!["till".into()], ..config() }),

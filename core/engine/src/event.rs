@@ -210,6 +210,7 @@ pub fn problem_kind(kind: ProblemKind) -> &'static str {
         ProblemKind::Collided => "collided",
         ProblemKind::CameBack => "came_back",
         ProblemKind::Dangling => "dangling",
+        ProblemKind::NotResolved => "not_resolved",
         _ => "other",
     }
 }

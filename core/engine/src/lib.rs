@@ -41,6 +41,7 @@ mod mark;
 mod node;
 mod publish;
 mod recipe;
+mod resolver;
 mod status;
 mod trust;
 
@@ -48,12 +49,17 @@ pub use config::{Config, ConfigError, Durability, default_data_dir};
 pub use data_dir::DataDirError;
 pub use driver::SyncError;
 pub use entgldb_net::{ClusterSecret, SecretError};
-pub use entgldb_replica::id::NodeId;
+pub use entgldb_replica::LawBroken;
+pub use entgldb_replica::custom::{Resolver, ResolverFailed};
+pub use entgldb_replica::id::{Collection, DocId, Key, NodeId};
+pub use entgldb_replica::resolve::Side;
 pub use entgldb_sqlite::{
-    Fault, OpenError as StoreOpenError, Progress, Report, SqliteFailed, VerifyError, inspect, verify,
+    Fault, OpenError as StoreOpenError, Progress, Report, RestoreError, Restored, SqliteFailed, VerifyError,
+    inspect, restore, verify,
 };
 pub use event::{Event, Version, problem_kind};
 pub use hub::{Events, NoEvent};
 pub use node::{AddPeerError, Node, OpenError};
+pub use resolver::check_laws;
 pub use status::{PeerHealth, State, Status, StatusError, TargetHealth, TrafficCounts, read_status};
 pub use trust::{KnownPeer, TrustError, forget_peer, known_peers};

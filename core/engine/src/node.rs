@@ -1,7 +1,8 @@
 //! A running node.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -12,9 +13,11 @@ use entgldb_net::{
     ClusterSecret, Codec, Identity, IdentityError, NetConfig, SecretError, StartError, Transport,
 };
 use entgldb_replica::Config as ReplicaConfig;
+use entgldb_replica::custom::Resolver;
 use entgldb_replica::entry::AuthorKey;
 use entgldb_replica::id::{Collection, NameError, NodeId};
-use entgldb_sqlite::{SqliteFailed, Waker};
+use entgldb_sqlite::inspect::{Inspector, ListedConflict};
+use entgldb_sqlite::{RestoreError, Restored, SqliteFailed, Waker};
 use tracing::info;
 
 use crate::clocks::Clocks;
@@ -26,6 +29,7 @@ use crate::hub::{Events, Hub};
 use crate::mark::MarkFile;
 use crate::publish::Publisher;
 use crate::recipe::{Recipe, SqliteRecipe};
+use crate::resolver::guarded_all;
 use crate::status::{STATUS_FILE, State, Status};
 use crate::trust::{Trust, TrustError};
 
@@ -96,6 +100,7 @@ pub struct Node {
     hub: Hub,
     status: Arc<Mutex<Status>>,
     stop: Arc<AtomicBool>,
+    database: PathBuf,
     _data_dir: DataDir,
 }
 
@@ -127,8 +132,13 @@ impl Node {
         let hub = Hub::default();
         let events = hub.subscribe();
         let stop = Arc::new(AtomicBool::new(false));
-        let merging = self::interests(&config.merge)?;
-        let recipe = recipe(&config, (interests, merging), &identity, &hub, &stop);
+        let collections = Collections {
+            interests,
+            merging: self::interests(&config.merge)?,
+            custom: guarded_all(&config.custom)
+                .map_err(|(name, reason)| OpenError::Collection { name, reason })?,
+        };
+        let recipe = recipe(&config, collections, &identity, &hub, &stop);
         let store = recipe.store.open()?;
         let (to_driver, inbox) = driver::channel();
         let waker = Waker::start(&config.database, wake(&to_driver));
@@ -165,6 +175,7 @@ impl Node {
             hub,
             status,
             stop,
+            database: config.database,
             _data_dir: data_dir,
         };
         Ok((node, events))
@@ -221,6 +232,36 @@ impl Node {
         answer.recv().unwrap_or(Err(SyncError::Stopped))
     }
 
+    /// The newest conflicts, at most `count`: versions made without knowledge of each other, which one stands, and the one
+    /// that lost. Losing versions are kept for 24 hours. Reads the database on the caller's thread.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn conflicts(&self, count: usize) -> Result<Vec<ListedConflict>, entgldb_sqlite::OpenError> {
+        match Inspector::open(&self.database)? {
+            Some(mut inspector) => Ok(inspector.conflicts(count)?),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Writes a losing version into its table again, as [`entgldb_sqlite::restore()`] does: a change like any other, which
+    /// triggers see and which travels. `version` is its number in the conflict list; none will do if the document has one
+    /// losing version only. Writes on the caller's thread, and waits while another program keeps the database locked.
+    ///
+    /// # Errors
+    /// When there is no such version, the table does not take it, or the database can't be used. Nothing has changed.
+    pub fn restore(
+        &self,
+        collection: &str,
+        key: &str,
+        version: Option<u64>,
+    ) -> Result<Restored, RestoreError> {
+        let restored = entgldb_sqlite::restore(&self.database, (collection, key), version)?;
+        // The file tells of the write as well, a little later.
+        let _ = self.to_driver.send(Message::Wake);
+        Ok(restored)
+    }
+
     /// Stops: links are closed with a word, the database is left as after any commit. Also happens on drop.
     pub fn close(mut self) {
         self.shut();
@@ -252,9 +293,16 @@ fn interests(watch: &[String]) -> Result<BTreeSet<Collection>, OpenError> {
     watch.iter().map(collection).collect()
 }
 
+/// What is synced, and how it is written.
+struct Collections {
+    interests: BTreeSet<Collection>,
+    merging: BTreeSet<Collection>,
+    custom: BTreeMap<Collection, Resolver>,
+}
+
 fn recipe(
     config: &Config,
-    (interests, merging): (BTreeSet<Collection>, BTreeSet<Collection>),
+    Collections { interests, merging, custom }: Collections,
     identity: &Identity,
     hub: &Hub,
     stop: &Arc<AtomicBool>,
@@ -274,6 +322,7 @@ fn recipe(
         replica: ReplicaConfig {
             interests,
             merging,
+            custom,
             max_skew_ms: config.max_skew_ms,
             sync_interval_ms: config.sync_interval_ms,
             payload_bytes_max: config.payload_bytes_max,

@@ -1,10 +1,11 @@
 //! Everything that crosses the border of a replica: what it is told, and what it answers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
 use crate::clock::{Hlc, WallMillis};
+use crate::custom::Resolver;
 use crate::event::Event;
 use crate::id::{Collection, Incarnation, LinkId, NodeId};
 use crate::limits::{FRAME_BYTES_DEFAULT, Limits, MAX_SKEW_MS, PAYLOAD_BYTES_DEFAULT, SYNC_INTERVAL_MS};
@@ -20,6 +21,9 @@ pub struct Config {
     /// Collections whose documents merge field by field instead of the last write winning. It says how this node writes;
     /// what others wrote is joined as they wrote it, so nodes that differ in this still end with the same documents.
     pub merging: BTreeSet<Collection>,
+    /// Functions that decide on the documents of collections ([`crate::custom`]); such a collection's place in `merging`
+    /// does not count. All nodes must have the same.
+    pub custom: BTreeMap<Collection, Resolver>,
     /// Time between digests.
     pub sync_interval_ms: u64,
     /// Largest document captured, in bytes.
@@ -47,6 +51,7 @@ impl Default for Config {
         Self {
             interests: BTreeSet::new(),
             merging: BTreeSet::new(),
+            custom: BTreeMap::new(),
             max_skew_ms: MAX_SKEW_MS,
             sync_interval_ms: SYNC_INTERVAL_MS,
             payload_bytes_max: PAYLOAD_BYTES_DEFAULT,

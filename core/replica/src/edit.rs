@@ -7,10 +7,12 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::clock::{Hlc, Stamp};
+use crate::heads::Heads;
 use crate::id::NodeId;
 use crate::json::Json;
-use crate::limits::JSON_DEPTH_MAX;
-use crate::merge::{Items, Merged, Place, Shown, Value, items, written, written_inside};
+use crate::limits::{JSON_DEPTH_MAX, SEEN_AUTHORS_MAX};
+use crate::merge::{Items, Merged, items, written, written_inside};
+use crate::place::{Place, Shown, Value};
 use crate::step::{Group, Step};
 use crate::wire::generated as proto;
 
@@ -59,7 +61,7 @@ impl Merged {
     }
 
     fn edited(&self, place: Place) -> Edited {
-        let mut edit = Self { root: place };
+        let mut edit = Self::of(place);
         edit.root.settle(None);
         let mut after = self.clone();
         after.join(edit.clone());
@@ -70,8 +72,10 @@ impl Merged {
     #[must_use]
     pub fn encode(&self, own: Stamp) -> Bytes {
         let mut stamps = Stamps { own, others: BTreeMap::new(), order: Vec::new() };
-        let root = encode_place(&self.root, None, &mut stamps);
-        proto::Merged { stamps: stamps.order, root: Some(root) }.encode_to_vec().into()
+        let has_root = self.root != Place::default() || self.heads.is_empty();
+        let root = has_root.then(|| encode_place(&self.root, None, &mut stamps));
+        let heads = (!self.heads.is_empty()).then(|| encode_heads(&self.heads, &mut stamps));
+        proto::Merged { stamps: stamps.order, root, heads }.encode_to_vec().into()
     }
 
     /// Reads a state.
@@ -85,13 +89,12 @@ impl Merged {
     fn from_proto(merged: proto::Merged, own: Stamp) -> Result<Self, MergedError> {
         let mut stamps = vec![own];
         for bytes in &merged.stamps {
-            let (hlc, node) = bytes.split_first_chunk().ok_or(MergedError::Invalid("stamps"))?;
-            let node = node.try_into().map_err(|_| MergedError::Invalid("stamps"))?;
-            stamps.push(Stamp { hlc: Hlc(u64::from_be_bytes(*hlc)), node: NodeId(node) });
+            stamps.push(decode_stamp(bytes).ok_or(MergedError::Invalid("stamps"))?);
         }
         let mut root = decode_place(merged.root.unwrap_or_default(), &stamps, 0)?.1;
         root.settle(None);
-        Ok(Self { root })
+        let heads = merged.heads.map(|heads| decode_heads(heads, &stamps)).transpose()?;
+        Ok(Self { root, heads: heads.unwrap_or_default() })
     }
 
     /// Reads an edit: a state in which everything has the entry's own stamp.
@@ -104,8 +107,20 @@ impl Merged {
         if !merged.stamps.is_empty() {
             return Err(MergedError::Invalid("stamps"));
         }
+        if let Some(heads) = &merged.heads {
+            let is_version = merged.root.is_none() && heads.versions.len() == 1 && heads.answer.is_none();
+            if !is_version || heads.seen.len() > SEEN_AUTHORS_MAX {
+                return Err(MergedError::Invalid("heads"));
+            }
+        }
         let edit = Self::from_proto(merged, own)?;
         check_scalars(&edit.root)?;
+        // Nobody has seen what is younger than what he wrote himself.
+        let is_older = |(node, hlc): (&NodeId, &Hlc)| Stamp { hlc: *hlc, node: *node } < own;
+        let has_version = edit.heads.is_empty() || edit.heads.versions.contains_key(&own);
+        if !edit.heads.seen.iter().all(is_older) || !has_version {
+            return Err(MergedError::Invalid("seen"));
+        }
         Ok(edit)
     }
 }
@@ -334,7 +349,7 @@ impl Stamps {
         }
         let next = u32::try_from(self.order.len()).expect("a document has fewer stamps than bytes") + 2;
         *self.others.entry(stamp).or_insert_with(|| {
-            self.order.push([&stamp.hlc.0.to_be_bytes()[..], &stamp.node.0].concat());
+            self.order.push(encode_stamp(&stamp));
             next
         })
     }
@@ -363,6 +378,62 @@ fn encode_place(place: &Place, step: Option<&Step>, stamps: &mut Stamps) -> prot
             .map(|(step, child)| encode_place(child, Some(step), stamps))
             .collect(),
     }
+}
+
+fn encode_stamp(stamp: &Stamp) -> Vec<u8> {
+    [&stamp.hlc.0.to_be_bytes()[..], &stamp.node.0].concat()
+}
+
+fn decode_stamp(bytes: &[u8]) -> Option<Stamp> {
+    let (hlc, node) = bytes.split_first_chunk()?;
+    Some(Stamp { hlc: Hlc(u64::from_be_bytes(*hlc)), node: NodeId(node.try_into().ok()?) })
+}
+
+fn encode_heads(heads: &Heads, stamps: &mut Stamps) -> proto::Heads {
+    let version = |stamp: u32, content: &Option<Bytes>| proto::HeadVersion {
+        stamp,
+        deleted: content.is_none(),
+        content: content.clone().unwrap_or_default(),
+    };
+    proto::Heads {
+        seen: heads.seen.iter().map(|(node, hlc)| encode_stamp(&Stamp { hlc: *hlc, node: *node })).collect(),
+        seen_until: heads.seen_until.0,
+        versions: heads
+            .versions
+            .iter()
+            .map(|(stamp, content)| version(stamps.number(Some(*stamp)), content))
+            .collect(),
+        answer: heads.answer.as_ref().map(|answer| version(0, answer)),
+    }
+}
+
+fn decode_heads(heads: proto::Heads, stamps: &[Stamp]) -> Result<Heads, MergedError> {
+    let content = |version: proto::HeadVersion| match (version.deleted, version.content) {
+        (false, content) => Ok(Some(content)),
+        (true, content) if content.is_empty() => Ok(None),
+        (true, _) => Err(MergedError::Invalid("deleted")),
+    };
+    let mut decoded = Heads { seen_until: Hlc(heads.seen_until), ..Heads::default() };
+    for bytes in &heads.seen {
+        let stamp = decode_stamp(bytes).ok_or(MergedError::Invalid("seen"))?;
+        if decoded.seen.last_key_value().is_some_and(|(last, _)| *last >= stamp.node) {
+            return Err(MergedError::Invalid("seen"));
+        }
+        decoded.seen.insert(stamp.node, stamp.hlc);
+    }
+    for version in heads.versions {
+        let number = (version.stamp as usize).checked_sub(1);
+        let stamp = number.and_then(|number| stamps.get(number)).ok_or(MergedError::Invalid("stamp"))?;
+        if decoded.versions.insert(*stamp, content(version)?).is_some() {
+            return Err(MergedError::Invalid("versions"));
+        }
+    }
+    // What was seen is no head.
+    if decoded.versions.keys().any(|stamp| decoded.has_seen(stamp)) {
+        return Err(MergedError::Invalid("seen"));
+    }
+    decoded.answer = heads.answer.map(content).transpose()?;
+    Ok(decoded)
 }
 
 fn decode_step(bytes: &Bytes) -> Result<Step, MergedError> {
@@ -603,7 +674,7 @@ mod tests {
         let place =
             proto::MergedPlace { step: json(".a"), written: 1, scalar: json("1,"), ..Default::default() };
         let root = proto::MergedPlace { children: vec![place], ..Default::default() };
-        let bytes = proto::Merged { stamps: Vec::new(), root: Some(root) }.encode_to_vec();
+        let bytes = proto::Merged { root: Some(root), ..Default::default() }.encode_to_vec();
         assert_eq!(Merged::decode_edit(bytes.into(), at(6, 1)), Err(MergedError::Invalid("scalar")));
     }
 

@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 
-use crate::apply::{Branches, OpenConflicts, Planner};
+use crate::apply::{Planned, Planner};
 use crate::clock::{Clock, Now, WallMillis};
+use crate::conflicts::{Branches, OpenConflicts};
 use crate::contract::{Config, Mark};
+use crate::custom::Resolvers;
 use crate::entry::{AuthorKey, SignatureError, SignedHead};
 use crate::event::{Anew, Event};
 use crate::id::{Collection, Incarnation, LogId, NodeId, PublicKey};
@@ -52,6 +54,7 @@ pub(crate) struct Ledger<S: Store> {
     branches: Branches,
     /// Collections that this node writes so that they merge, and those in which documents have states.
     merging: BTreeSet<Collection>,
+    custom: Resolvers,
     stated: BTreeSet<Collection>,
 }
 
@@ -113,6 +116,7 @@ impl<S: Store> Ledger<S> {
             open_conflicts,
             branches: Branches::new(),
             merging: config.merging.clone(),
+            custom: config.custom.clone(),
             stated: durable.merged.into_iter().collect(),
         })
     }
@@ -152,7 +156,7 @@ impl<S: Store> Ledger<S> {
         loop {
             let drain = self.store.captured(&limits)?;
             let count = drain.changes.len();
-            let bytes = frame_bytes(&drain, &self.merging);
+            let bytes = frame_bytes(&drain, &self.states());
             if count <= 1 || limits.changes <= 1 || bytes <= self.unit_frame_bytes {
                 return Ok(drain);
             }
@@ -245,8 +249,9 @@ impl<S: Store> Ledger<S> {
         for attempt in first..2 * APPLY_ATTEMPTS {
             let guard = if attempt < APPLY_ATTEMPTS { Guard::OutboxEmpty } else { Guard::OutboxDisjoint };
             let (planner, store, open, branches) = self.planner(now);
-            let commit = planner.plan_remote(store, open, branches, taken, guard)?;
+            let Planned { commit, problems } = planner.plan_remote(store, open, branches, taken, guard)?;
             if self.commit(&commit, events)? {
+                events.extend(problems.into_iter().map(Event::Problem));
                 let entries = taken.iter().map(|(run, _)| run.entries.len()).sum();
                 self.applied += entries as u64;
                 events.push(Event::Applied { from, entries, documents: commit.rows.len() });
@@ -276,6 +281,10 @@ impl<S: Store> Ledger<S> {
         self.store.tend(WallMillis(now.wall.0.saturating_sub(CONFLICT_KEEP_MS)))
     }
 
+    fn states(&self) -> States<'_> {
+        States { merging: &self.merging, custom: &self.custom, stated: &self.stated }
+    }
+
     fn planner(&mut self, now: Now) -> (Planner<'_>, &mut S, &OpenConflicts, &mut Branches) {
         let planner = Planner {
             logs: &self.logs,
@@ -284,7 +293,7 @@ impl<S: Store> Ledger<S> {
             node: self.node,
             incarnation: self.incarnation,
             wall: now.wall,
-            states: States { merging: &self.merging, stated: &self.stated },
+            states: States { merging: &self.merging, custom: &self.custom, stated: &self.stated },
         };
         (planner, &mut self.store, &self.open_conflicts, &mut self.branches)
     }
@@ -364,12 +373,12 @@ fn started_anew(
 }
 
 /// Bytes of a frame with these changes, at most.
-fn frame_bytes(drain: &Drain, merging: &BTreeSet<Collection>) -> usize {
+fn frame_bytes(drain: &Drain, states: &States<'_>) -> usize {
     let collections: BTreeSet<_> = drain.changes.iter().map(|change| &change.doc.0).collect();
     let runs = collections.iter().map(|name| RUN_BYTES + name.as_str().len());
     let entries = drain.changes.iter().map(|change| {
         let content = change.content.as_ref().map_or(0, bytes::Bytes::len);
-        let payload = if merging.contains(&change.doc.0) { edit_bytes_max(content) } else { content };
+        let payload = if states.adds_to(&change.doc.0) { edit_bytes_max(content) } else { content };
         ENTRY_BYTES + change.doc.1.as_str().len() + payload
     });
     PAGE_BYTES + runs.sum::<usize>() + entries.sum::<usize>()

@@ -43,14 +43,18 @@
 
 mod apply;
 pub mod clock;
+mod conflicts;
 mod contract;
+pub mod custom;
 mod edit;
 pub mod entry;
 pub mod event;
 pub mod fingerprint;
 mod flow;
+mod heads;
 pub mod id;
 mod json;
+mod laws;
 mod ledger;
 pub mod limits;
 pub mod merge;
@@ -58,6 +62,7 @@ mod oplog;
 mod outgoing;
 mod page;
 mod peers;
+mod place;
 mod replica;
 pub mod resolve;
 mod sending;
@@ -70,6 +75,7 @@ pub mod wire;
 
 pub use contract::{Config, Input, Link, Mark, Output, PeerStatus, Status, StoreFailed};
 pub use edit::MergedError;
+pub use laws::{LawBroken, check_laws};
 pub use oplog::RunError;
 pub use peers::{TargetStatus, TooManyPeers};
 pub use replica::Replica;

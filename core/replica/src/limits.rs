@@ -16,6 +16,9 @@ pub const PAYLOAD_BYTES_HARD: usize = 15 << 20;
 /// Deepest nesting of a JSON document.
 pub const JSON_DEPTH_MAX: usize = 64;
 
+/// Most authors of whom a version of a document may say how far it had seen them.
+pub const SEEN_AUTHORS_MAX: usize = 256;
+
 /// Most changes in one unit (what is captured at once and stays whole on its way).
 pub const UNIT_CHANGES_MAX: usize = 4096;
 /// Most payload bytes in one unit: a unit and its framing fit one frame of the default size. A single larger

@@ -1,12 +1,14 @@
-//! States of documents that merge, on their way through a step.
+//! States of documents that merge or that a resolver decides on, on their way through a step.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
 use crate::clock::Stamp;
+use crate::custom::Resolvers;
 use crate::entry::{Entry, Op};
 use crate::id::{Collection, DocId};
+use crate::limits::SEEN_AUTHORS_MAX;
 use crate::merge::Merged;
 use crate::resolve::{Row, Version};
 use crate::store::Store;
@@ -17,11 +19,17 @@ pub(crate) fn edit_bytes_max(content_bytes: usize) -> usize {
     (2 * content_bytes + (1 << 10)).min(content_bytes + (32 << 10))
 }
 
+/// What a version takes beside its content and the authors that it names, and what each of these takes.
+const VERSION_BYTES: usize = 64;
+const AUTHOR_BYTES: usize = 44;
+
 /// Which collections have states.
 #[derive(Clone, Copy)]
 pub(crate) struct States<'a> {
     /// Those whose documents this node writes so that they merge.
     pub(crate) merging: &'a BTreeSet<Collection>,
+    /// Those whose documents a resolver decides on.
+    pub(crate) custom: &'a Resolvers,
     /// Those in which the store has a state of some document.
     pub(crate) stated: &'a BTreeSet<Collection>,
 }
@@ -52,15 +60,40 @@ impl States<'_> {
         if !self.merging.contains(&doc.0) {
             return Ok(None);
         }
-        let version = match row {
-            Some(row) => store.version(doc, &row.stamp)?,
-            None => None,
-        };
-        Ok(Some(base(row, version)))
+        base_of(store, doc, row).map(Some)
+    }
+
+    /// Whether what is written here of the documents of a collection may be larger than the documents.
+    pub(crate) fn adds_to(&self, collection: &Collection) -> bool {
+        self.merging.contains(collection)
+            || self.custom.contains_key(collection)
+            || self.stated.contains(collection)
     }
 
     /// What a local change is written as. `None` if it changes nothing but the way in which the document is written.
     pub(crate) fn write<S: Store>(
+        &self,
+        store: &mut S,
+        (doc, row): (&DocId, Option<&Row>),
+        state: Option<Merged>,
+        content: Option<&Bytes>,
+        stamp: Stamp,
+    ) -> Result<Option<Written>, S::Error> {
+        let is_custom = self.custom.contains_key(&doc.0);
+        let state = match state {
+            None if is_custom => Some(base_of(store, doc, row)?),
+            state => state,
+        };
+        // A node that has no resolver must say as well what it has seen: nobody could tell otherwise.
+        if let Some(state) = &state
+            && (is_custom || state.has_heads())
+        {
+            return Ok(Some(write_version(state, content, stamp)));
+        }
+        Ok(self.write_merging(store, doc, state, content, stamp))
+    }
+
+    fn write_merging<S: Store>(
         &self,
         store: &S,
         doc: &DocId,
@@ -88,6 +121,25 @@ impl States<'_> {
         let op = if content.is_some() { Op::Put } else { Op::Delete };
         Some(Written { op, payload: content.cloned().unwrap_or_default(), after })
     }
+}
+
+/// A version of a document that a resolver decides on.
+fn write_version(state: &Merged, content: Option<&Bytes>, stamp: Stamp) -> Written {
+    let bytes = content.map_or(0, Bytes::len);
+    let room = edit_bytes_max(bytes).saturating_sub(bytes + VERSION_BYTES);
+    let version = state.version(content.cloned(), stamp, SEEN_AUTHORS_MAX.min(room / AUTHOR_BYTES));
+    let payload = version.encode(stamp);
+    let mut after = state.clone();
+    after.join(version);
+    Written { op: Op::Edit, payload, after: Some(after) }
+}
+
+fn base_of<S: Store>(store: &mut S, doc: &DocId, row: Option<&Row>) -> Result<Merged, S::Error> {
+    let version = match row {
+        Some(row) => store.version(doc, &row.stamp)?,
+        None => None,
+    };
+    Ok(base(row, version))
 }
 
 /// The state that a document has by its row alone: the version that stands, written as a whole.

@@ -15,6 +15,7 @@ fn the_generated_messages_match_the_proto_file() {
             ".entgldb.session.v1.Run",
             ".entgldb.session.v1.Entry",
             ".entgldb.session.v1.MergedPlace",
+            ".entgldb.session.v1.HeadVersion",
         ])
         .out_dir(out)
         .compile_fds(files)

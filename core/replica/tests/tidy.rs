@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Files in the order of dependency: each may use those above it.
-const ORDER: [&str; 27] = [
+const ORDER: [&str; 32] = [
     "limits",
     "id",
     "clock",
@@ -12,15 +12,20 @@ const ORDER: [&str; 27] = [
     "entry",
     "json",
     "step",
-    "merge",
+    "place",
     "resolve",
+    "heads",
+    "merge",
     "wire",
     "edit",
+    "custom",
+    "laws",
     "store",
     "states",
     "event",
     "oplog",
     "page",
+    "conflicts",
     "apply",
     "peers",
     "contract",

@@ -7,9 +7,11 @@ use std::path::Path;
 
 use data_encoding::HEXLOWER;
 use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
+use entgldb_replica::custom::Resolver;
 use entgldb_replica::entry::{AuthorKey, Chain, Entry, Op, SignedHead};
 use entgldb_replica::fingerprint::Fingerprint;
 use entgldb_replica::id::{Collection, Incarnation, Key, LogId, NodeId, sha256};
+use entgldb_replica::merge::Merged;
 use entgldb_replica::version::{Head, Seq};
 use entgldb_replica::wire::{Message, Page, Run, check_of};
 use serde_json::{Value, json};
@@ -34,6 +36,41 @@ fn entries() -> Vec<Entry> {
         entry(3, Op::Delete, r#"["a",2]"#, "", Some(older)),
         entry(4, Op::Put, &"k".repeat(1024), "", None),
     ]
+}
+
+/// Versions of a document that a resolver decides on: what two authors wrote apart over a put, what a third made of both, and
+/// the state in between, all as `Merged` messages.
+fn versions() -> Value {
+    let at =
+        |time: u64, node: u8| Stamp { hlc: Hlc((1_800_000_000_000 << 16) + time), node: NodeId([node; 32]) };
+    let first = Merged::replaced(at(1, 0xaa), Some(&r#"{"n":1}"#.into()));
+    let (one, two) =
+        (first.version(Some(r#"{"n":2}"#.into()), at(2, 0xbb), 256), first.version(None, at(3, 0xcc), 256));
+    let mut state = first;
+    state.join(one.clone());
+    state.join(two.clone());
+    let doc = (Collection::new("c").unwrap(), Key::new("k").unwrap());
+    state.resolve(&doc, Some(&Resolver::new(|_, _, _| Some(r#"{ "n": 3 }"#.into())))).unwrap();
+    let last = state.version(Some(r#"{"n":4}"#.into()), at(4, 0xaa), 256);
+    let short = state.version(Some(r#"{"n":4}"#.into()), at(4, 0xaa), 1);
+    let edit = |edit: &Merged, stamp: Stamp| {
+        let bytes = edit.encode(stamp);
+        assert_eq!(Merged::decode_edit(bytes.clone(), stamp).as_ref(), Ok(edit));
+        json!({"hlc": stamp.hlc.0.to_string(), "node": HEXLOWER.encode(&stamp.node.0), "payload": HEXLOWER.encode(&bytes)})
+    };
+    json!({
+        "apart": [edit(&one, at(2, 0xbb)), edit(&two, at(3, 0xcc))],
+        "state": edit_state(&state, at(3, 0xcc)),
+        "content": String::from_utf8_lossy(&state.content().unwrap()),
+        "over_both": edit(&last, at(4, 0xaa)),
+        "over_both_with_room_for_one_author": edit(&short, at(4, 0xaa)),
+    })
+}
+
+fn edit_state(state: &Merged, row: Stamp) -> Value {
+    let bytes = state.encode(row);
+    assert_eq!(Merged::decode(bytes.clone(), row).as_ref(), Ok(state));
+    HEXLOWER.encode(&bytes).into()
 }
 
 fn vectors() -> Value {
@@ -86,6 +123,7 @@ fn vectors() -> Value {
         "row_fingerprint": HEXLOWER.encode(&row.to_bytes()),
         "head_fingerprint": HEXLOWER.encode(&head.to_bytes()),
         "page_frame_type": kind,
+        "versions": versions(),
         "page_body_sha256": HEXLOWER.encode(&sha256(&body)),
     })
 }

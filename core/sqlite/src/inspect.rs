@@ -86,6 +86,8 @@ pub struct CollectionSummary {
 /// A conflict in the list.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ListedConflict {
+    /// Number of the losing version in the list, for [`crate::restore()`]. Never another's while this one is in the list.
+    pub version: u64,
     /// The conflict.
     pub conflict: Conflict,
     /// When it was noted.
@@ -217,15 +219,16 @@ impl Inspector {
             .connection
             .prepare(
                 "SELECT collection_no, key, winner_hlc, winner_author_no, winner_content, loser_hlc, loser_author_no,
-                 loser_content, missing_hlc, missing_author_no, noted_at FROM _entgldb_conflicts ORDER BY id DESC LIMIT ?1",
+                 loser_content, missing_hlc, missing_author_no, noted_at, id FROM _entgldb_conflicts ORDER BY id DESC LIMIT ?1",
             )
             .doing("reading conflicts")?;
         let mut rows = statement.query([count.cast_signed()]).doing("reading conflicts")?;
         let mut found = Vec::new();
         while let Some(row) = rows.next().doing("reading conflicts")? {
-            let noted: i64 = row.get(10).doing("reading conflicts")?;
-            let noted = WallMillis(noted.cast_unsigned());
-            found.push(ListedConflict { conflict: conflict(&self.names, row)?, noted });
+            let number =
+                |column| row.get::<_, i64>(column).map(i64::cast_unsigned).doing("reading conflicts");
+            let (noted, version) = (WallMillis(number(10)?), number(11)?);
+            found.push(ListedConflict { version, conflict: conflict(&self.names, row)?, noted });
         }
         Ok(found)
     }

@@ -55,7 +55,8 @@
 //! - An error is final: drop the store and open it again. Nothing of the step that failed is in the file.
 //! - The process MUST NOT have a second copy of SQLite that opens the same file: POSIX locks belong to the process, and
 //!   one copy's close drops the other's. Programs that share this `rusqlite` share one copy.
-//! - [`inspect`] and [`verify()`] only read and may run beside an engine in another process.
+//! - [`inspect`] and [`verify()`] only read and may run beside an engine in another process; [`restore()`] writes to the
+//!   application's table, as the application itself may.
 
 mod apply;
 mod aside;
@@ -77,6 +78,7 @@ mod open;
 mod oplog;
 mod putback;
 mod quote;
+mod restore;
 mod room;
 mod rows;
 mod scan;
@@ -94,6 +96,7 @@ mod watched;
 
 pub use failed::SqliteFailed;
 pub use open::{Durability, OpenError, SqliteConfig};
+pub use restore::{RestoreError, Restored, restore};
 pub use store::SqliteStore;
 pub use verify::{Fault, Progress, Report, VerifyError, verify};
 pub use watch::Waker;

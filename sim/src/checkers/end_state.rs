@@ -9,8 +9,8 @@ use entgldb_replica::resolve::Row;
 use entgldb_replica::version::Hash;
 
 use super::{Checker, Verdict, ensure};
-use crate::options::Merging;
 use crate::oracle::Oracle;
+use crate::resolver::resolvers;
 use crate::seen::{Ending, Setting};
 
 pub(crate) struct EndState;
@@ -60,7 +60,7 @@ fn check_node(
                 })?;
                 continue;
             };
-            if setting.options.merging != Merging::None {
+            if setting.options.has_states() {
                 states.entry(&authored.doc).or_default().join(authored.said.clone());
             }
             let row = join.entry(&authored.doc).or_insert(authored.row);
@@ -69,8 +69,11 @@ fn check_node(
             }
         }
     }
-    // Stamps rise to the youngest entry in either way of writing; a merged document's content is that of all of them.
-    for (doc, state) in states {
+    // Stamps rise to the youngest entry in every way of writing; the content is that of all of them.
+    let resolvers = resolvers(&setting.options, node, [collection]);
+    for (doc, mut state) in states {
+        // Where it fails the youngest version stands.
+        let _ = state.resolve(doc, resolvers.get(collection));
         let content = state.content().map(|content| Hash(sha256(&content)));
         join.entry(doc).and_modify(|row| row.content = content);
     }

@@ -225,6 +225,37 @@ pub struct Merged {
     pub stamps: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
     #[prost(message, optional, tag = "2")]
     pub root: ::core::option::Option<MergedPlace>,
+    /// Of a document that a resolver decides on: what an author made of it and had seen of it (then there is no root), or all
+    /// versions that nobody has seen and replaced.
+    #[prost(message, optional, tag = "3")]
+    pub heads: ::core::option::Option<Heads>,
+}
+/// Whole versions of a document, and what their authors had seen.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Heads {
+    /// Of each author named the last version that was seen: hybrid time (8 bytes, big endian) and node (32 bytes), sorted by node.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub seen: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Versions of anybody up to this hybrid time count as seen; 0 but for an author that had seen too many to name.
+    #[prost(fixed64, tag = "2")]
+    pub seen_until: u64,
+    /// sorted by stamp; one in an edit
+    #[prost(message, repeated, tag = "3")]
+    pub versions: ::prost::alloc::vec::Vec<HeadVersion>,
+    /// In a state with several versions: what the resolver made of them.
+    #[prost(message, optional, tag = "4")]
+    pub answer: ::core::option::Option<HeadVersion>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeadVersion {
+    /// a number as in MergedPlace; 0 in an answer
+    #[prost(uint32, tag = "1")]
+    pub stamp: u32,
+    #[prost(bool, tag = "2")]
+    pub deleted: bool,
+    /// empty if deleted
+    #[prost(bytes = "bytes", tag = "3")]
+    pub content: ::prost::bytes::Bytes,
 }
 /// A place in the document. Stamps are numbers: 0 none, 1 the own one (the entry's or row's), n the (n-1)th of Merged.stamps.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -1,0 +1,339 @@
+//! Which versions of a document were made without knowledge of each other, and what becomes of the document.
+//!
+//! What lost is noted for the conflict list; nothing is decided by whether it is.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::clock::{Hlc, Stamp};
+use crate::custom::Resolvers;
+use crate::entry::{Entry, Op};
+use crate::id::{DocId, NodeId, sha256};
+use crate::merge::Merged;
+use crate::resolve::{Conflict, Relation, Row, Side, Version, relation};
+use crate::states;
+use crate::store::{ConflictWrite, Problem, ProblemKind, Store};
+use crate::version::Hash;
+
+/// Most conflicts that wait for a version to arrive; beyond that a new one counts as certain.
+const OPEN_CONFLICTS_MAX: usize = 10_000;
+
+/// Conflicts that are not certain yet, by document.
+pub(crate) type OpenConflicts = BTreeMap<DocId, Vec<Conflict>>;
+
+/// Documents whose last conflicts are remembered.
+pub(crate) const BRANCHES_MAX: usize = 10_000;
+/// Edits of one document of which an incoming one may be noted to have hidden something.
+const LOST_MAX: usize = 4;
+/// Conflicts that are remembered of one document: one for each other node that edits it at the same time.
+const BRANCHES_OF_ONE_MAX: usize = 8;
+
+/// The last conflicts found of each document: the versions at the ends of two branches, the younger one first.
+///
+/// Two sides that were apart for long have long branches of the same document. Once the ends of two branches are known to
+/// conflict, a version that replaces the losing end conflicts with the winning one too (and may win): there is no need to walk back
+/// through thousands of versions for each. In the conflict list it takes the place of the version that it replaced.
+pub(crate) type Branches = BTreeMap<DocId, Vec<(Stamp, Stamp)>>;
+
+/// A document on its way through the joining of entries.
+pub(crate) struct Current {
+    pub(crate) before: Option<Row>,
+    pub(crate) now: Option<Row>,
+    pub(crate) content: Option<Bytes>,
+    /// Its state, if it merges; read with its first entry.
+    pub(crate) state: Option<Merged>,
+    pub(crate) is_read: bool,
+    /// Whether the state is another one than before.
+    pub(crate) is_joined: bool,
+}
+
+/// An incoming entry: its stamp, its document, itself, and its payload's hash.
+pub(crate) type Incoming<'a> = (Stamp, DocId, &'a Entry, Hash);
+
+pub(crate) type Versions<'a> = BTreeMap<(&'a DocId, Stamp), &'a Entry>;
+
+pub(crate) fn index_versions<'a>(incoming: &'a [Incoming<'a>], open: &OpenConflicts) -> Versions<'a> {
+    // Only documents that come more than once or are waited for need it; it stays empty on the way of a catch-up.
+    let mut count: BTreeMap<&DocId, u32> = BTreeMap::new();
+    for (_, doc, ..) in incoming {
+        *count.entry(doc).or_default() += 1;
+    }
+    let several = incoming.iter().filter(|(_, doc, ..)| count[doc] > 1 || open.contains_key(doc));
+    several.map(|(stamp, doc, entry, _)| ((doc, *stamp), *entry)).collect()
+}
+
+/// Finds out which versions were made without knowledge of each other.
+pub(crate) struct Conflicts<'a, S: Store> {
+    store: &'a mut S,
+    incoming: Versions<'a>,
+    open: &'a OpenConflicts,
+    branches: &'a mut Branches,
+    resolvers: &'a Resolvers,
+    writes: Vec<ConflictWrite>,
+    problems: Vec<Problem>,
+}
+
+impl<'a, S: Store> Conflicts<'a, S> {
+    pub(crate) fn new(
+        store: &'a mut S,
+        incoming: Versions<'a>,
+        open: &'a OpenConflicts,
+        branches: &'a mut Branches,
+        resolvers: &'a Resolvers,
+    ) -> Self {
+        Self { store, incoming, open, branches, resolvers, writes: Vec::new(), problems: Vec::new() }
+    }
+
+    /// The store, for reading.
+    pub(crate) fn store(&mut self) -> &mut S {
+        self.store
+    }
+
+    /// What was found: changes of the conflict list, and documents that their resolver failed on.
+    pub(crate) fn into_found(self) -> (Vec<ConflictWrite>, Vec<Problem>) {
+        (self.writes, self.problems)
+    }
+
+    /// Compares an incoming version with the one that stands, and settles what waited for it.
+    pub(crate) fn note(
+        &mut self,
+        doc: &DocId,
+        stamp: Stamp,
+        entry: &Entry,
+        standing: Option<&Row>,
+    ) -> Result<(), S::Error> {
+        self.note_arrival(doc, stamp)?;
+        let Some(row) = standing else { return Ok(()) };
+        if entry.replaces == Some(row.stamp) || stamp == row.stamp {
+            return Ok(());
+        }
+        let incoming = Side { stamp, content: entry.content().cloned() };
+        let known = self.version(doc, row.stamp)?;
+        let same = row.content.is_none() && entry.op == Op::Delete
+            || known.as_ref().is_some_and(|known| known.op == entry.op && known.payload == entry.payload);
+        if same {
+            return Ok(());
+        }
+        let (replaces, content) = known.map_or((None, None), |known| (known.replaces, known.content()));
+        let standing = Side { stamp: row.stamp, content };
+        let goes_on = self.extends_losing_branch(doc, entry, &standing, replaces);
+        let (winner, loser, replaces) = if stamp > row.stamp {
+            (incoming, standing, entry.replaces)
+        } else {
+            (standing, incoming, replaces)
+        };
+        let found = if goes_on { Relation::Conflict } else { self.relate(doc, loser.stamp, replaces)? };
+        if found != Relation::Succession {
+            self.settle(Conflict { doc: doc.clone(), winner, loser, missing: None }, found);
+        }
+        Ok(())
+    }
+
+    /// Settles what waited for a version that has come.
+    fn note_arrival(&mut self, doc: &DocId, stamp: Stamp) -> Result<(), S::Error> {
+        let Some(waiting) = self.open.get(doc) else { return Ok(()) };
+        for conflict in waiting.iter().filter(|conflict| conflict.missing == Some(stamp)) {
+            let found = self.relate(doc, conflict.loser.stamp, Some(stamp))?;
+            self.settle(conflict.clone(), found);
+        }
+        Ok(())
+    }
+
+    /// Joins an entry into the state of a document, and notes what no longer shows for want of knowing of each other.
+    pub(crate) fn join(
+        &mut self,
+        doc: &DocId,
+        stamp: Stamp,
+        entry: &Entry,
+        current: &mut Current,
+    ) -> Result<(), S::Error> {
+        self.note_arrival(doc, stamp)?;
+        let before = match current.state.take() {
+            Some(state) => state,
+            None => {
+                let version = match &current.now {
+                    Some(row) => self.version(doc, row.stamp)?,
+                    None => None,
+                };
+                states::base(current.now.as_ref(), version)
+            }
+        };
+        let said = states::said(entry, stamp);
+        let mut after = before.clone();
+        after.join(said.clone());
+        if after.has_heads() {
+            self.resolve(doc, &mut after);
+        }
+        if let Some(row) = current.now
+            && entry.replaces != Some(row.stamp)
+            && stamp != row.stamp
+        {
+            let versions = (stamp, entry.replaces);
+            if said.has_heads() {
+                self.note_seen(doc, stamp, &row, &said, &after)?;
+            } else {
+                self.note_lost(doc, versions, &row, &before.without_heads(), &said, &after.without_heads())?;
+            }
+        }
+        if after.has_heads() {
+            self.note_sides(doc, stamp, &before, &said, &after);
+        }
+        current.is_joined |= after != before || current.now.is_none();
+        let content = after.content();
+        let newest = current.now.map_or(stamp, |row| row.stamp.max(stamp));
+        current.now =
+            Some(Row { stamp: newest, content: content.as_ref().map(|content| Hash(sha256(content))) });
+        (current.content, current.state) = (content, Some(after));
+        Ok(())
+    }
+
+    /// Asks the collection's resolver, if there are several versions to decide between.
+    fn resolve(&mut self, doc: &DocId, state: &mut Merged) {
+        if let Err(failed) = state.resolve(doc, self.resolvers.get(&doc.0)) {
+            self.problems.push(Problem {
+                collection: doc.0.clone(),
+                key: doc.1.as_str().to_owned(),
+                kind: ProblemKind::NotResolved,
+                message: failed.to_string(),
+            });
+        }
+    }
+
+    /// Notes versions that nobody has replaced and that do not show: the one that has come, and what stood until now. And
+    /// those that the one that has come replaced without naming them.
+    fn note_sides(&mut self, doc: &DocId, stamp: Stamp, before: &Merged, said: &Merged, after: &Merged) {
+        let sides = after.sides();
+        let content = after.content();
+        let chosen = sides.iter().rev().find(|side| side.content == content).or(sides.last());
+        let Some(chosen) = chosen else { return };
+        let winner = Side { stamp: chosen.stamp, content };
+        let stood = before.newest().map(|_| before.content());
+        let is_news = |side: &&Side| side.stamp == stamp || stood.as_ref() == Some(&side.content);
+        let is_unnamed = |side: &&Side| {
+            said.has_heads()
+                && !said.names(&side.stamp)
+                && sides.iter().all(|standing| standing.stamp != side.stamp)
+        };
+        let gone = before.sides();
+        let lost = sides.iter().filter(is_news).chain(gone.iter().filter(is_unnamed));
+        for loser in lost.filter(|side| side.content != winner.content).take(LOST_MAX) {
+            let (doc, winner, loser) = (doc.clone(), winner.clone(), loser.clone());
+            self.writes.push(ConflictWrite::Put(Conflict { doc, winner, loser, missing: None }));
+        }
+    }
+
+    /// Notes a version that comes after one whose author says that he had seen it, unless it was really replaced: a node
+    /// whose oplog was put back may have written another one under a younger stamp.
+    fn note_seen(
+        &mut self,
+        doc: &DocId,
+        stamp: Stamp,
+        row: &Row,
+        said: &Merged,
+        after: &Merged,
+    ) -> Result<(), S::Error> {
+        let (winner, loser) = (after.content(), said.content());
+        if winner == loser || row.stamp < stamp || after.sides().iter().any(|side| side.stamp == stamp) {
+            return Ok(());
+        }
+        let known = self.version(doc, row.stamp)?.and_then(|version| version.replaces);
+        let found = self.relate(doc, stamp, known)?;
+        let winner = Side { stamp: row.stamp, content: winner };
+        let loser = Side { stamp, content: loser };
+        self.settle_lost(Conflict { doc: doc.clone(), winner, loser, missing: None }, found);
+        Ok(())
+    }
+
+    fn note_lost(
+        &mut self,
+        doc: &DocId,
+        (stamp, replaces): (Stamp, Option<Stamp>),
+        row: &Row,
+        before: &Merged,
+        said: &Merged,
+        after: &Merged,
+    ) -> Result<(), S::Error> {
+        let last = Stamp { hlc: Hlc(u64::MAX), node: NodeId([u8::MAX; 32]) };
+        if !said.lost_in(after).is_empty() && row.stamp > stamp {
+            let winner = Side { stamp: row.stamp, content: after.content() };
+            let loser = Side { stamp, content: after.preferring(said, last) };
+            let known = self.version(doc, row.stamp)?.and_then(|version| version.replaces);
+            let found = self.relate(doc, stamp, known)?;
+            self.settle_lost(Conflict { doc: doc.clone(), winner, loser, missing: None }, found);
+        }
+        let lost = before.lost_in(after).into_iter().filter(|lost| *lost < stamp);
+        for lost in lost.rev().take(LOST_MAX) {
+            let winner = Side { stamp, content: after.content() };
+            let loser = Side { stamp: lost, content: before.content() };
+            let found = self.relate(doc, lost, replaces)?;
+            self.settle_lost(Conflict { doc: doc.clone(), winner, loser, missing: None }, found);
+        }
+        Ok(())
+    }
+
+    fn settle_lost(&mut self, conflict: Conflict, found: Relation) {
+        if found != Relation::Succession {
+            self.settle(conflict, found);
+        }
+    }
+
+    /// Whether the entry replaces the losing end of two branches whose winning end is the standing version, or was
+    /// replaced by it. If so the conflict of the replaced version goes.
+    fn extends_losing_branch(
+        &mut self,
+        doc: &DocId,
+        entry: &Entry,
+        standing: &Side,
+        standing_replaces: Option<Stamp>,
+    ) -> bool {
+        let Some(ends) = self.branches.get_mut(doc) else { return false };
+        let goes_on = |(winner, loser): &(Stamp, Stamp)| {
+            entry.replaces == Some(*loser)
+                && (standing.stamp == *winner || standing_replaces == Some(*winner))
+        };
+        let Some(place) = ends.iter().position(goes_on) else { return false };
+        let (winner, loser) = ends.remove(place);
+        self.writes.push(ConflictWrite::Remove { doc: doc.clone(), winner, loser });
+        true
+    }
+
+    fn relate(
+        &mut self,
+        doc: &DocId,
+        older: Stamp,
+        younger_replaces: Option<Stamp>,
+    ) -> Result<Relation, S::Error> {
+        relation(older, younger_replaces, |stamp| {
+            Ok(self.version(doc, stamp)?.map(|version| version.replaces))
+        })
+    }
+
+    fn version(&mut self, doc: &DocId, stamp: Stamp) -> Result<Option<Version>, S::Error> {
+        match self.incoming.get(&(doc, stamp)) {
+            Some(entry) => Ok(Some(Version::of(entry))),
+            None => self.store.version(doc, &stamp),
+        }
+    }
+
+    fn settle(&mut self, mut conflict: Conflict, found: Relation) {
+        match found {
+            Relation::Succession => self.writes.push(ConflictWrite::Remove {
+                doc: conflict.doc,
+                winner: conflict.winner.stamp,
+                loser: conflict.loser.stamp,
+            }),
+            Relation::Conflict => {
+                conflict.missing = None;
+                let ends = self.branches.entry(conflict.doc.clone()).or_default();
+                ends.truncate(BRANCHES_OF_ONE_MAX - 1);
+                ends.insert(0, (conflict.winner.stamp, conflict.loser.stamp));
+                self.writes.push(ConflictWrite::Put(conflict));
+            }
+            Relation::Unknown { missing } => {
+                conflict.missing = (self.open.len() < OPEN_CONFLICTS_MAX).then_some(missing);
+                self.writes.push(ConflictWrite::Put(conflict));
+            }
+        }
+    }
+}
