@@ -144,6 +144,7 @@ impl Outgoing {
             return Err(AckError::Length { expected: page.ends.len(), found: ack.results.len() });
         }
         let mut refused = Vec::new();
+        let mut back = BTreeSet::new();
         for ((log, _), RunResult { code, seq, detail }) in page.ends.into_iter().zip(ack.results) {
             if code == Code::Taken {
                 self.learn(log, seq);
@@ -158,8 +159,13 @@ impl Outgoing {
                 Code::Bad => drop(self.held.insert(log.clone(), now.plus(BAD_LOG_RETRY_MS))),
                 Code::Gap | Code::Taken => {}
             }
+            if code != Code::Bad {
+                back.insert((log.author, log.incarnation));
+            }
             refused.push((log, code, detail));
         }
+        // A unit may lie in several logs: they go back together, or a part of one would be sent without the rest.
+        self.sent.retain(|log, _| !back.contains(&(log.author, log.incarnation)));
         Ok(refused)
     }
 
@@ -289,6 +295,17 @@ mod tests {
             let positions = self.outgoing.to_send(&self.logs, &shared, 2, NOW.plus(ms));
             positions.into_iter().map(|(log, seq)| (log, seq.0)).collect()
         }
+    }
+
+    #[test]
+    fn what_is_sent_again_is_sent_again_of_all_logs_that_a_unit_may_lie_in() {
+        let (s, t, other) = (log(1, "s"), log(1, "t"), log(2, "t"));
+        let ours = [(s.clone(), 9), (t.clone(), 9), (other.clone(), 9)];
+        let mut peer = Peer::new(&ours, &[]);
+        peer.outgoing.page_out(&[run(&s, 3)], NOW);
+        peer.outgoing.page_out(&[run(&s, 6), run(&t, 6), run(&other, 6)], NOW);
+        peer.outgoing.acknowledged(ack(1, &[(Code::Gap, 0)]), NOW).unwrap();
+        assert_eq!(peer.to_send_at(0), [(s, 0), (t, 0), (other, 6)]);
     }
 
     #[test]
