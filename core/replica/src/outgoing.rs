@@ -384,6 +384,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_refused_is_offered_again_though_nothing_else_has_changed() {
+        for (code, wait) in [(Code::Busy, BUSY_RETRY_MS), (Code::ClockSkew, SKEW_RETRY_MS)] {
+            let a = log(1, "t");
+            let mut peer = Peer::new(&[(a.clone(), 5)], &[]);
+            peer.outgoing.page_out(&[run(&a, 5)], NOW);
+            assert_eq!(peer.to_send_at(0), [], "all of it is on its way");
+            peer.outgoing.acknowledged(ack(1, &[(code, 3)]), NOW).unwrap();
+            peer.outgoing.release(NOW.plus(wait));
+            assert_eq!(peer.to_send_at(wait), [(a, 3)], "{code:?}");
+        }
+    }
+
+    #[test]
     fn what_waits_goes_at_once_when_all_waits_are_over() {
         let (a, b, c) = (log(1, "t"), log(2, "t"), log(2, "s"));
         let mut peer = Peer::new(&[(a.clone(), 5), (b.clone(), 5), (c.clone(), 5)], &[]);
