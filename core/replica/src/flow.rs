@@ -202,5 +202,8 @@ mod tests {
             "the first to be closed is the first to go on"
         );
         assert_eq!(peers.regulate(15_001), []);
+        let mut peers = Peers::new(3, 10, &[1, 1, 1, 1, 1, 1]);
+        assert_eq!(peers.regulate(0).len(), 5);
+        assert_eq!(peers.regulate(STALLED_MS), [(1, false), (6, true)]);
     }
 }

@@ -565,6 +565,7 @@ pub(crate) mod tests {
             }
             assert!(parts as usize <= LOGS_MAX / VECTOR_LOGS_MAX, "it goes on without end");
         };
+        assert_eq!(parts as usize, LOGS_MAX / VECTOR_LOGS_MAX, "the limit itself is allowed");
         assert!(over.to_string().contains("LOGS_MAX"));
     }
 
