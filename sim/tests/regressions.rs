@@ -86,6 +86,13 @@ fn a_machine_that_ran_twice_is_heard_again_once_its_copy_is_off() {
 }
 
 #[test]
+fn a_page_that_came_too_late_takes_no_unit_apart() {
+    // Slow links, pages that are refused as busy, and the refusals of those behind them (seed 2001546).
+    let outcome = run(&Options::from_seed(2_001_546), false);
+    assert_eq!(outcome.violation, None);
+}
+
+#[test]
 fn a_member_that_signs_two_branches_stops_nobody_else() {
     clean(|seed| {
         let mut options = small(seed).with(Fault::Fork, Rate::Chance(PerMillion(300_000)));

@@ -40,6 +40,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     ensure!(!chosen.is_empty(), "there is no such target; there are: {}", all.join(", "));
     // cargo-fuzz asks for options that only a nightly compiler takes, unless a stable one is told to take them.
     let _unstable = shell.push_env("RUSTC_BOOTSTRAP", "1");
+    // Hashes and signatures as fast as in a release: they have nothing to tell a fuzzer.
+    let _plain = shell.push_env("RUSTC_WRAPPER", workspace.root.join("fuzz/rustc-plain"));
     for target in chosen {
         fuzz(workspace, target, options).with_context(|| format!("the target {target}"))?;
     }

@@ -269,11 +269,9 @@ fn read_current<S: Store>(
 fn rows_to_write(current: BTreeMap<DocId, Current>) -> Vec<RowWrite> {
     let write = |(doc, current): (DocId, Current)| {
         let row = current.now.filter(|_| current.now != current.before || current.is_joined)?;
-        let is_there =
-            current.is_joined && current.before.is_some_and(|before| before.content == row.content);
-        let apply = (!is_there).then_some(current.content);
         let merged = current.state.map(|state| state.encode(row.stamp));
-        Some(RowWrite { doc, row, before: current.before, apply, merged })
+        // Also where only the state has changed: what the row said may be set aside, and is tried again with this.
+        Some(RowWrite { doc, row, before: current.before, apply: Some(current.content), merged })
     };
     let mut rows: Vec<RowWrite> = current.into_iter().filter_map(write).collect();
     rows.sort_by(|a, b| (a.row.stamp, &a.doc).cmp(&(b.row.stamp, &b.doc)));

@@ -188,6 +188,17 @@ mod tests {
     }
 
     #[test]
+    fn the_last_millisecond_that_a_stamp_can_hold_is_the_last_that_there_is() {
+        let last = (1 << 48) - 1;
+        assert_eq!(Hlc::from_wall(WallMillis(last)).wall(), WallMillis(last));
+        assert_eq!(Hlc::from_wall(WallMillis(last + 1)), Hlc::from_wall(WallMillis(last)));
+        assert_eq!(Hlc::from_wall(WallMillis(u64::MAX)), Hlc::from_wall(WallMillis(last)));
+        let clock = Clock::resume(Hlc::default(), 1_000);
+        assert_eq!(clock.horizon(WallMillis(last - 1_000)), Hlc(u64::MAX));
+        assert_eq!(clock.horizon(WallMillis(last)), Hlc(u64::MAX), "and nothing is beyond it");
+    }
+
+    #[test]
     fn a_full_counter_carries_into_the_milliseconds() {
         let full = Hlc((7 << 16) | 0xffff);
         assert_eq!(full.next(), Hlc::from_wall(WallMillis(8)));

@@ -71,3 +71,140 @@ fn take_turns(sessions: &mut BTreeMap<LinkId, Session>, logs: &Logs, now: Mono) 
     let turn = |(link, open)| Some((link, sessions.get_mut(&link)?.grant(open, now)));
     turns.into_iter().filter_map(turn).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Collection, Incarnation, LogId, NodeId};
+    use crate::ledger::Taken;
+    use crate::session::tests::{NOW, Talk};
+    use crate::version::{Hash, Head, Seq};
+    use crate::wire::{Ack, VectorPart};
+
+    const REST_MS: u64 = 4_000;
+
+    /// Peers by number; each has entries of an author of its own.
+    struct Peers {
+        sessions: BTreeMap<LinkId, Session>,
+        own: Talk,
+        limits: Limits,
+    }
+
+    impl Peers {
+        fn new(push_links: usize, catch_up_entries: u64, claims: &[u64]) -> Self {
+            let limits = Limits { push_links, catch_up_entries, ..Limits::default() };
+            let mut peers = Self { sessions: BTreeMap::new(), own: Talk::new(), limits };
+            for (number, claimed) in (1..).zip(claims) {
+                peers.greet(number);
+                peers.claim(number, *claimed);
+            }
+            peers
+        }
+
+        /// Adds one that has not told yet what it has.
+        fn greet(&mut self, number: u64) {
+            let mut talk = Talk::greeted();
+            talk.session.link.id = LinkId(number);
+            self.sessions.insert(LinkId(number), talk.session);
+        }
+
+        fn claim(&mut self, number: u64, entries: u64) {
+            let author = NodeId([u8::try_from(number).unwrap(); 32]);
+            let collection = Collection::new("t").unwrap();
+            let log = LogId { author, incarnation: Incarnation(1), collection };
+            let heads = vec![(log, Head { seq: Seq(entries), hash: Hash([1; 32]) })];
+            let vector = Message::Vector(VectorPart { heads, last: true, ..VectorPart::default() });
+            let session = self.sessions.get_mut(&LinkId(number)).unwrap();
+            session.handle_message(NOW, &self.own.local, &self.own.logs, vector).unwrap();
+        }
+
+        fn brings(&mut self, number: u64, ms: u64, bytes: usize) {
+            let ack = Ack { page: 1, results: Vec::new() };
+            let taken = Taken { ends: Vec::new(), ack, entries: 0, bytes, rolled_back: None };
+            let session = self.sessions.get_mut(&LinkId(number)).unwrap();
+            session.page_taken(NOW.mono.plus(ms), &self.own.logs, taken);
+        }
+
+        /// Whose flow is opened, and whose closed, so long after the start.
+        fn regulate(&mut self, ms: u64) -> Vec<(u64, bool)> {
+            let (logs, now) = (&self.own.logs, NOW.mono.plus(ms));
+            let messages = regulate(&mut self.sessions, logs, &self.limits, (REST_MS, None), now);
+            let told = |(link, message): (LinkId, Message)| match message {
+                Message::Flow { open } => (link.0, open),
+                other => panic!("{other:?}"),
+            };
+            messages.into_iter().map(told).collect()
+        }
+    }
+
+    #[test]
+    fn so_many_flows_are_opened_and_two_more_to_peers_that_have_what_is_lacking() {
+        let mut peers = Peers::new(3, 10, &[0, 0, 0, 0, 1, 1, 1]);
+        peers.greet(0);
+        assert_eq!(peers.regulate(0), [(1, true), (2, true), (3, true), (5, true), (6, true)]);
+        assert_eq!(peers.regulate(1), []);
+    }
+
+    #[test]
+    fn one_long_history_is_on_its_way_at_a_time_and_short_ones_beside_it() {
+        let mut peers = Peers::new(6, 10, &[11, 11, 10]);
+        assert_eq!(peers.regulate(0), [(1, true), (3, true)]);
+        assert_eq!(peers.regulate(1), []);
+        let mut peers = Peers::new(6, 10, &[10]);
+        assert_eq!(peers.regulate(0), [(1, true)]);
+        peers.greet(2);
+        peers.claim(2, 11);
+        assert_eq!(peers.regulate(1), [(2, true)], "a short history keeps no long one waiting");
+    }
+
+    #[test]
+    fn a_flow_beyond_the_limit_is_closed_when_it_has_rested_and_nothing_is_lacking() {
+        let mut peers = Peers::new(1, 10, &[0, 1, 1]);
+        assert_eq!(peers.regulate(0), [(1, true), (2, true), (3, true)]);
+        peers.claim(3, 0);
+        assert_eq!(peers.regulate(REST_MS - 1), []);
+        assert_eq!(peers.regulate(REST_MS), [(1, false), (3, false)], "number 2 still has what is lacking");
+        let mut peers = Peers::new(1, 10, &[0, 1, 1]);
+        peers.regulate(0);
+        peers.claim(2, 0);
+        peers.claim(3, 0);
+        assert_eq!(peers.regulate(REST_MS), [(1, false), (2, false)], "one stays open");
+    }
+
+    #[test]
+    fn a_peer_that_promises_much_and_brings_nothing_does_not_keep_others_waiting() {
+        let mut peers = Peers::new(6, 10, &[1_000_000, 1_000_000, 1_000_000]);
+        assert_eq!(peers.regulate(0), [(1, true)]);
+        peers.brings(1, 9_999, 0);
+        assert_eq!(peers.regulate(9_999), []);
+        assert_eq!(peers.regulate(STALLED_MS), [(2, true)], "empty pages are no reason to wait");
+        peers.brings(2, 15_000, 1 << 20);
+        assert_eq!(peers.regulate(24_999), [], "but entries are");
+        assert_eq!(peers.regulate(25_000), [(3, true)]);
+    }
+
+    #[test]
+    fn with_all_flows_taken_those_that_bring_nothing_make_room_for_those_that_have_waited_longest() {
+        let mut peers = Peers::new(1, 10, &[1, 1, 1, 1, 1]);
+        assert_eq!(peers.regulate(0), [(1, true), (2, true), (3, true)]);
+        // Neither one that has not told what it has, nor one that has nothing, waits for anything.
+        peers.greet(0);
+        peers.claim(4, 0);
+        peers.greet(6);
+        peers.claim(6, 1);
+        peers.brings(1, 5_000, 1 << 20);
+        assert_eq!(peers.regulate(STALLED_MS - 1), []);
+        assert_eq!(peers.regulate(STALLED_MS), [(2, false), (5, true)]);
+        assert_eq!(peers.regulate(STALLED_MS), [(3, false), (6, true)]);
+        assert_eq!(peers.regulate(14_999), []);
+        assert_eq!(
+            peers.regulate(15_000),
+            [(1, false), (2, true)],
+            "the first to be closed is the first to go on"
+        );
+        assert_eq!(peers.regulate(15_001), []);
+        let mut peers = Peers::new(3, 10, &[1, 1, 1, 1, 1, 1]);
+        assert_eq!(peers.regulate(0).len(), 5);
+        assert_eq!(peers.regulate(STALLED_MS), [(1, false), (6, true)]);
+    }
+}

@@ -86,3 +86,11 @@ pub use laws::{LawBroken, check_laws};
 pub use oplog::RunError;
 pub use peers::{TargetStatus, TooManyPeers};
 pub use replica::Replica;
+
+// The store in memory of the tests beside the sources serves the tests within them too; it names this crate from outside.
+#[cfg(test)]
+extern crate self as entgldb_replica;
+#[cfg(test)]
+#[allow(dead_code, unreachable_pub, missing_docs, reason = "the tests beside the sources use more of it")]
+#[path = "../tests/mesh/memory.rs"]
+mod testing;

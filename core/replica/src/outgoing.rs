@@ -150,6 +150,7 @@ impl Outgoing {
             return Err(AckError::Length { expected: page.ends.len(), found: ack.results.len() });
         }
         let mut refused = Vec::new();
+        let mut back = BTreeSet::new();
         for ((log, _), RunResult { code, seq, detail }) in page.ends.into_iter().zip(ack.results) {
             if code == Code::Taken {
                 self.learn(log, seq);
@@ -164,8 +165,13 @@ impl Outgoing {
                 Code::Bad => drop(self.held.insert(log.clone(), now.plus(BAD_LOG_RETRY_MS))),
                 Code::Gap | Code::Taken => {}
             }
+            if code != Code::Bad {
+                back.insert((log.author, log.incarnation));
+            }
             refused.push((log, code, detail));
         }
+        // A unit may lie in several logs: they go back together, or a part of one would be sent without the rest.
+        self.sent.retain(|log, _| !back.contains(&(log.author, log.incarnation)));
         Ok(refused)
     }
 
@@ -234,5 +240,230 @@ impl Outgoing {
             head.seq.0.saturating_sub(self.theirs.get(log).copied().unwrap_or_default().0)
         });
         lead.sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Hlc;
+    use crate::entry::SignedHead;
+    use crate::id::PublicKey;
+    use crate::store::Durable;
+    use crate::version::Hash;
+
+    const NOW: Mono = Mono(1_000);
+
+    fn log(author: u8, collection: &str) -> LogId {
+        let (author, collection) = (NodeId([author; 32]), Collection::new(collection).unwrap());
+        LogId { author, incarnation: Incarnation(1), collection }
+    }
+
+    fn head(seq: u64) -> Head {
+        Head { seq: Seq(seq), hash: Hash([1; 32]) }
+    }
+
+    fn logs(held: &[(LogId, u64)]) -> Logs {
+        let heads = held.iter().map(|(log, seq)| (log.clone(), head(*seq), Hlc(1)));
+        Logs::from_durable(&Durable { heads: heads.collect(), ..Durable::default() })
+    }
+
+    fn run(log: &LogId, end: u64) -> Run {
+        let signed = SignedHead { head: head(end), hlc: Hlc(1), signature: [0; 64] };
+        let (public_key, previous) = (PublicKey([0; 32]), Hash::default());
+        Run { log: log.clone(), public_key, previous, entries: Vec::new(), signed }
+    }
+
+    fn ack(page: u64, results: &[(Code, u64)]) -> Ack {
+        let result = |(code, seq): &(Code, u64)| RunResult {
+            code: *code,
+            seq: Seq(*seq),
+            detail: format!("up to {seq}"),
+        };
+        Ack { page, results: results.iter().map(result).collect() }
+    }
+
+    /// A peer that holds so much of some logs, and what this node has of them.
+    struct Peer {
+        outgoing: Outgoing,
+        logs: Logs,
+    }
+
+    impl Peer {
+        fn new(ours: &[(LogId, u64)], theirs: &[(LogId, u64)]) -> Self {
+            let mut outgoing = Outgoing::default();
+            outgoing.learn_all(theirs.iter().map(|(log, seq)| (log.clone(), head(*seq))));
+            Self { outgoing, logs: logs(ours) }
+        }
+
+        fn to_send_at(&self, ms: u64) -> Vec<(LogId, u64)> {
+            let shared = ["s", "t"].map(|name| Collection::new(name).unwrap()).into();
+            let positions = self.outgoing.to_send(&self.logs, &shared, 2, NOW.plus(ms));
+            positions.into_iter().map(|(log, seq)| (log, seq.0)).collect()
+        }
+    }
+
+    #[test]
+    fn what_is_sent_again_is_sent_again_of_all_logs_that_a_unit_may_lie_in() {
+        let (s, t, other) = (log(1, "s"), log(1, "t"), log(2, "t"));
+        let ours = [(s.clone(), 9), (t.clone(), 9), (other.clone(), 9)];
+        let mut peer = Peer::new(&ours, &[]);
+        peer.outgoing.page_out(&[run(&s, 3)], NOW);
+        peer.outgoing.page_out(&[run(&s, 6), run(&t, 6), run(&other, 6)], NOW);
+        peer.outgoing.acknowledged(ack(1, &[(Code::Gap, 0)]), NOW).unwrap();
+        assert_eq!(peer.to_send_at(0), [(s, 0), (t, 0), (other, 6)]);
+    }
+
+    #[test]
+    fn sent_is_what_the_peer_neither_holds_nor_will_get_of_what_both_sync() {
+        let (a, b, c) = (log(1, "t"), log(2, "t"), log(3, "other"));
+        let mut peer = Peer::new(&[(a.clone(), 5), (b.clone(), 3), (c, 2)], &[(a.clone(), 2)]);
+        assert_eq!(peer.to_send_at(0), [(a.clone(), 2), (b.clone(), 0)]);
+        assert_eq!((peer.outgoing.next_page(), peer.outgoing.is_idle()), (1, true));
+        peer.outgoing.page_out(&[run(&a, 5)], NOW);
+        assert_eq!((peer.outgoing.next_page(), peer.outgoing.is_idle()), (2, false));
+        assert_eq!(peer.to_send_at(0), [(b.clone(), 0)]);
+        peer.outgoing.page_out(&[run(&b, 2)], NOW);
+        assert_eq!(peer.to_send_at(0), [], "two pages are on their way");
+        assert_eq!(peer.outgoing.acknowledged(ack(1, &[(Code::Taken, 5)]), NOW), Ok(Vec::new()));
+        assert_eq!(peer.to_send_at(0), [(b.clone(), 2)]);
+        // A vector that was sent before the page arrived does not bring it back.
+        peer.outgoing.learn_all([(a.clone(), head(4))].into_iter());
+        assert_eq!(peer.to_send_at(0), [(a, 4), (b, 2)]);
+    }
+
+    #[test]
+    fn a_vector_that_falls_short_is_believed_of_what_is_not_on_its_way() {
+        let a = log(1, "t");
+        let mut peer = Peer::new(&[(a.clone(), 5)], &[]);
+        peer.outgoing.page_out(&[run(&a, 5)], NOW);
+        peer.outgoing.learn_all([].into_iter());
+        assert_eq!(peer.to_send_at(0), []);
+        peer.outgoing.acknowledged(ack(1, &[(Code::Taken, 5)]), NOW).unwrap();
+        assert_eq!(peer.to_send_at(0), []);
+        peer.outgoing.learn_all([].into_iter());
+        assert_eq!(peer.to_send_at(0), [(a, 0)]);
+    }
+
+    #[test]
+    fn an_acknowledgement_is_of_the_oldest_page_and_of_all_its_runs() {
+        let (a, b) = (log(1, "t"), log(2, "t"));
+        let mut peer = Peer::new(&[(a.clone(), 5), (b.clone(), 5)], &[]);
+        peer.outgoing.page_out(&[run(&a, 5)], NOW);
+        peer.outgoing.page_out(&[run(&b, 5)], NOW);
+        let second = ack(2, &[(Code::Taken, 5)]);
+        assert_eq!(peer.outgoing.acknowledged(second, NOW), Err(AckError::Order(2)));
+        let short = ack(1, &[]);
+        assert_eq!(peer.outgoing.acknowledged(short, NOW), Err(AckError::Length { expected: 1, found: 0 }));
+    }
+
+    #[test]
+    fn refused_entries_are_offered_again_from_where_the_peer_says_once_their_time_has_come() {
+        let (a, sibling, b) = (log(1, "s"), log(1, "t"), log(2, "t"));
+        let ours = [(a.clone(), 5), (sibling.clone(), 5), (b.clone(), 5)];
+        let (all, others) = (
+            vec![(a.clone(), 3), (sibling.clone(), 0), (b.clone(), 0)],
+            vec![(sibling.clone(), 0), (b.clone(), 0)],
+        );
+        let waits = [
+            (Code::Gap, 0, all.clone()),
+            (Code::Busy, BUSY_RETRY_MS, vec![(b.clone(), 0)]),
+            (Code::ClockSkew, SKEW_RETRY_MS, vec![(b.clone(), 0)]),
+            (Code::Bad, BAD_LOG_RETRY_MS, others),
+        ];
+        for (code, wait, meanwhile) in waits {
+            let mut peer = Peer::new(&ours, &[]);
+            peer.outgoing.page_out(&[run(&a, 5)], NOW);
+            let refused = peer.outgoing.acknowledged(ack(1, &[(code, 3)]), NOW);
+            assert_eq!(refused, Ok(vec![(a.clone(), code, "up to 3".to_owned())]));
+            assert_eq!(peer.outgoing.held(), usize::from(wait > 0), "{code:?}");
+            assert_eq!(peer.outgoing.next_wake(), (wait > 0).then(|| NOW.plus(wait)), "{code:?}");
+            if wait > 0 {
+                peer.outgoing.release(NOW.plus(wait - 1));
+                assert_eq!(peer.to_send_at(wait - 1), meanwhile, "{code:?}");
+            }
+            assert_eq!(peer.to_send_at(wait), all, "{code:?}");
+            assert_eq!(peer.outgoing.held(), usize::from(wait > 0), "nothing was forgotten yet");
+            peer.outgoing.release(NOW.plus(wait));
+            assert_eq!((peer.outgoing.held(), peer.to_send_at(wait)), (0, all.clone()), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_refused_is_offered_again_though_nothing_else_has_changed() {
+        for (code, wait) in [(Code::Busy, BUSY_RETRY_MS), (Code::ClockSkew, SKEW_RETRY_MS)] {
+            let a = log(1, "t");
+            let mut peer = Peer::new(&[(a.clone(), 5)], &[]);
+            peer.outgoing.page_out(&[run(&a, 5)], NOW);
+            assert_eq!(peer.to_send_at(0), [], "all of it is on its way");
+            peer.outgoing.acknowledged(ack(1, &[(code, 3)]), NOW).unwrap();
+            peer.outgoing.release(NOW.plus(wait));
+            assert_eq!(peer.to_send_at(wait), [(a, 3)], "{code:?}");
+        }
+    }
+
+    #[test]
+    fn what_waits_goes_at_once_when_all_waits_are_over() {
+        let (a, b, c) = (log(1, "t"), log(2, "t"), log(2, "s"));
+        let mut peer = Peer::new(&[(a.clone(), 5), (b.clone(), 5), (c.clone(), 5)], &[]);
+        peer.outgoing.hold([a.clone()], NOW);
+        assert_eq!(peer.to_send_at(0), [(c.clone(), 0), (b.clone(), 0)]);
+        peer.outgoing.hold_unit(&b, NOW);
+        assert_eq!((peer.to_send_at(0), peer.outgoing.held()), (vec![], 2));
+        assert_eq!(peer.outgoing.next_wake(), Some(NOW.plus(BAD_LOG_RETRY_MS)));
+        assert_eq!(peer.to_send_at(BAD_LOG_RETRY_MS).len(), 3, "nobody has to say so");
+        peer.outgoing.release_all();
+        assert_eq!((peer.to_send_at(0), peer.outgoing.held()), (vec![(a, 0), (c, 0), (b, 0)], 0));
+    }
+
+    #[test]
+    fn a_page_is_overdue_after_its_time_and_an_earlier_wait_wakes_earlier() {
+        let (a, b) = (log(1, "t"), log(2, "t"));
+        let mut peer = Peer::new(&[(a.clone(), 5), (b.clone(), 5)], &[]);
+        assert!(!peer.outgoing.is_overdue(NOW.plus(ACK_MS)));
+        assert_eq!(peer.outgoing.next_wake(), None);
+        peer.outgoing.page_out(&[run(&a, 5)], NOW);
+        assert!(!peer.outgoing.is_overdue(NOW.plus(ACK_MS - 1)));
+        assert!(peer.outgoing.is_overdue(NOW.plus(ACK_MS)));
+        assert_eq!(peer.outgoing.next_wake(), Some(NOW.plus(ACK_MS)));
+        peer.outgoing.hold([b], NOW);
+        assert_eq!(peer.outgoing.next_wake(), Some(NOW.plus(BAD_LOG_RETRY_MS)));
+    }
+
+    #[test]
+    fn what_is_lacking_on_either_side_is_counted_anew_after_each_change() {
+        let (a, b, c) = (log(1, "t"), log(2, "t"), log(3, "t"));
+        let mut peer = Peer::new(&[(a.clone(), 5), (b.clone(), 1)], &[(a.clone(), 3)]);
+        let shared = [Collection::new("t").unwrap()].into();
+        let lacking =
+            |peer: &Peer| (peer.outgoing.behind(&peer.logs), peer.outgoing.ahead(&peer.logs, &shared));
+        assert_eq!(lacking(&peer), ((0, 3), 3));
+        peer.outgoing.learn(c.clone(), Seq(7));
+        assert_eq!(lacking(&peer), ((7, 10), 3));
+        peer.outgoing.learn(c.clone(), Seq(6));
+        assert_eq!(lacking(&peer), ((7, 10), 3), "what it holds it does not lose");
+        peer.outgoing.learn_all([(b.clone(), head(4))].into_iter());
+        assert_eq!(lacking(&peer), ((3, 4), 5));
+        peer.logs = logs(&[(a, 5), (b, 1), (c, 1)]);
+        peer.outgoing.learn(log(3, "t"), Seq(2));
+        assert_eq!(lacking(&peer), ((4, 6), 5));
+        assert_eq!(peer.outgoing.ahead(&peer.logs, &BTreeSet::new()), 0, "nothing is shared");
+    }
+
+    #[test]
+    fn a_peer_that_has_everything_is_asked_again_only_after_a_change() {
+        let (a, b) = (log(1, "t"), log(2, "t"));
+        let mut peer = Peer::new(&[(a.clone(), 5)], &[(a.clone(), 5)]);
+        assert_eq!(peer.to_send_at(0), []);
+        peer.outgoing.learn_all([(a.clone(), head(4))].into_iter());
+        assert_eq!(peer.to_send_at(0), [(a.clone(), 4)], "its vector is another one");
+        peer.outgoing.page_out(&[run(&a, 5)], NOW);
+        assert_eq!(peer.to_send_at(0), []);
+        peer.outgoing.acknowledged(ack(1, &[(Code::Gap, 4)]), NOW).unwrap();
+        assert_eq!(peer.to_send_at(0), [(a.clone(), 4)], "it refused what was on its way");
+        peer.outgoing.learn(a.clone(), Seq(5));
+        assert_eq!(peer.to_send_at(0), []);
+        peer.logs = logs(&[(a, 5), (b.clone(), 1)]);
+        assert_eq!(peer.to_send_at(0), [(b, 0)], "this node has more");
     }
 }

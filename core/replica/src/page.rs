@@ -296,3 +296,252 @@ fn shortest_run<S: Store>(store: &mut S, positions: &Positions) -> Result<Option
     let whole = entries.last().map(|last| last.entry.seq) == Some(signed.head.seq);
     Ok(whole.then(|| Stretch { runs: vec![(log.clone(), entries, signed)] }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{Entry, Op};
+    use crate::id::{Collection, Key, PublicKey};
+    use crate::store::Durable;
+    use crate::testing::MemoryStore;
+    use crate::version::{Hash, Head};
+
+    const PAYLOAD_BYTES: usize = 10;
+    const AMPLE: Room = Room { entries: 1_000, bytes: 1 << 20 };
+
+    /// Whether the entry's head is signed.
+    const SIGNED: bool = true;
+    const UNSIGNED: bool = false;
+
+    fn log(author: u8, collection: &str) -> LogId {
+        let (author, collection) =
+            (NodeId::of(&PublicKey([author; 32])), Collection::new(collection).unwrap());
+        LogId { author, incarnation: Incarnation(1), collection }
+    }
+
+    fn hash(seq: u64) -> Hash {
+        Hash([u8::try_from(seq % 250).unwrap() + 1; 32])
+    }
+
+    /// What a node holds: logs of entries of ten bytes each, of which some heads are signed.
+    #[derive(Default)]
+    struct Shelf {
+        store: MemoryStore,
+        heads: Vec<(LogId, Head, Hlc)>,
+    }
+
+    impl Shelf {
+        fn with(mut self, log: &LogId, entries: impl IntoIterator<Item = (u64, bool)>) -> Self {
+            for (seq, (hlc, is_signed)) in (1..).zip(entries) {
+                let (hlc, head) = (Hlc(hlc), Head { seq: Seq(seq), hash: hash(seq) });
+                let (key, payload) = (Key::new("k").unwrap(), vec![7; PAYLOAD_BYTES].into());
+                let entry = Entry { seq: Seq(seq), hlc, replaces: None, op: Op::Put, key, payload };
+                self.store.log.entry(log.clone()).or_default().push(Stored { entry, hash: head.hash });
+                if is_signed {
+                    let signed = SignedHead { head, hlc, signature: [0; 64] };
+                    self.store.signed.entry(log.clone()).or_default().insert(head.seq, signed);
+                }
+                self.heads.retain(|(held, ..)| held != log);
+                self.heads.push((log.clone(), head, hlc));
+            }
+            self
+        }
+
+        fn logs(&self) -> Logs {
+            let authors = (0..5).map(|author| PublicKey([author; 32])).collect();
+            Logs::from_durable(&Durable { heads: self.heads.clone(), authors, ..Durable::default() })
+        }
+
+        /// From where to where the next page goes in each of these logs, for a peer that holds so much of them.
+        fn page(&mut self, held: &[(&LogId, u64)], room: Room) -> Vec<(LogId, u64, u64)> {
+            let (logs, positions) = (self.logs(), positions(held));
+            extents(build_page(&mut self.store, &logs, &positions, room).unwrap())
+        }
+
+        fn shortest(&mut self, held: &[(&LogId, u64)]) -> Vec<(LogId, u64, u64)> {
+            let (logs, positions) = (self.logs(), positions(held));
+            extents(build_shortest(&mut self.store, &logs, &positions).unwrap())
+        }
+    }
+
+    fn positions(held: &[(&LogId, u64)]) -> Positions {
+        held.iter().map(|(log, seq)| ((*log).clone(), Seq(*seq))).collect()
+    }
+
+    fn extents(runs: Vec<Run>) -> Vec<(LogId, u64, u64)> {
+        let extent = |run: Run| {
+            let (first, last) = (run.entries[0].0.seq.0, run.entries[run.entries.len() - 1].0.seq.0);
+            assert_eq!(run.signed.head.seq.0, last, "a run ends at its signed head");
+            assert_eq!(run.entries.len() as u64, last - first + 1, "a run has no gap");
+            assert_eq!(run.previous, if first == 1 { Hash::default() } else { hash(first - 1) });
+            (run.log, first, last)
+        };
+        runs.into_iter().map(extent).collect()
+    }
+
+    /// Entries that are a unit each, at these times.
+    fn units(times: impl IntoIterator<Item = u64>) -> impl Iterator<Item = (u64, bool)> {
+        times.into_iter().map(|hlc| (hlc, SIGNED))
+    }
+
+    #[test]
+    fn a_page_that_was_too_large_is_made_smaller_by_the_share_that_it_was_and_a_bit() {
+        let room = Room { entries: 100, bytes: 1_000 };
+        assert_eq!(room.less(2_000, 1_000), Some(Room { entries: 37, bytes: 375 }));
+        assert_eq!(room.less(1_000, 1_000), Some(Room { entries: 75, bytes: 750 }));
+        assert_eq!(room.less(3_000_000, 1), Some(Room { entries: 1, bytes: 1 }));
+        assert_eq!(Room { entries: 1, bytes: 1 }.less(3_000_000, 1), None, "that is one unit");
+        let less = Room { entries: usize::MAX, bytes: 1_000 }.less(2_000, 1_000);
+        assert_eq!(less, Some(Room { entries: PAGE_ENTRIES_MAX / 2 * 3 / 4, bytes: 375 }));
+    }
+
+    #[test]
+    fn a_page_holds_as_many_entries_and_bytes_as_there_is_room() {
+        let a = log(1, "a");
+        let mut shelf = Shelf::default().with(&a, units(1..=10));
+        assert_eq!(shelf.page(&[(&a, 0)], AMPLE), [(a.clone(), 1, 10)]);
+        assert_eq!(shelf.page(&[(&a, 0)], Room { entries: 4, ..AMPLE }), [(a.clone(), 1, 4)]);
+        assert_eq!(shelf.page(&[(&a, 3)], Room { entries: 4, ..AMPLE }), [(a.clone(), 4, 7)]);
+        assert_eq!(shelf.page(&[(&a, 0)], Room { bytes: 3 * PAYLOAD_BYTES, ..AMPLE }), [(a.clone(), 1, 3)]);
+        assert_eq!(
+            shelf.page(&[(&a, 0)], Room { bytes: 3 * PAYLOAD_BYTES + 1, ..AMPLE }),
+            [(a.clone(), 1, 4)]
+        );
+        assert_eq!(shelf.page(&[(&a, 0)], Room { entries: 0, ..AMPLE }), []);
+        assert_eq!(shelf.page(&[(&a, 0)], Room { bytes: 0, ..AMPLE }), []);
+    }
+
+    #[test]
+    fn logs_of_one_author_share_the_room_and_none_is_ahead_of_the_others() {
+        let (a, b) = (log(1, "a"), log(1, "b"));
+        let both = [(&a, 0), (&b, 0)];
+        let mut shelf = Shelf::default().with(&a, units(1..=10)).with(&b, units(1..=10));
+        let three = [(a.clone(), 1, 3), (b.clone(), 1, 3)];
+        assert_eq!(shelf.page(&both, Room { entries: 6, ..AMPLE }), three);
+        assert_eq!(shelf.page(&both, Room { bytes: 6 * PAYLOAD_BYTES, ..AMPLE }), three);
+        // Of the second there would be room for what is later than all that was read of the first.
+        let mut shelf = Shelf::default().with(&a, units(1..=10)).with(&b, units([1, 9]));
+        let five = [(a.clone(), 1, 5), (b.clone(), 1, 1)];
+        assert_eq!(shelf.page(&both, Room { entries: 6, ..AMPLE }), five);
+        assert_eq!(shelf.page(&both, Room { bytes: 6 * PAYLOAD_BYTES, ..AMPLE }), five);
+        // One that has ended leaves its room to the other.
+        let mut shelf = Shelf::default().with(&a, units([1])).with(&b, units(1..=10));
+        assert_eq!(shelf.page(&both, Room { entries: 8, ..AMPLE }), [(a, 1, 1), (b, 1, 7)]);
+    }
+
+    #[test]
+    fn authors_take_turns_in_the_order_of_their_times() {
+        let (a, b) = (log(1, "a"), log(2, "a"));
+        let both = [(&a, 0), (&b, 0)];
+        let mut shelf = Shelf::default().with(&a, units([1, 2, 5, 6])).with(&b, units([3, 4]));
+        let page = |shelf: &mut Shelf, entries| {
+            let mut page = shelf.page(&both, Room { entries, ..AMPLE });
+            page.sort_by_key(|(log, ..)| *log != a);
+            page
+        };
+        assert_eq!(page(&mut shelf, 1), [(a.clone(), 1, 1)]);
+        assert_eq!(page(&mut shelf, 2), [(a.clone(), 1, 2)]);
+        assert_eq!(page(&mut shelf, 3), [(a.clone(), 1, 2), (b.clone(), 1, 1)]);
+        assert_eq!(page(&mut shelf, 5), [(a.clone(), 1, 3), (b.clone(), 1, 2)]);
+        assert_eq!(page(&mut shelf, 99), [(a.clone(), 1, 4), (b.clone(), 1, 2)]);
+    }
+
+    #[test]
+    fn a_unit_is_never_split_and_goes_alone_if_it_is_larger_than_the_room() {
+        let a = log(1, "a");
+        let unit = |hlc| [(hlc, UNSIGNED), (hlc, UNSIGNED), (hlc, SIGNED)];
+        let mut shelf = Shelf::default().with(&a, [unit(1), unit(2)].concat());
+        assert_eq!(shelf.page(&[(&a, 0)], Room { entries: 2, ..AMPLE }), [(a.clone(), 1, 3)]);
+        assert_eq!(shelf.page(&[(&a, 3)], Room { entries: 2, ..AMPLE }), [(a.clone(), 4, 6)]);
+        assert_eq!(shelf.page(&[(&a, 0)], Room { entries: 5, ..AMPLE }), [(a.clone(), 1, 3)]);
+        assert_eq!(shelf.page(&[(&a, 0)], Room { entries: 6, ..AMPLE }), [(a.clone(), 1, 6)]);
+        let mut shelf = Shelf::default().with(&a, [(1, SIGNED)].into_iter().chain(unit(2)));
+        assert_eq!(shelf.page(&[(&a, 0)], Room { entries: 2, ..AMPLE }), [(a.clone(), 1, 1)]);
+        let b = log(1, "b");
+        let mut shelf = Shelf::default().with(&a, unit(5)).with(&b, unit(5));
+        let both = [(a.clone(), 1, 3), (b.clone(), 1, 3)];
+        assert_eq!(shelf.page(&[(&a, 0), (&b, 0)], Room { entries: 1, ..AMPLE }), both);
+    }
+
+    #[test]
+    fn what_follows_the_last_signed_head_waits_and_so_does_all_of_its_author_that_is_later() {
+        let (a, b) = (log(1, "a"), log(1, "b"));
+        let four = [(1, SIGNED), (2, UNSIGNED), (3, SIGNED), (4, UNSIGNED)];
+        let mut shelf = Shelf::default().with(&a, four);
+        assert_eq!(shelf.page(&[(&a, 1)], AMPLE), [(a.clone(), 2, 3)]);
+        assert_eq!(shelf.page(&[(&a, 3)], AMPLE), []);
+        let both = [(&a, 0), (&b, 0)];
+        let ends = [(1, SIGNED), (3, UNSIGNED)];
+        let mut shelf = Shelf::default().with(&a, ends).with(&b, units([1, 3]));
+        assert_eq!(shelf.page(&both, AMPLE), [(a.clone(), 1, 1), (b.clone(), 1, 1)], "3 may be one unit");
+        let mut shelf = Shelf::default().with(&a, ends).with(&b, units([1, 2]));
+        assert_eq!(shelf.page(&both, AMPLE), [(a.clone(), 1, 1), (b.clone(), 1, 2)]);
+    }
+
+    #[test]
+    fn a_stretch_that_is_signed_late_goes_as_a_whole_with_all_that_is_not_later() {
+        let (a, b) = (log(1, "a"), log(1, "b"));
+        let both = [(&a, 0), (&b, 0)];
+        let late = [(1, UNSIGNED), (2, UNSIGNED), (3, SIGNED)];
+        let mut shelf = Shelf::default().with(&a, late).with(&b, units([2, 4]));
+        assert_eq!(shelf.page(&both, Room { entries: 1, ..AMPLE }), [(a.clone(), 1, 3), (b.clone(), 1, 1)]);
+        let mut shelf = Shelf::default().with(&a, [(9, SIGNED), (9, SIGNED)]).with(&b, late);
+        let held = [(&a, 1), (&b, 0)];
+        assert_eq!(shelf.page(&held, Room { entries: 1, ..AMPLE }), [(b, 1, 3)]);
+    }
+
+    #[test]
+    fn a_unit_is_sent_up_to_the_most_entries_that_a_page_may_have() {
+        let a = log(1, "a");
+        let unit = |count: usize| (1..=count).map(move |n| (1, n == count));
+        let most = PAGE_ENTRIES_MAX as u64;
+        let mut shelf = Shelf::default().with(&a, unit(PAGE_ENTRIES_MAX));
+        assert_eq!(shelf.page(&[(&a, 0)], Room { entries: 9, ..AMPLE }), [(a.clone(), 1, most)]);
+        let mut shelf = Shelf::default().with(&a, unit(PAGE_ENTRIES_MAX + 1));
+        assert_eq!(shelf.page(&[(&a, 0)], Room { entries: 9, ..AMPLE }), []);
+        assert_eq!(shelf.page(&[(&a, 1)], Room { entries: 9, ..AMPLE }), [(a, 2, most + 1)]);
+    }
+
+    #[test]
+    fn where_logs_of_one_author_are_signed_at_no_common_time_the_earliest_run_of_one_goes_alone() {
+        let (a, b, c) = (log(1, "a"), log(1, "b"), log(1, "c"));
+        let late = [(1, UNSIGNED), (1, UNSIGNED), (1, SIGNED)];
+        let mut shelf = Shelf::default().with(&a, late).with(&b, [(1, UNSIGNED)]);
+        let few = Room { entries: 1, ..AMPLE };
+        assert_eq!(shelf.page(&[(&a, 0), (&b, 0)], few), [(a.clone(), 1, 3)]);
+        let mut shelf =
+            Shelf::default().with(&a, [(5, UNSIGNED), (6, SIGNED)]).with(&b, late).with(&c, [(1, UNSIGNED)]);
+        assert_eq!(shelf.page(&[(&a, 0), (&b, 0), (&c, 0)], few), [(b, 1, 3)]);
+    }
+
+    #[test]
+    fn the_shortest_run_ends_at_the_first_signed_head_and_is_of_the_author_whose_turn_it_is() {
+        let (a, b) = (log(1, "a"), log(2, "a"));
+        let mut shelf = Shelf::default().with(&a, units([1, 2, 2, 4])).with(&b, units([3]));
+        assert_eq!(shelf.shortest(&[(&a, 0), (&b, 0)]), [(a.clone(), 1, 1)]);
+        assert_eq!(shelf.shortest(&[(&a, 1), (&b, 0)]), [(a.clone(), 2, 2)]);
+        assert_eq!(shelf.shortest(&[(&a, 3), (&b, 0)]), [(b.clone(), 1, 1)]);
+        assert_eq!(shelf.shortest(&[(&a, 4), (&b, 1)]), []);
+        let mut shelf = Shelf::default().with(&a, [(1, SIGNED), (2, UNSIGNED)]);
+        assert_eq!(shelf.shortest(&[(&a, 1)]), []);
+    }
+
+    #[test]
+    fn runs_are_several_units_if_their_times_differ() {
+        let runs = |logs: &[(&LogId, Vec<u64>)]| {
+            let mut shelf = Shelf::default();
+            for (log, times) in logs {
+                shelf = shelf.with(log, units(times.iter().copied()));
+            }
+            let held: Vec<_> = logs.iter().map(|(log, _)| (*log, 0)).collect();
+            build_page(&mut shelf.store.clone(), &shelf.logs(), &positions(&held), AMPLE).unwrap()
+        };
+        let (a, b) = (log(1, "a"), log(1, "b"));
+        assert!(!is_several_units(&runs(&[(&a, vec![1])])));
+        assert!(!is_several_units(&runs(&[(&a, vec![1, 1, 1])])));
+        assert!(is_several_units(&runs(&[(&a, vec![1, 1, 2])])));
+        assert!(!is_several_units(&runs(&[(&a, vec![1, 1]), (&b, vec![1])])));
+        assert!(is_several_units(&runs(&[(&a, vec![1, 1]), (&b, vec![2])])));
+        assert!(!is_several_units(&[]));
+    }
+}

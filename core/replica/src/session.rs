@@ -521,24 +521,26 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::outgoing::AckError;
+    use crate::clock::Hlc;
     use crate::id::LinkId;
     use crate::limits::VECTOR_LOGS_MAX;
     use crate::store::Durable;
     use crate::version::Hash;
+    use crate::wire::{OwnHead, RunResult};
 
-    const NOW: Now = Now { mono: Mono(1_000), wall: WallMillis(1_000_000) };
+    pub(crate) const NOW: Now = Now { mono: Mono(1_000), wall: WallMillis(1_000_000) };
 
-    struct Talk {
-        session: Session,
-        local: Local,
-        logs: Logs,
+    pub(crate) struct Talk {
+        pub(crate) session: Session,
+        pub(crate) local: Local,
+        pub(crate) logs: Logs,
     }
 
     impl Talk {
-        fn new() -> Self {
+        pub(crate) fn new() -> Self {
             let link = Link {
                 id: LinkId(1),
                 peer: NodeId([2; 32]),
@@ -562,7 +564,7 @@ mod tests {
             Self { session, local, logs: Logs::from_durable(&Durable::default()) }
         }
 
-        fn greeted() -> Self {
+        pub(crate) fn greeted() -> Self {
             let mut talk = Self::new();
             talk.say(hello()).unwrap();
             talk
@@ -642,6 +644,7 @@ mod tests {
             }
             assert!(parts as usize <= LOGS_MAX / VECTOR_LOGS_MAX, "it goes on without end");
         };
+        assert_eq!(parts as usize, LOGS_MAX / VECTOR_LOGS_MAX, "the limit itself is allowed");
         assert!(over.to_string().contains("LOGS_MAX"));
     }
 
@@ -660,39 +663,300 @@ mod tests {
         assert!(matches!(talk.tick_at(ACK_MS), Err(Violation::AckOverdue(_))));
     }
 
+    fn log(author: u8, incarnation: u64) -> LogId {
+        let (author, collection) = (NodeId([author; 32]), Collection::new("t").unwrap());
+        LogId { author, incarnation: Incarnation(incarnation), collection }
+    }
+
+    fn head(seq: u64) -> Head {
+        Head { seq: Seq(seq), hash: Hash([1; 32]) }
+    }
+
+    fn holding(held: &[(LogId, u64)]) -> Logs {
+        let heads = held.iter().map(|(log, seq)| (log.clone(), head(*seq), Hlc(1)));
+        Logs::from_durable(&Durable { heads: heads.collect(), ..Durable::default() })
+    }
+
+    fn vector(heads: &[(LogId, u64)]) -> Message {
+        let heads = heads.iter().map(|(log, seq)| (log.clone(), head(*seq))).collect();
+        Message::Vector(VectorPart { heads, last: true, ..VectorPart::default() })
+    }
+
+    fn digest(logs: &Logs, shared: &BTreeSet<Collection>) -> Digest {
+        let (vector, rows) = logs.digests(shared);
+        Digest { vector, rows, wall: NOW.wall }
+    }
+
+    fn taken(ends: Vec<(LogId, Seq)>, codes: &[Code], entries: usize, bytes: usize) -> Taken {
+        let result = |code: &Code| RunResult { code: *code, seq: Seq(1), detail: String::new() };
+        let ack = Ack { page: 1, results: codes.iter().map(result).collect() };
+        Taken { ends, ack, entries, bytes, rolled_back: None }
+    }
+
+    fn events(effects: &[Effect]) -> Vec<&Event> {
+        let told = effects.iter().filter_map(|effect| match effect {
+            Effect::Event(event) => Some(event),
+            _ => None,
+        });
+        told.collect()
+    }
+
     #[test]
-    fn a_peer_that_promises_much_and_brings_nothing_does_not_keep_others_waiting() {
-        let mut sessions = BTreeMap::new();
-        let talk = Talk::greeted();
-        for n in 1..=2 {
-            let mut talk = Talk::greeted();
-            talk.session.link.id = LinkId(n);
-            let log = LogId {
-                author: NodeId([3; 32]),
-                incarnation: Incarnation(1),
-                collection: Collection::new("t").unwrap(),
-            };
-            let heads = vec![(log, Head { seq: Seq(1_000_000), hash: Hash([1; 32]) })];
-            talk.say(Message::Vector(VectorPart { heads, last: true, ..VectorPart::default() })).unwrap();
-            sessions.insert(LinkId(n), talk.session);
-        }
-        let limits = Limits::default();
-        let mut granted = |at: Mono| {
-            let messages = crate::flow::regulate(&mut sessions, &talk.logs, &limits, (4_000, None), at);
-            for session in sessions.values_mut() {
-                let taken = Taken {
-                    ends: Vec::new(),
-                    ack: Ack { page: 1, results: Vec::new() },
-                    entries: 0,
-                    bytes: 0,
-                    rolled_back: None,
-                };
-                session.page_taken(at, &talk.logs, taken);
-            }
-            messages.into_iter().map(|(link, _)| link.0).collect::<Vec<u64>>()
+    fn a_clock_that_differs_by_more_than_is_allowed_is_told_once_until_it_is_right_again() {
+        let mut talk = Talk::greeted();
+        let mut told = |ms: i64| {
+            let wall = WallMillis(NOW.wall.0.checked_add_signed(ms).unwrap());
+            let mut digest = digest(&talk.logs, &talk.session.shared);
+            digest.wall = wall;
+            let effects = talk.say(Message::Digest(digest)).unwrap();
+            assert_eq!(talk.session.status(&talk.logs).skew_ms, ms);
+            let about_clocks = |event: &&&Event| matches!(event, Event::ClockSkew { log: None, .. });
+            events(&effects).iter().filter(about_clocks).count()
         };
-        assert_eq!(granted(NOW.mono), [1], "a long history comes from one peer at a time");
-        assert_eq!(granted(NOW.mono.plus(9_999)), [] as [u64; 0]);
-        assert_eq!(granted(NOW.mono.plus(10_000)), [2], "empty pages are no reason to wait");
+        let max = 300_000;
+        assert_eq!([told(max), told(-max), told(max + 1), told(max + 1), told(-max - 1)], [0, 0, 1, 0, 0]);
+        assert_eq!([told(0), told(-max - 1)], [0, 1]);
+    }
+
+    #[test]
+    fn a_vector_is_cut_to_the_frames_and_the_number_of_logs_that_the_peer_takes() {
+        let held: Vec<_> = (1..=4).map(|n| (log(3, n), n)).collect();
+        // What the parts hold, if the peer takes frames of so many bytes.
+        let parts = |frame_bytes_max: usize, vector_logs: usize, held: &[(LogId, u64)]| -> Vec<usize> {
+            let mut talk = Talk::new();
+            talk.logs = holding(held);
+            talk.session.link.frame_bytes_max = frame_bytes_max;
+            talk.local.limits.vector_logs = vector_logs;
+            let effects = talk.say(hello()).unwrap();
+            let part = |effect: &Effect| match effect {
+                Effect::SendVector(part) => Some((part.heads.len(), part.last)),
+                _ => None,
+            };
+            let parts: Vec<(usize, bool)> = effects.iter().filter_map(part).collect();
+            assert_eq!(parts.iter().filter(|(_, last)| *last).count(), 1);
+            assert!(parts.last().unwrap().1, "the last part is the last");
+            parts.into_iter().map(|(heads, _)| heads).collect()
+        };
+        let one = HEAD_BYTES + "t".len();
+        assert_eq!(parts(1 << 20, 100, &held), [4]);
+        assert_eq!(parts(1 << 20, 100, &[]), [0]);
+        assert_eq!(parts(1 << 20, 2, &held), [2, 2]);
+        assert_eq!(parts(1 << 20, 3, &held), [3, 1]);
+        assert_eq!(parts(VECTOR_BYTES + 2 * one, 100, &held), [2, 2]);
+        assert_eq!(parts(VECTOR_BYTES + 2 * one - 1, 100, &held), [1, 1, 1, 1]);
+        // The peer's own logs, of its life of now, come with its signatures.
+        let proven: Vec<_> = vec![(log(2, 2), 1), (log(3, 1), 1), (log(3, 2), 1)];
+        let with_proof = one + PROOF_BYTES + "t".len();
+        assert_eq!(parts(VECTOR_BYTES + with_proof + one, 100, &proven), [2, 1]);
+        assert_eq!(parts(VECTOR_BYTES + with_proof + one - 1, 100, &proven), [1, 2]);
+        let others: Vec<_> = vec![(log(2, 1), 1), (log(3, 2), 1)];
+        assert_eq!(parts(VECTOR_BYTES + 2 * one, 100, &others), [2], "an earlier life, and another author");
+        let two: Vec<_> = vec![(log(1, 1), 1), (log(2, 2), 1), (log(3, 1), 1)];
+        assert_eq!(parts(VECTOR_BYTES + with_proof, 100, &two), [1, 1, 1]);
+        assert_eq!(parts(VECTOR_BYTES + with_proof + one - 1, 100, &two), [1, 1, 1]);
+        assert_eq!(parts(VECTOR_BYTES + with_proof + one, 100, &two), [2, 1]);
+    }
+
+    #[test]
+    fn two_heads_at_one_position_are_a_fork_and_nothing_else_is() {
+        let mut talk = Talk::new();
+        talk.logs = holding(&[(log(3, 1), 5)]);
+        talk.say(hello()).unwrap();
+        for (seq, hash, is_fork) in [(5, 1, false), (5, 2, true), (4, 2, false), (6, 2, false)] {
+            let heads = vec![(log(3, 1), Head { seq: Seq(seq), hash: Hash([hash; 32]) })];
+            let part = VectorPart { heads, last: true, ..VectorPart::default() };
+            let effects = talk.say(Message::Vector(part)).unwrap();
+            let forks = events(&effects).iter().filter(|event| matches!(event, Event::Forked { .. })).count();
+            assert_eq!(forks, usize::from(is_fork), "{seq} {hash}");
+        }
+    }
+
+    #[test]
+    fn heads_of_this_nodes_own_logs_are_looked_at_if_they_are_of_its_life_of_now() {
+        let mut talk = Talk::greeted();
+        let own = |incarnation| OwnHead {
+            incarnation: Incarnation(incarnation),
+            collection: Collection::new("t").unwrap(),
+            signed: SignedHead { head: head(1), hlc: Hlc(1), signature: [0; 64] },
+        };
+        let part = VectorPart { own: vec![own(1), own(2)], last: false, ..VectorPart::default() };
+        let effects = talk.say(Message::Vector(part)).unwrap();
+        assert!(matches!(&effects[..], [Effect::OwnHead(own, _)] if *own == log(1, 1)), "{effects:?}");
+        assert!(!talk.session.is_ready(), "there is more of it to come");
+    }
+
+    #[test]
+    fn progress_is_told_and_that_all_is_here_once() {
+        let mut talk = Talk::greeted();
+        let peer = NodeId([2; 32]);
+        let effects = talk.say(vector(&[(log(3, 1), 5)])).unwrap();
+        assert_eq!(events(&effects), [&Event::SyncProgress { node: peer, have: 0, total: 5 }]);
+        assert!(talk.session.is_ready() && !talk.session.is_level(&talk.logs));
+        talk.logs = holding(&[(log(3, 1), 2)]);
+        let effects = talk.session.page_taken(NOW.mono, &talk.logs, taken(vec![], &[], 2, 20));
+        assert_eq!(events(&effects), [&Event::SyncProgress { node: peer, have: 2, total: 5 }]);
+        let effects = talk.session.page_taken(NOW.mono, &talk.logs, taken(vec![], &[], 0, 0));
+        assert!(matches!(&effects[..], [Effect::Send(Message::Ack(_))]), "nothing came: {effects:?}");
+        talk.logs = holding(&[(log(3, 1), 4), (log(3, 1), 5)]);
+        let caught_up = [&Event::CaughtUp { node: peer }];
+        let effects = talk.session.page_taken(NOW.mono, &talk.logs, taken(vec![], &[], 1, 20));
+        assert_eq!(events(&effects), caught_up);
+        assert!(talk.session.is_level(&talk.logs));
+        let effects = talk.say(vector(&[(log(3, 1), 5)])).unwrap();
+        assert!(events(&effects).is_empty(), "once");
+        talk.say(vector(&[(log(3, 1), 6)])).unwrap();
+        let effects = talk.say(vector(&[(log(3, 1), 5)])).unwrap();
+        assert_eq!(events(&effects), caught_up, "and again after it was behind");
+    }
+
+    #[test]
+    fn what_the_peer_sent_and_this_node_took_the_peer_holds() {
+        let mut talk = Talk::greeted();
+        talk.say(vector(&[])).unwrap();
+        talk.logs = holding(&[(log(3, 1), 4), (log(3, 2), 4)]);
+        let ends = vec![(log(3, 1), Seq(4)), (log(3, 2), Seq(4))];
+        talk.session.page_taken(NOW.mono, &talk.logs, taken(ends, &[Code::Taken, Code::Busy], 4, 40));
+        assert_eq!(talk.session.status(&talk.logs).ahead, 4, "of the second it is not known");
+        assert!(!talk.session.is_level(&talk.logs));
+        talk.say(Message::Flow { open: true }).unwrap();
+        let to_send = talk.session.to_send(&talk.local, &talk.logs, NOW.mono);
+        assert_eq!(to_send, [(log(3, 2), Seq(0))].into());
+    }
+
+    #[test]
+    fn nothing_is_sent_before_the_peer_has_said_what_it_holds_and_asked() {
+        let mut talk = Talk::greeted();
+        talk.logs = holding(&[(log(3, 1), 4)]);
+        let count = |talk: &Talk| talk.session.to_send(&talk.local, &talk.logs, NOW.mono).len();
+        talk.say(Message::Flow { open: true }).unwrap();
+        assert_eq!(count(&talk), 0);
+        talk.say(vector(&[])).unwrap();
+        assert_eq!(count(&talk), 1);
+        talk.say(Message::Flow { open: false }).unwrap();
+        assert_eq!(count(&talk), 0);
+    }
+
+    #[test]
+    fn entries_and_their_bytes_are_a_sign_of_flow_and_a_few_of_them_are_none() {
+        let gained = |entries: usize, bytes: usize| {
+            let mut talk = Talk::greeted();
+            let later = NOW.mono.plus(500);
+            talk.session.page_taken(later, &talk.logs, taken(vec![], &[], entries, bytes));
+            talk.session.last_gain() == later
+        };
+        let few = GAIN_LEAST / GAIN_OF_ENTRY - 1;
+        assert!(!gained(few, GAIN_OF_ENTRY - 1));
+        assert!(gained(few, GAIN_OF_ENTRY));
+        assert!(gained(0, GAIN_LEAST) && !gained(0, GAIN_LEAST - 1));
+        let mut talk = Talk::greeted();
+        for (ms, is_sign) in [(1, false), (2, true), (3, false), (4, true)] {
+            let at = NOW.mono.plus(ms);
+            talk.session.page_taken(at, &talk.logs, taken(vec![], &[], 0, GAIN_LEAST / 2));
+            assert_eq!(talk.session.last_gain() == at, is_sign, "{ms}");
+        }
+        talk.session.grant(true, NOW.mono.plus(9));
+        assert_eq!(talk.session.last_gain(), NOW.mono.plus(9), "so is that it was asked");
+    }
+
+    #[test]
+    fn equal_digests_are_noted_and_rows_that_differ_all_the_same_are_told() {
+        let mut talk = Talk::greeted();
+        let equal = digest(&talk.logs, &talk.session.shared);
+        assert!(talk.say(Message::Digest(equal)).unwrap().is_empty());
+        assert_eq!(talk.session.status(&talk.logs).in_sync, Some(NOW.wall));
+        let mut rows = equal;
+        rows.rows.add(crate::fingerprint::Fingerprint::from_bytes([7; 32]));
+        let effects = talk.say(Message::Digest(rows)).unwrap();
+        assert_eq!(events(&effects), [&Event::Diverged { node: NodeId([2; 32]) }]);
+    }
+
+    #[test]
+    fn digests_that_differ_with_nothing_on_its_way_bring_the_vector_but_not_all_the_time() {
+        let mut talk = Talk::greeted();
+        talk.say(vector(&[])).unwrap();
+        let mut other = digest(&talk.logs, &talk.session.shared);
+        other.vector = crate::fingerprint::Fingerprint::from_bytes([7; 32]);
+        let vectors = |talk: &mut Talk, ms: u64| {
+            let now = Now { mono: NOW.mono.plus(ms), ..NOW };
+            let said = Message::Digest(other);
+            let effects = talk.session.handle_message(now, &talk.local, &talk.logs, said).unwrap();
+            effects.iter().filter(|effect| matches!(effect, Effect::SendVector(_))).count()
+        };
+        assert_eq!(vectors(&mut talk, 1_999), 0, "it was sent a moment ago");
+        assert_eq!(vectors(&mut talk, 2_000), 1);
+        assert_eq!(vectors(&mut talk, 3_999), 0);
+        assert_eq!(vectors(&mut talk, 4_000), 1);
+        assert_eq!(talk.session.status(&talk.logs).in_sync, None);
+        talk.say(page(1)).unwrap();
+        assert_eq!(vectors(&mut talk, 8_000), 0, "a page is being taken");
+        talk.session.page_taken(NOW.mono, &talk.logs, taken(vec![], &[], 0, 0));
+        assert_eq!(vectors(&mut talk, 8_000), 1);
+        talk.session.outgoing().page_out(&[], NOW.mono);
+        assert_eq!(vectors(&mut talk, 12_000), 0, "a page is on its way");
+    }
+
+    #[test]
+    fn only_what_was_agreed_on_is_taken_and_in_its_turn() {
+        let mut talk = Talk::greeted();
+        let of = |collection: &str| {
+            let log = LogId { collection: Collection::new(collection).unwrap(), ..log(3, 1) };
+            let signed = SignedHead { head: head(1), hlc: Hlc(1), signature: [0; 64] };
+            let (public_key, previous) = (crate::id::PublicKey([0; 32]), Hash::default());
+            crate::wire::Run { log, public_key, previous, entries: Vec::new(), signed }
+        };
+        assert!(matches!(
+            talk.say(Message::Page(Page { id: 1, runs: vec![of("t")] })).unwrap()[..],
+            [Effect::Take(_)]
+        ));
+        let other = talk.say(Message::Page(Page { id: 2, runs: vec![of("t"), of("other")] }));
+        assert!(matches!(other, Err(Violation::NotShared(name)) if name.as_str() == "other"));
+        let mut talk = Talk::greeted();
+        for id in 1..=3 * PAGES_IN_FLIGHT_MAX as u64 {
+            talk.say(page(id)).unwrap();
+            talk.session.page_taken(NOW.mono, &talk.logs, taken(vec![], &[], 0, 0));
+        }
+        assert!(matches!(talk.say(page(1)), Err(Violation::PageOrder { .. })));
+    }
+
+    #[test]
+    fn a_digest_is_sent_each_time_that_it_is_due_and_at_once_when_asked() {
+        let mut talk = Talk::greeted();
+        let sent = |talk: &mut Talk, ms: u64| {
+            let effects = talk.tick_at(ms).unwrap();
+            effects.iter().filter(|effect| matches!(effect, Effect::Send(Message::Digest(_)))).count()
+        };
+        assert_eq!(talk.session.next_wake(), NOW.mono.plus(2_000));
+        assert_eq!([sent(&mut talk, 1_999), sent(&mut talk, 2_000), sent(&mut talk, 2_001)], [0, 1, 0]);
+        assert_eq!(talk.session.next_wake(), NOW.mono.plus(4_000));
+        talk.session.outgoing().hold([log(3, 1)], NOW.mono);
+        talk.session.hurry(NOW.mono.plus(2_500));
+        assert_eq!(talk.session.next_wake(), NOW.mono.plus(2_500), "nothing waits any more");
+        assert_eq!([sent(&mut talk, 2_500), sent(&mut talk, 4_499), sent(&mut talk, 4_501)], [1, 0, 1]);
+        assert_eq!(
+            Talk::new().session.next_wake(),
+            NOW.mono.plus(DROP_AFTER_MS),
+            "before hello it only waits"
+        );
+    }
+
+    #[test]
+    fn what_a_peer_refuses_for_good_or_for_its_clock_is_told() {
+        let told = |code: Code| {
+            let mut talk = Talk::greeted();
+            let signed = SignedHead { head: head(1), hlc: Hlc(1), signature: [0; 64] };
+            let (public_key, previous) = (crate::id::PublicKey([0; 32]), Hash::default());
+            let run = crate::wire::Run { log: log(3, 1), public_key, previous, entries: Vec::new(), signed };
+            talk.session.outgoing().page_out(&[run], NOW.mono);
+            let result = RunResult { code, seq: Seq(0), detail: "why".to_owned() };
+            let effects = talk.say(Message::Ack(Ack { page: 1, results: vec![result] })).unwrap();
+            events(&effects).into_iter().cloned().collect::<Vec<_>>()
+        };
+        let (node, log, detail) = (NodeId([2; 32]), log(3, 1), "why".to_owned());
+        let skew = Event::ClockSkew { node, log: Some(log.clone()), detail: detail.clone() };
+        assert_eq!(told(Code::ClockSkew), [skew]);
+        assert_eq!(told(Code::Bad), [Event::RefusedByPeer { node, log, detail }]);
+        for code in [Code::Taken, Code::Busy, Code::Gap] {
+            assert_eq!(told(code), [], "{code:?}");
+        }
     }
 }

@@ -113,7 +113,7 @@ pub struct RowWrite {
     /// The row before, as [`Store::rows`] answered it.
     pub before: Option<Row>,
     /// For a remote change: the content to bring into the application's store, or `None` inside to delete it there.
-    /// `None` outside if the content is there already: for a local change, or if only the state has changed.
+    /// `None` outside if the content is there already: for a local change.
     pub apply: Option<Option<Bytes>>,
     /// The state of a document that merges, kept beside its row for [`Store::merged`]. `None` if it has none.
     pub merged: Option<Bytes>,

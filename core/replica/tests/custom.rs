@@ -269,6 +269,21 @@ fn documents_that_were_there_before_there_was_a_resolver_are_one_version() {
     assert_level(&mut mesh);
 }
 
+#[test]
+fn a_document_that_the_store_had_set_aside_is_given_to_it_again_when_only_its_state_changes() {
+    let mut mesh = mesh(4, &Resolver::new(|_, _, _| Some("{}".into())));
+    write_apart(&mut mesh, "k", &[Some("1"), Some("2"), Some("3")]);
+    mesh.link(0, 3);
+    mesh.link(1, 3);
+    mesh.run(5000);
+    assert_eq!(read(&mut mesh, 3, "k").unwrap(), "{}");
+    // What a table does that refuses it: the row says what the table does not have.
+    mesh.store(3).docs.clear();
+    mesh.link(2, 3);
+    mesh.run(5000);
+    assert_eq!(read(&mut mesh, 3, "k").unwrap(), "{}");
+}
+
 /// All nodes hold the same entries; what each shows is what its resolver makes of them, joined in any order.
 fn assert_resolved(mesh: &mut Mesh, rng: &mut fastrand::Rng, seed: u64) {
     let mut first = None;

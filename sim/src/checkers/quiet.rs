@@ -17,9 +17,13 @@ impl Checker for Quiet {
     }
 
     fn ended(&mut self, setting: &Setting, oracle: &Oracle, ending: &Ending<'_>) -> Verdict {
-        let restless = if oracle.forked().next().is_some() { RESTLESS } else { 1 };
-        let per_link = restless * (ending.quiet_ms / setting.options.sync_interval_ms + 1);
+        let is_forked = oracle.forked().next().is_some();
+        let digests = ending.quiet_ms / setting.options.sync_interval_ms + 1;
         for (node, frames) in ending.quiet_frames.iter().enumerate() {
+            // With every digest the whole vector goes to a neighbour on another branch, a frame for each log if it must be.
+            let logs = ending.disks[node].log.len() as u64;
+            let restless = if is_forked { RESTLESS.max(logs) } else { 1 };
+            let per_link = restless * digests;
             let most = per_link * ending.links[node] as u64;
             ensure(*frames <= most, || {
                 format!(
