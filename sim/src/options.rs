@@ -376,7 +376,8 @@ impl Options {
         }
         if options.resolving != Resolving::None {
             // A row comes with all its versions in one frame.
-            let versions = options.nodes * (2 * options.load.document_bytes + (2 << 10));
+            let document = usize::try_from(options.load.document_bytes).unwrap_or(usize::MAX >> 8);
+            let versions = options.nodes * (2 * document + (2 << 10));
             options.frame_bytes_max = options.frame_bytes_max.max(versions).min(FRAME_BYTES_HARD);
         }
         if options.has_small_pages() {

@@ -197,7 +197,8 @@ impl<S: Store> Replica<S> {
                 self.giving.push_back(Asked { again, ..asked });
             }
             None => {
-                let refused = "the next document is not as its row says, and its change can't be captured".to_owned();
+                let refused =
+                    "the next document is not as its row says, and its change can't be captured".to_owned();
                 let (collection, part) = (asked.pull.collection, Part::Rows(Vec::new()));
                 let chunk = Chunk { collection, part, last: false, refused, ahead: false };
                 out.push(send(asked.link, &Message::Chunk(chunk)));

@@ -25,7 +25,7 @@ use crate::session::{Effect, Local, Session};
 use crate::snapshot::{Asked, Taking};
 use crate::store::Store;
 use crate::version::{Head, Vector};
-use crate::wire::{Message, OwnHead, Page, Pull, VectorPart};
+use crate::wire::{Message, OwnHead, Page, VectorPart};
 
 /// A page waits at most so long for a backlog of local changes to be captured first.
 pub(crate) const BACKLOG_WAIT_MS: u64 = 30_000;

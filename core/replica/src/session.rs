@@ -523,10 +523,10 @@ impl Session {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::outgoing::AckError;
     use crate::clock::Hlc;
     use crate::id::LinkId;
     use crate::limits::VECTOR_LOGS_MAX;
+    use crate::outgoing::AckError;
     use crate::store::Durable;
     use crate::version::Hash;
     use crate::wire::{OwnHead, RunResult};
