@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::disk::Disk;
 use crate::options::{Fault, Options};
 use crate::rng::Rng;
-use crate::writing::Merging;
+use crate::writing::Writers;
 
 /// One node's application.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Application {
                 continue;
             }
             let content = match disk.docs.get(&doc) {
-                Some(before) if self.options.merging != Merging::None => self.change(before, number),
+                Some(before) if self.options.merging != Writers::None => self.change(before, number),
                 _ => self.content(number, position),
             };
             changes.push((doc, Some(content)));

@@ -48,4 +48,4 @@ pub use options::{Dialling, FAULTS, Fault, Load, Mutation, Options, Rate, Topolo
 pub use rng::PerMillion;
 pub use run::{Outcome, run, run_twice};
 pub use shrink::shrink;
-pub use writing::{Merging, Resolving};
+pub use writing::Writers;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use entgldb_replica::limits::{FRAME_BYTES_DEFAULT, FRAME_BYTES_HARD, Limits, PAYLOAD_BYTES_DEFAULT};
 
 use crate::rng::{PerMillion, Rng};
-use crate::writing::{Merging, Resolving};
+use crate::writing::Writers;
 
 /// A kind of fault. The name is what coverage and stories print.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -305,10 +305,11 @@ pub struct Options {
     pub faults: BTreeMap<Fault, Rate>,
     /// Whether stores are in two parts: an oplog that is durable first, and the application's store with the rows after it.
     pub split_stores: bool,
-    /// Whether documents merge.
-    pub merging: Merging,
-    /// Whether a resolver decides on documents.
-    pub resolving: Resolving,
+    /// Which nodes write documents so that they merge.
+    pub merging: Writers,
+    /// Which nodes write documents so that a resolver decides on them: some with one that does as nodes without one, all with
+    /// one that does anything.
+    pub resolving: Writers,
     /// Whether a node's mark of its oplog outlives what happens to its store.
     pub keeps_mark: bool,
     /// How long history is kept; `None` for ever.
@@ -357,15 +358,15 @@ impl Options {
             clock_grain_ms: *rng.pick(&[1, 1, 16, 1_000]),
             faults: draw_faults(rng, seed),
             split_stores: Rng::of(seed, "split", 0).below(2) == 0,
-            merging: Merging::None,
-            resolving: Resolving::None,
+            merging: Writers::None,
+            resolving: Writers::None,
             keeps_mark: Rng::of(seed, "mark", 0).coin(),
             retention_ms: *Rng::of(seed, "retention", 0).pick(&[None, Some(0), Some(5_000), Some(30_000)]),
             mutation: Mutation::None,
         };
-        options.merging = Merging::draw(seed, &options.faults);
-        if options.merging == Merging::None {
-            options.resolving = Resolving::draw(seed, &options.faults);
+        options.merging = Writers::draw(seed, "merging", &options.faults);
+        if options.merging == Writers::None {
+            options.resolving = Writers::draw(seed, "resolving", &options.faults);
         }
         if options.may_fork() {
             // What a snapshot brings of a branch that only its giver had is not told apart yet (docs/RELIABILITY.md).
@@ -464,16 +465,16 @@ impl Options {
     /// Whether documents have states beside their rows.
     #[must_use]
     pub fn has_states(&self) -> bool {
-        self.merging != Merging::None || self.resolving != Resolving::None
+        self.merging != Writers::None || self.resolving != Writers::None
     }
 
     /// Whether a node writes documents so that they merge.
     #[must_use]
     pub fn merges(&self, node: usize) -> bool {
         match self.merging {
-            Merging::None => false,
-            Merging::Some => node.is_multiple_of(2),
-            Merging::All => true,
+            Writers::None => false,
+            Writers::Some => node.is_multiple_of(2),
+            Writers::All => true,
         }
     }
 

@@ -8,7 +8,7 @@ use entgldb_replica::id::{Collection, sha256};
 use entgldb_replica::resolve::Side;
 
 use crate::options::Options;
-use crate::writing::Resolving;
+use crate::writing::Writers;
 
 /// The resolvers of a node for the collections that it syncs.
 pub(crate) fn resolvers<'a>(
@@ -17,12 +17,12 @@ pub(crate) fn resolvers<'a>(
     collections: impl IntoIterator<Item = &'a Collection>,
 ) -> BTreeMap<Collection, Resolver> {
     let resolver = match options.resolving {
-        Resolving::All => Resolver::fallible(|_, _, sides| whim(sides)),
+        Writers::All => Resolver::fallible(|_, _, sides| whim(sides)),
         // Nodes without a resolver take the youngest.
-        Resolving::Some if node.is_multiple_of(2) => {
+        Writers::Some if node.is_multiple_of(2) => {
             Resolver::new(|_, _, sides| sides.last().and_then(|side| side.content.clone()))
         }
-        Resolving::Some | Resolving::None => return BTreeMap::new(),
+        Writers::Some | Writers::None => return BTreeMap::new(),
     };
     collections.into_iter().map(|collection| (collection.clone(), resolver.clone())).collect()
 }

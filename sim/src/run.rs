@@ -4,7 +4,7 @@ use crate::checkers::Violation;
 use crate::coverage::Coverage;
 use crate::options::{Mutation, Options};
 use crate::world::World;
-use crate::writing::Resolving;
+use crate::writing::Writers;
 
 /// What came out of a run.
 #[derive(Clone, Debug)]
@@ -34,9 +34,9 @@ pub fn run(options: &Options, story: bool) -> Outcome {
         std::mem::forget(here);
     }
     match options.resolving {
-        Resolving::None => {}
-        Resolving::Some => world.coverage.add("runs with a resolver on some nodes", 1),
-        Resolving::All => world.coverage.add("runs with a resolver on all nodes", 1),
+        Writers::None => {}
+        Writers::Some => world.coverage.add("runs with a resolver on some nodes", 1),
+        Writers::All => world.coverage.add("runs with a resolver on all nodes", 1),
     }
     let stopped = world.run().is_err();
     debug_assert_eq!(stopped, world.violation.is_some(), "a run stops because of what was found");

@@ -4,7 +4,7 @@ use entgldb_replica::limits::FRAME_BYTES_DEFAULT;
 
 use crate::options::{Dialling, Fault, Options, Topology};
 use crate::run::{Outcome, run};
-use crate::writing::Resolving;
+use crate::writing::Writers;
 
 /// Most runs that shrinking may take.
 const RUNS_MAX: usize = 400;
@@ -63,7 +63,7 @@ fn candidates(options: &Options) -> Vec<Options> {
     push(&|o| o.topology = Topology::Line);
     push(&|o| o.dialling = Dialling::OneSide);
     push(&|o| o.small = false);
-    push(&|o| o.resolving = Resolving::None);
+    push(&|o| o.resolving = Writers::None);
     push(&|o| o.split_stores = false);
     push(&|o| o.frame_bytes_max = o.frame_bytes_max.max(FRAME_BYTES_DEFAULT));
     push(&|o| o.latency_ms = 0);

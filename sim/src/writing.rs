@@ -1,13 +1,13 @@
-//! In which ways nodes write documents.
+//! How many nodes write documents in another way than the usual one: so that they merge, or so that a resolver decides on them.
 
 use std::collections::BTreeMap;
 
 use crate::options::{Fault, Rate};
 use crate::rng::Rng;
 
-/// Which nodes write documents so that they merge.
+/// Which nodes do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Merging {
+pub enum Writers {
     /// None: the last write wins.
     None,
     /// Every second one.
@@ -16,35 +16,13 @@ pub enum Merging {
     All,
 }
 
-impl Merging {
-    pub(crate) fn draw(seed: u64, faults: &BTreeMap<Fault, Rate>) -> Self {
-        match Rng::of(seed, "merging", 0).below(6) {
+impl Writers {
+    /// Draws from the stream of that name.
+    pub(crate) fn draw(seed: u64, stream: &str, faults: &BTreeMap<Fault, Rate>) -> Self {
+        match Rng::of(seed, stream, 0).below(6) {
             0 => Self::All,
-            // A node that loses oplog and clock may give one stamp to two documents; those that merge and those that do not
-            // may then see two different ones (docs/RELIABILITY.md).
-            1 if !faults.contains_key(&Fault::Wipe) => Self::Some,
-            1 => Self::All,
-            _ => Self::None,
-        }
-    }
-}
-
-/// Which nodes write documents so that a resolver decides on them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Resolving {
-    /// None.
-    None,
-    /// Every second one, with a resolver that does as nodes without one.
-    Some,
-    /// All, with a resolver that does anything.
-    All,
-}
-
-impl Resolving {
-    pub(crate) fn draw(seed: u64, faults: &BTreeMap<Fault, Rate>) -> Self {
-        match Rng::of(seed, "resolving", 0).below(6) {
-            0 => Self::All,
-            // As with documents that merge.
+            // A node that loses oplog and clock may give one stamp to two documents; nodes that write in two ways may then
+            // see two different ones (docs/RELIABILITY.md).
             1 if !faults.contains_key(&Fault::Wipe) => Self::Some,
             1 => Self::All,
             _ => Self::None,

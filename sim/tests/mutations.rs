@@ -1,6 +1,6 @@
 //! Each checker is able to fail: something is broken on purpose, and the checker that guards it says so.
 
-use entgldb_sim::{Dialling, Fault, Merging, Mutation, Options, PerMillion, Rate, Resolving, Topology, run};
+use entgldb_sim::{Dialling, Fault, Mutation, Options, PerMillion, Rate, Topology, Writers, run};
 
 /// A run in which much happens in little time, and nothing goes wrong by itself.
 fn busy(seed: u64) -> Options {
@@ -29,8 +29,8 @@ fn busy(seed: u64) -> Options {
     options.frame_bytes_max = 4 << 20;
     options.small = false;
     options.split_stores = false;
-    options.merging = Merging::None;
-    options.resolving = Resolving::None;
+    options.merging = Writers::None;
+    options.resolving = Writers::None;
     options.keeps_mark = false;
     options
 }
@@ -219,7 +219,7 @@ fn a_log_that_forks_for_want_of_its_mark_is_seen() {
 fn a_document_that_is_not_what_its_edits_say_is_seen() {
     sees("1 ", |seed| {
         let mut options = busy(seed);
-        options.merging = Merging::All;
+        options.merging = Writers::All;
         options.load.keys = 3;
         options.broken(Mutation::StatesForgotten)
     });
@@ -229,7 +229,7 @@ fn a_document_that_is_not_what_its_edits_say_is_seen() {
 fn a_document_that_is_not_what_its_resolver_makes_of_all_versions_is_seen() {
     sees("1 ", |seed| {
         let mut options = busy(seed);
-        options.resolving = Resolving::All;
+        options.resolving = Writers::All;
         options.load.keys = 3;
         options.broken(Mutation::StatesForgotten)
     });

@@ -112,9 +112,7 @@ impl Resolver {
             let Some(united) = parsed.and_then(|parsed| parsed.into_iter().reduce(unite)) else {
                 return Some(youngest.clone());
             };
-            let mut out = Vec::new();
-            united.write(&mut out);
-            Some(out.into())
+            Some(united.to_bytes())
         })
     }
 
@@ -139,9 +137,7 @@ impl Resolver {
                 "the answer is no JSON, or nested deeper than JSON_DEPTH_MAX allows ({max})"
             )));
         };
-        let mut out = Vec::with_capacity(answer.len());
-        json.write(&mut out);
-        Ok(Some(out.into()))
+        Ok(Some(json.to_bytes()))
     }
 }
 

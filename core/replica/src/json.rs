@@ -44,6 +44,13 @@ impl Json {
         })
     }
 
+    /// Its bytes, as [`Json::write`] writes them.
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        let mut out = Vec::new();
+        self.write(&mut out);
+        out.into()
+    }
+
     /// Writes it without white space, members sorted by name.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         match self {

@@ -91,11 +91,7 @@ pub(crate) fn written(json: &Json, stamp: Stamp) -> Place {
                 Value::Array
             }
             Items::None if array.is_empty() => Value::Array,
-            Items::None => {
-                let mut text = Vec::new();
-                json.write(&mut text);
-                Value::Scalar(text.into())
-            }
+            Items::None => Value::Scalar(json.to_bytes()),
         },
     };
     place.value = Some((stamp, value));

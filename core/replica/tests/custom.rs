@@ -6,6 +6,7 @@ mod mesh;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use entgldb_replica::Config;
 use entgldb_replica::custom::{Resolver, ResolverFailed};
 use entgldb_replica::entry::Op;
 use entgldb_replica::event::Event;
@@ -13,7 +14,6 @@ use entgldb_replica::id::{Collection, DocId, Key};
 use entgldb_replica::merge::Merged;
 use entgldb_replica::resolve::{Conflict, Side};
 use entgldb_replica::store::ProblemKind;
-use entgldb_replica::{Config, Input};
 use mesh::{Mesh, interests};
 
 fn doc(key: &str) -> DocId {
@@ -356,24 +356,13 @@ fn whatever_happens_all_nodes_end_with_the_same_versions() {
             match rng.u8(..12) {
                 0..=5 => mesh.write(node, "t", &key, &format!("{{\"n\":{number}}}")),
                 6 => mesh.delete(node, "t", &key),
-                7 if node != other && !mesh.is_linked(node, other) => mesh.link(node, other),
-                8 => mesh.unlink(node, other),
-                9 => mesh.restart(node),
-                10 => mesh.nodes[node].clock_offset_ms = rng.i64(-200_000..200_000),
-                _ => mesh.run(rng.u64(0..3000)),
+                what => mesh.disturb(&mut rng, (node, other), what - 7),
             }
             for _ in 0..rng.usize(..40) {
                 mesh.step();
             }
         }
-        for node in 0..count {
-            mesh.input(node, Input::LocalChange);
-            mesh.nodes[node].clock_offset_ms = 0;
-            if !mesh.is_linked(node, (node + 1) % count) {
-                mesh.link(node, (node + 1) % count);
-            }
-        }
-        mesh.run(200_000);
+        mesh.heal();
         assert_resolved(&mut mesh, &mut rng, seed);
     }
 }

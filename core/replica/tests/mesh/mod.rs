@@ -283,6 +283,34 @@ impl Mesh {
         self.settle();
     }
 
+    /// One of five things that may happen to two nodes: 0 links them, 1 cuts their link, 2 restarts the first, 3 puts its clock
+    /// wrong; else, or where they are linked already, time passes.
+    pub fn disturb(&mut self, rng: &mut Rng, (node, other): (usize, usize), what: u8) {
+        match what {
+            0 if node != other && !self.is_linked(node, other) => self.link(node, other),
+            1 => self.unlink(node, other),
+            2 => self.restart(node),
+            3 => self.nodes[node].clock_offset_ms = rng.i64(-200_000..200_000),
+            _ => self.run(rng.u64(0..3000)),
+        }
+    }
+
+    /// Puts the clocks right, captures everything, links the nodes to a ring, which is enough for everything to reach everybody,
+    /// and waits until it has.
+    pub fn heal(&mut self) {
+        let count = self.nodes.len();
+        for node in 0..count {
+            self.input(node, Input::LocalChange);
+            self.nodes[node].clock_offset_ms = 0;
+        }
+        for node in 0..count {
+            if !self.is_linked(node, (node + 1) % count) {
+                self.link(node, (node + 1) % count);
+            }
+        }
+        self.run(200_000);
+    }
+
     /// Checks that all running nodes hold the same, in every way that can be seen.
     pub fn assert_equal(&mut self) {
         let mut first: Option<(usize, BTreeMap<_, _>, BTreeMap<_, _>)> = None;
