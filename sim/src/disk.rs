@@ -97,9 +97,10 @@ impl Disk {
 
     /// Whether it has an entry, or a snapshot in its place.
     pub(crate) fn has(&self, log: &LogId, seq: Seq, hash: Option<entgldb_replica::version::Hash>) -> bool {
-        match self.hash_at(log, seq) {
-            Some(found) => Some(found) == hash,
-            None => seq <= self.floor(log),
+        match (self.hash_at(log, seq), hash) {
+            (Some(found), Some(hash)) => found == hash,
+            (Some(_), None) => true,
+            (None, _) => seq <= self.floor(log),
         }
     }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use entgldb_replica::id::{Collection, DocId, Key, LogId};
+use entgldb_replica::member::members;
 
 use crate::options::Mutation;
 use crate::seen::Ending;
@@ -30,6 +31,9 @@ pub(crate) struct Rest {
 const LOOK_MS: u64 = 1_000;
 /// Time for dials and flows to come to rest.
 const SETTLE_MS: u64 = 2 * DIAL_BACKOFF_MAX_MS;
+/// How long rows of a snapshot may wait for their history, and how often a snapshot is asked for.
+const DEBT_MS: u64 = 60_000;
+const SNAPSHOT_MS: u64 = 40_000;
 /// How long it must be quiet.
 const QUIET_MS: u64 = 30_000;
 
@@ -133,7 +137,9 @@ impl World {
         let pages = if options.has_small_pages() { entries as u64 } else { 0 };
         let there_and_back = 2 * options.latency_ms + 2 * options.step_ms + 2;
         let travel = hops * (8 * options.sync_interval_ms + 20 * options.latency_ms) + pages * there_and_back;
-        waits + options.restart_ms + travel
+        // Then rows may be found to differ, and each neighbour's are joined.
+        let rows = DEBT_MS + hops * (2 * SNAPSHOT_MS + 8 * options.sync_interval_ms) + pages * there_and_back;
+        waits + options.restart_ms + travel + rows
     }
 
     fn heal(&mut self) -> Result<(), Stop> {
@@ -201,7 +207,7 @@ impl World {
 
     /// Two nodes that hold different entries of a collection which should be equal by the end.
     fn difference(&self, disks: &[std::cell::Ref<'_, crate::disk::Disk>]) -> Option<String> {
-        for collection in self.setting.collections() {
+        for collection in self.setting.collections().into_iter().chain([members().clone()]) {
             for component in self.setting.components(&collection) {
                 let first = component[0];
                 for node in &component[1..] {
@@ -217,6 +223,13 @@ impl World {
                     if let Some(log) = differs {
                         let (ours, theirs) = (disks[first].head(log).0, disks[*node].head(log).0);
                         return Some(format!("{log}: node {first} has {ours:?}, node {node} has {theirs:?}"));
+                    }
+                    let rows_of = |node: usize| {
+                        let rows = disks[node].rows.iter();
+                        rows.filter(|((name, _), _)| *name == collection)
+                    };
+                    if !rows_of(first).eq(rows_of(*node)) {
+                        return Some(format!("{collection}: nodes {first} and {node} have other rows"));
                     }
                 }
             }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use entgldb_replica::Input;
 use entgldb_replica::id::LogId;
-use entgldb_replica::store::Stored;
 use entgldb_replica::version::Seq;
 
 use crate::clock::MONTH_MS;
@@ -205,19 +204,19 @@ impl World {
     /// Tells the oracle and the checkers that a disk is another one.
     pub(crate) fn lost(&mut self, node: usize, before: &Disk) {
         let mut gone: Vec<(LogId, Seq)> = Vec::new();
-        for (log, entries) in &before.log {
+        for log in before.logs() {
             // Who got something over a link by chance, from outside of those who must be equal, need not give it back.
             let components = self.setting.components(&log.collection);
             let together = components.iter().find(|component| component.contains(&node));
             let counts = |other: &usize| together.is_some_and(|component| component.contains(other));
-            let kept = |stored: &Stored| {
-                let (seq, hash) = (stored.entry.seq, Some(stored.hash));
+            let kept = |seq: Seq| {
+                let hash = before.hash_at(log, seq);
                 let mut others = (0..self.nodes.len()).filter(counts);
                 others.any(|other| self.nodes[other].store.disk().has(log, seq, hash))
             };
-            // Who has an entry has all before it.
-            let lost = entries.values().rev().take_while(|stored| !kept(stored));
-            gone.extend(lost.map(|stored| (log.clone(), stored.entry.seq)));
+            // Who has an entry has all before it, be it by a snapshot.
+            let held = (1..=before.head(log).0.seq.0).rev().map(Seq);
+            gone.extend(held.take_while(|seq| !kept(*seq)).map(|seq| (log.clone(), seq)));
         }
         self.coverage.add("entries lost with the only machine that had them", gone.len() as u64);
         self.checks.oracle().lose(gone);

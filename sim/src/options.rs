@@ -368,14 +368,10 @@ impl Options {
         if options.merging == Writers::None {
             options.resolving = Writers::draw(seed, "resolving", &options.faults);
         }
-        if options.may_fork() {
-            // What a snapshot brings of a branch that only its giver had is not told apart yet (docs/RELIABILITY.md).
-            options.retention_ms = None;
-        }
         if options.has_states() {
             options.frame_bytes_max = draw_frame(seed, &load, true);
         }
-        if options.resolving != Resolving::None {
+        if options.resolving != Writers::None {
             // A row comes with all its versions in one frame.
             let document = usize::try_from(options.load.document_bytes).unwrap_or(usize::MAX >> 8);
             let versions = options.nodes * (2 * document + (2 << 10));
@@ -448,10 +444,7 @@ impl Options {
             vector_logs: *rng.pick(&[1, 2, defaults.vector_logs]),
             push_links: *rng.pick(&[1, 2, 3, defaults.push_links]),
             catch_up_entries: *rng.pick(&[1, 20, 200, defaults.catch_up_entries]),
-            snapshot_entries: match self.may_fork() {
-                false => *rng.pick(&[1, 20, 100, defaults.snapshot_entries]),
-                true => defaults.snapshot_entries,
-            },
+            snapshot_entries: *rng.pick(&[1, 20, 100, defaults.snapshot_entries]),
         }
     }
 

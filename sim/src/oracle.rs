@@ -114,6 +114,10 @@ impl Oracle {
         self.units.get(unit).copied()
     }
 
+    pub(crate) fn has_lost(&self) -> bool {
+        !self.perhaps_lost.is_empty()
+    }
+
     pub(crate) fn is_perhaps_lost(&self, log: &LogId, seq: Seq) -> bool {
         self.perhaps_lost.contains(&(log.clone(), seq))
     }

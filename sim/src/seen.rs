@@ -2,6 +2,7 @@
 
 use entgldb_replica::clock::{Hlc, WallMillis};
 use entgldb_replica::id::{Collection, DocId, LinkId, LogId, NodeId};
+use entgldb_replica::member::members;
 use entgldb_replica::resolve::Row;
 use entgldb_replica::store::{Commit, Drain};
 use entgldb_replica::version::Head;
@@ -110,7 +111,7 @@ impl Setting {
     pub(crate) fn components(&self, collection: &Collection) -> Vec<Vec<usize>> {
         let wants = |node: usize| {
             let member = &self.members[node];
-            !member.passing && member.interests.contains(collection)
+            !member.passing && (collection == members() || member.interests.contains(collection))
         };
         let mut left: BTreeSet<usize> = (0..self.members.len()).filter(|node| wants(*node)).collect();
         let mut components = Vec::new();

@@ -124,6 +124,10 @@ impl People {
                 self.label(node),
                 plain(detail)
             )),
+            Event::Repairing { node, collection } => self.warn(format_args!(
+                "rows of {collection} differ from {} though all changes are the same; joining them",
+                self.label(node)
+            )),
             Event::MemberRemoved { node, by } => {
                 let (node, by) = (self.label(node), self.label(by));
                 self.warn(format_args!("member {node} was removed by {by}: no history is kept for it"));
@@ -139,7 +143,7 @@ impl People {
                 self.label(node)
             )),
             Event::Diverged { node } => self.alarm(format_args!(
-                "rows differ from {} though all changes are the same; run: entgldb verify {}",
+                "rows still differ from {} though all changes are the same; run: entgldb verify {}",
                 self.label(node),
                 self.config.database.display()
             )),

@@ -136,7 +136,7 @@ pub enum Event {
         /// The log that is behind.
         log: String,
     },
-    /// Equal vectors and unequal rows: a fault. `entgldb verify` tells more.
+    /// Equal vectors and unequal rows, also after they were joined several times: a fault. `entgldb verify` tells more.
     Diverged {
         /// The peer.
         node: String,
@@ -173,6 +173,14 @@ pub enum Event {
         collection: String,
         /// Why.
         detail: String,
+    },
+    /// A peer has the same history and other rows: changes are gone with the only machine that had them after rows of them had
+    /// got away, or a log has forked. The peer's rows are joined into those that are here.
+    Repairing {
+        /// The peer.
+        node: String,
+        /// The collection.
+        collection: String,
     },
     /// A member was removed: no history is kept for it any more.
     MemberRemoved {
@@ -333,6 +341,9 @@ impl Event {
                 let (node, collection) = (node.to_string(), collection.to_string());
                 Self::SnapshotRefused { node, collection, detail }
             }
+            ReplicaEvent::Repairing { node, collection } => {
+                Self::Repairing { node: node.to_string(), collection: collection.to_string() }
+            }
             ReplicaEvent::MemberRemoved { node, by } => {
                 Self::MemberRemoved { node: node.to_string(), by: by.to_string() }
             }
@@ -359,6 +370,9 @@ impl Event {
             }
             Self::SnapshotRefused { node, collection, detail } => {
                 warn!(node, collection, detail, "a snapshot was refused");
+            }
+            Self::Repairing { node, collection } => {
+                warn!(node, collection, "rows differ though all changes are the same: they are joined");
             }
             Self::MemberRemoved { node, by } => info!(node, by, "a member was removed"),
             Self::MemberReturned { node } => info!(node, "a member is back"),

@@ -12,7 +12,7 @@ use crate::fingerprint::{Fingerprint, Tally};
 use crate::id::{Collection, DocId, Incarnation, LogId, NodeId, PublicKey, sha256};
 use crate::oplog::Logs;
 use crate::resolve::{Row, takes_over};
-use crate::states::{self, States, Written};
+use crate::states::{States, Written};
 use crate::store::{Appended, Change, Commit, Drain, Guard, Problem, RowWrite, Store};
 use crate::version::Hash;
 
@@ -75,21 +75,12 @@ impl Planner<'_> {
     /// Turns one look into the outbox into a commit. Changes that leave a document as its row says are not changes:
     /// that is how an echo, or a write that was undone before it was seen, ends here.
     pub(crate) fn plan_local<S: Store>(&self, store: &mut S, drain: &Drain) -> Result<Commit, S::Error> {
-        self.plan_own(store, drain, false)
-    }
-
-    /// The same for documents that are as their rows say and are to be written nevertheless.
-    pub(crate) fn plan_rewrite<S: Store>(&self, store: &mut S, drain: &Drain) -> Result<Commit, S::Error> {
-        self.plan_own(store, drain, true)
-    }
-
-    fn plan_own<S: Store>(&self, store: &mut S, drain: &Drain, anew: bool) -> Result<Commit, S::Error> {
         let docs: Vec<DocId> = drain.changes.iter().map(|change| change.doc.clone()).collect();
         let rows = store.rows(&docs)?;
         let mut changed: Vec<Changed<'_>> = Vec::with_capacity(rows.len());
         for (change, before) in drain.changes.iter().zip(rows) {
             let content = change.content.as_ref().map(|content| Hash(sha256(content)));
-            if anew || before.map_or(content.is_some(), |row| row.content != content) {
+            if before.map_or(content.is_some(), |row| row.content != content) {
                 changed.push(Changed { change, before, content });
             }
         }
@@ -110,13 +101,7 @@ impl Planner<'_> {
             let doc = &change.doc;
             let state = self.states.read(store, doc, before.as_ref())?;
             let place = (doc, before.as_ref());
-            let content_now = change.content.as_ref();
-            let written = match state {
-                Some(state) if anew && !state.has_heads() => {
-                    Some(states::whole(Some(state), content_now, stamp))
-                }
-                state => self.states.write(store, place, state, content_now, stamp)?,
-            };
+            let written = self.states.write(store, place, state, change.content.as_ref(), stamp)?;
             let Some(written) = written else { continue };
             let row = Row { stamp, content };
             let merged = written.after.as_ref().map(|after| after.encode(stamp));
@@ -224,10 +209,12 @@ pub(crate) fn tallies(logs: &Logs, rows: &[RowWrite]) -> Vec<(Collection, Tally)
         let (collection, key) = &write.doc;
         let tally = tallies.entry(collection).or_insert_with(|| logs.tally(collection));
         match &write.before {
-            Some(before) => tally.fingerprint.remove(Fingerprint::of_row(key, &before.stamp)),
+            Some(before) => {
+                tally.fingerprint.remove(Fingerprint::of_row(key, &before.stamp, before.content.as_ref()))
+            }
             None => tally.rows += 1,
         }
-        tally.fingerprint.add(Fingerprint::of_row(key, &write.row.stamp));
+        tally.fingerprint.add(Fingerprint::of_row(key, &write.row.stamp, write.row.content.as_ref()));
     }
     tallies.into_iter().map(|(collection, tally)| (collection.clone(), tally)).collect()
 }

@@ -78,12 +78,6 @@ impl Merged {
         proto::Merged { stamps: stamps.order, root, heads }.encode_to_vec().into()
     }
 
-    /// Stamps in the bytes of a state, besides the row's own.
-    pub(crate) fn stamps_in(bytes: &Bytes) -> Vec<Stamp> {
-        let merged = proto::Merged::decode(bytes.clone()).unwrap_or_default();
-        merged.stamps.iter().filter_map(|bytes| decode_stamp(bytes)).collect()
-    }
-
     /// Reads a state.
     ///
     /// # Errors

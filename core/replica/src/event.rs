@@ -104,7 +104,8 @@ pub enum Event {
         /// The log that is behind.
         log: LogId,
     },
-    /// Vectors are equal and rows are not: a fault in the engine or a damaged file. `entgldb verify` tells more.
+    /// Vectors are equal and rows are not, also after they were joined several times ([`Event::Repairing`]): a fault in the
+    /// engine or a damaged file. `entgldb verify` tells more.
     Diverged {
         /// The peer.
         node: NodeId,
@@ -133,12 +134,13 @@ pub enum Event {
         /// Why.
         detail: String,
     },
-    /// Rows of a snapshot whose history never came were written anew, as this node's own.
-    WrittenAnew {
+    /// A peer has the same history and other rows: entries are gone with the only machine that had them, after rows of them
+    /// had got away in a snapshot; or a log has forked. The peer's rows are joined into those that are here.
+    Repairing {
+        /// The peer.
+        node: NodeId,
         /// The collection.
         collection: Collection,
-        /// How many documents.
-        documents: usize,
     },
     /// A member was removed: no history is kept for it any more.
     MemberRemoved {

@@ -8,7 +8,7 @@ use crate::keeping::Joined;
 use crate::limits::ACK_MS;
 use crate::replica::{BACKLOG_WAIT_MS, Replica};
 use crate::sending::{frame_room, send};
-use crate::snapshot::{Asked, Incoming, Taking};
+use crate::snapshot::{Asked, Incoming, Purpose, Taking};
 use crate::store::{ScanLimits, Store};
 use crate::wire::{Chunk, Message, Part};
 
@@ -53,7 +53,7 @@ impl<S: Store> Replica<S> {
         out: &mut Vec<Output>,
     ) -> Result<Imported, StoreFailed<S::Error>> {
         let mut events = Vec::new();
-        self.ledger.anew_at = None;
+        self.ledger.debt_due = None;
         let others = self.ledger.snapshot.replace(importing.0.clone());
         let joined = self.ledger.join_chunk(now, chunk, false, &mut events);
         let after = std::mem::replace(&mut self.ledger.snapshot, others);
@@ -87,13 +87,20 @@ impl<S: Store> Replica<S> {
         });
         let begins = || {
             self.sessions.iter().find_map(|(link, session)| {
-                let collection = session.wanted_snapshot(logs, limits, now.mono)?;
-                Some((*link, session.link.peer, Some(collection.clone())))
+                let (collection, purpose) = session.wanted_snapshot(logs, limits, now.mono)?;
+                Some((*link, session.link.peer, Some((collection, purpose))))
             })
         };
         let Some((link, giver, collection)) = goes_on.or_else(begins) else { return };
-        if let Some(collection) = collection {
-            self.ledger.snapshot = Some(Incoming::new(collection, giver, &self.ledger.debt));
+        if let Some((collection, purpose)) = collection {
+            self.ledger.snapshot = Some(match purpose {
+                Purpose::History => Incoming::new(collection, giver, &self.ledger.debt),
+                Purpose::Repair => {
+                    let node = giver;
+                    out.push(Output::Event(Event::Repairing { node, collection: collection.clone() }));
+                    Incoming::repair(collection, giver)
+                }
+            });
         } else if let Some(incoming) = &mut self.ledger.snapshot {
             incoming.go_on_with(giver);
         }
@@ -144,20 +151,33 @@ impl<S: Store> Replica<S> {
             Joined::Refused(detail) => {
                 self.taking = Taking::default();
                 if let Some(session) = self.sessions.get_mut(&link) {
-                    session.snapshot_failed(now.mono);
+                    session.snapshot_over(collection.clone(), now.mono);
                 }
-                out.push(Output::Event(Event::SnapshotRefused { node, collection, detail }));
+                out.push(Output::Event(Event::SnapshotRefused {
+                    node,
+                    collection: collection.clone(),
+                    detail,
+                }));
             }
             Joined::Next | Joined::Done => {
                 if brought > 0 || done {
                     let total = total.max(rows);
-                    out.push(Output::Event(Event::Snapshot { node, collection, rows, total, done }));
+                    out.push(Output::Event(Event::Snapshot {
+                        node,
+                        collection: collection.clone(),
+                        rows,
+                        total,
+                        done,
+                    }));
                 }
                 self.pull(now, out);
             }
         }
         if done {
             self.taking = Taking::default();
+            if let Some(session) = self.sessions.get_mut(&link) {
+                session.snapshot_over(collection, now.mono);
+            }
             self.tell_vector(now, link, out)?;
         }
         Ok(())

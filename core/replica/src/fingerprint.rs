@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::clock::Stamp;
 use crate::id::{Key, LogId};
-use crate::version::Head;
+use crate::version::{Hash, Head};
 
 /// The fingerprint of a set. The empty set has 32 zero bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -65,13 +65,15 @@ impl Fingerprint {
         }
     }
 
-    /// One row of a collection: its key and its stamp.
+    /// One row of a collection: its key, its stamp and what it says of the content. Content that merges is not told by the
+    /// youngest stamp alone.
     #[must_use]
-    pub fn of_row(key: &Key, stamp: &Stamp) -> Self {
+    pub fn of_row(key: &Key, stamp: &Stamp, content: Option<&Hash>) -> Self {
         let mut hash = Sha256::new();
-        hash.update(b"entgldb/row/v1");
+        hash.update(b"entgldb/row/v2");
         hash.update(stamp.hlc.0.to_be_bytes());
         hash.update(stamp.node.0);
+        hash.update(content.copied().unwrap_or_default().0);
         hash.update(key.as_str().as_bytes());
         Self::from_bytes(hash.finalize().into())
     }

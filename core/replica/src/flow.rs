@@ -120,7 +120,8 @@ mod tests {
 
         fn brings(&mut self, number: u64, ms: u64, bytes: usize) {
             let ack = Ack { page: 1, results: Vec::new() };
-            let taken = Taken { ends: Vec::new(), ack, entries: 0, bytes, rolled_back: None };
+            let taken =
+                Taken { ends: Vec::new(), ack, entries: 0, bytes, forked: Vec::new(), rolled_back: None };
             let session = self.sessions.get_mut(&LinkId(number)).unwrap();
             session.page_taken(NOW.mono.plus(ms), &self.own.logs, taken);
         }

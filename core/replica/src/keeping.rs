@@ -3,20 +3,17 @@
 use crate::apply::Planned;
 use crate::clock::{Now, WallMillis};
 use crate::event::Event;
-use crate::id::{Collection, Key, LogId, NodeId};
+use crate::id::{Key, LogId, NodeId};
 use crate::ledger::{APPLY_ATTEMPTS, Ledger};
-use crate::limits::{CONFLICT_KEEP_MS, PAGE_BYTES_TARGET};
-use crate::member::{Member, document_of, members};
-use crate::merge::Merged;
+use crate::limits::CONFLICT_KEEP_MS;
+use crate::member::{Member, document_of};
 use crate::resolve::Document;
 use crate::snapshot::{Answer, Debt, Incoming, answer};
 use crate::store::{Change, Drain, Guard, ScanLimits, Store};
 use crate::wire::{Chunk, Part, Pull};
 
-/// Rows that are ahead of the vector for so long are written anew.
-const WRITE_ANEW_MS: u64 = 60_000;
-/// Rows that are looked at in one step of that.
-const WRITE_ANEW_ROWS: usize = 256;
+/// So long rows may be ahead of the vector.
+const DEBT_MS: u64 = 60_000;
 
 /// What became of a piece of a snapshot.
 pub(crate) enum Joined {
@@ -146,6 +143,9 @@ impl<S: Store> Ledger<S> {
                 }
                 let last_key = rows.last().map(|row| row.key.clone());
                 let joined = self.join_rows(now, &incoming, &rows, last_key.as_ref(), impatient, events)?;
+                if joined && last && incoming.is_repair() {
+                    return Ok(Joined::Done);
+                }
                 if joined {
                     incoming.passed(last_key, rows.len(), last);
                 }
@@ -204,99 +204,35 @@ impl<S: Store> Ledger<S> {
         Ok(())
     }
 
-    /// Writes rows anew that are ahead of the vector for so long that what they come from may be gone with whoever gave
-    /// them: then nobody else would ever have them. A bounded piece of work; answers whether there is more.
-    pub(crate) fn write_anew(
+    /// Waits no longer for what rows may be ahead of the vector for, since it does not come: it is gone with whoever gave them.
+    /// From then on these rows are compared like any other, and spread as rows.
+    pub(crate) fn give_up_debt(
         &mut self,
         now: Now,
         is_taking: bool,
         events: &mut Vec<Event>,
-    ) -> Result<bool, S::Error> {
+    ) -> Result<(), S::Error> {
         self.debt.settle(self.logs.vector());
         if self.debt.is_empty() {
-            self.anew_at = None;
-            return Ok(false);
+            self.debt_due = None;
+            return Ok(());
         }
-        let (due, place) = self.anew_at.get_or_insert((now.mono.plus(WRITE_ANEW_MS), None));
-        if now.mono < *due || is_taking || self.backlog {
-            return Ok(false);
+        let due = *self.debt_due.get_or_insert(now.mono.plus(DEBT_MS));
+        if now.mono < due || is_taking {
+            return Ok(());
         }
-        let collections = self.debt.collections();
-        let (collection, after) = match place.take() {
-            Some(place) => place,
-            None => match collections.first() {
-                Some(first) => (first.clone(), None),
-                None => return Ok(false),
-            },
-        };
-        let limits = ScanLimits { rows: WRITE_ANEW_ROWS, bytes: PAGE_BYTES_TARGET };
-        let scan = self.store.scan(&collection, after.as_ref(), &limits)?;
-        if scan.moved && scan.documents.is_empty() {
-            self.backlog = true;
-            self.anew_at = Some((now.mono, Some((collection, after))));
-            return Ok(true);
-        }
-        let last = scan.documents.last().map(|document| document.key.clone());
-        self.rewrite(now, &collection, scan.documents, events)?;
-        let next = match last {
-            Some(last) if scan.more || scan.moved => Some((collection, Some(last))),
-            _ => collections.into_iter().find(|other| *other > collection).map(|other| (other, None)),
-        };
-        if next.is_some() {
-            self.anew_at = Some((now.mono, next));
-            return Ok(true);
-        }
-        self.anew_at = None;
+        self.debt_due = None;
         let mut commit = self.planner(now).0.own_commit();
         commit.notes.push(Debt::default().note());
         self.commit(&commit, events)?;
         self.debt = Debt::default();
-        Ok(false)
-    }
-
-    /// Writes those of these rows as this node's own whose stamps no log here reaches.
-    fn rewrite(
-        &mut self,
-        now: Now,
-        collection: &Collection,
-        documents: Vec<Document>,
-        events: &mut Vec<Event>,
-    ) -> Result<(), S::Error> {
-        let logs = &self.logs;
-        let is_unbacked = |document: &Document| {
-            let stamps = document.merged.iter().flat_map(Merged::stamps_in);
-            let mut stamps = stamps.chain([document.row.stamp]);
-            stamps.any(|stamp| !logs.reaches(collection, stamp))
-        };
-        let unbacked: Vec<Document> = documents.into_iter().filter(is_unbacked).collect();
-        let documents = unbacked.len();
-        for document in unbacked {
-            // Each is a unit of its own: together they may fit no frame.
-            let change = Change {
-                doc: (collection.clone(), document.key),
-                content: document.content,
-                written: document.row.stamp.hlc.wall(),
-            };
-            let drain = Drain { changes: vec![change], ..Drain::default() };
-            let (planner, store, ..) = self.planner(now);
-            let mut commit = planner.plan_rewrite(store, &drain)?;
-            if *collection == *members() {
-                let content = drain.changes[0].content.clone();
-                commit.rows.iter_mut().for_each(|write| write.apply = Some(content.clone()));
-            }
-            self.commit(&commit, events)?;
-        }
-        if documents > 0 {
-            events.push(Event::WrittenAnew { collection: collection.clone(), documents });
-        }
         Ok(())
     }
 
     /// Gives up a snapshot that is not needed any more.
     pub(crate) fn drop_snapshot_if_covered(&mut self) {
         let vector = self.logs.vector();
-        let is_covered =
-            |incoming: &Incoming| incoming.has_begun() && incoming.is_covered(|log| vector.head(log).seq);
+        let is_covered = |incoming: &Incoming| incoming.is_pointless(|log| vector.head(log).seq);
         if self.snapshot.as_ref().is_some_and(is_covered) {
             self.snapshot = None;
         }

@@ -13,7 +13,7 @@ use crate::contract::{Config, Mark};
 use crate::custom::Resolvers;
 use crate::entry::{AuthorKey, SignatureError, SignedHead};
 use crate::event::{Anew, Event};
-use crate::id::{Collection, Incarnation, Key, LogId, NodeId, PublicKey};
+use crate::id::{Collection, Incarnation, LogId, NodeId, PublicKey};
 use crate::limits::{FRAME_BYTES_DEFAULT, PAGE_BYTES_TARGET, PAGE_ENTRIES_TARGET};
 use crate::member::{Change, Members, members};
 use crate::oplog::{Logs, Verdicts, check_page};
@@ -31,9 +31,6 @@ pub(crate) const APPLY_ATTEMPTS: usize = 4;
 const ENTRY_BYTES: usize = 88;
 const RUN_BYTES: usize = 256;
 const PAGE_BYTES: usize = 256;
-
-/// A place among rows: behind a key of a collection, or at its beginning.
-type Place = (Collection, Option<Key>);
 
 /// See the module's documentation.
 pub(crate) struct Ledger<S: Store> {
@@ -68,8 +65,8 @@ pub(crate) struct Ledger<S: Store> {
     /// The snapshot that is coming in.
     pub(crate) snapshot: Option<Incoming>,
     pub(crate) debt: Debt,
-    /// When rows that are ahead of the vector are written anew, and where that is.
-    pub(crate) anew_at: Option<(Mono, Option<Place>)>,
+    /// When it is given up.
+    pub(crate) debt_due: Option<Mono>,
     pub(crate) keeper: Keeper,
 }
 
@@ -83,6 +80,8 @@ pub(crate) struct Taken {
     pub(crate) entries: usize,
     /// Bytes of their payloads.
     pub(crate) bytes: usize,
+    /// Logs of which the peer has another branch.
+    pub(crate) forked: Vec<LogId>,
     /// One of our own logs that the peer had more of than we had.
     pub(crate) rolled_back: Option<LogId>,
 }
@@ -141,7 +140,7 @@ impl<S: Store> Ledger<S> {
             forgotten: 0,
             snapshot,
             debt,
-            anew_at: None,
+            debt_due: None,
             keeper: Keeper {
                 name: config.name.clone(),
                 interests: config.interests.clone(),
@@ -231,7 +230,7 @@ impl<S: Store> Ledger<S> {
         let id = page.id;
         let ends: Vec<(LogId, Seq)> =
             page.runs.iter().map(|run| (run.log.clone(), run.signed.head.seq)).collect();
-        let Verdicts { taken, refused } = check_page(&self.logs, &self.clock, now.wall, page);
+        let Verdicts { taken, refused, forked } = check_page(&self.logs, &self.clock, now.wall, page);
         let entries: usize = taken.iter().map(|(run, _)| run.entries.len()).sum();
         let payloads = taken.iter().flat_map(|(run, _)| &run.entries);
         let bytes: usize = payloads.map(|linked| linked.entry().payload.len()).sum();
@@ -265,7 +264,7 @@ impl<S: Store> Ledger<S> {
             RunResult { code, seq, detail }
         });
         let ack = Ack { page: id, results: results.collect() };
-        Ok(Taken { ends, ack, entries, bytes, rolled_back })
+        Ok(Taken { ends, ack, entries, bytes, rolled_back, forked })
     }
 
     /// Commits checked entries, capturing local changes first. `false` if the application left no gap to do so.

@@ -99,15 +99,6 @@ impl Logs {
         self.forget(log, head.seq, hlc);
     }
 
-    /// Whether the version with this stamp is certainly in what the vector stands for. Its author may have begun several oplogs,
-    /// and nobody can tell from a stamp in which of them it is: all must reach it.
-    pub(crate) fn reaches(&self, collection: &Collection, stamp: Stamp) -> bool {
-        let times = self.times.iter();
-        let mut times = times.filter(|(log, _)| log.collection == *collection && log.author == stamp.node);
-        let first = times.next();
-        first.into_iter().chain(times).all(|(_, hlc)| *hlc >= stamp.hlc) && first.is_some()
-    }
-
     /// Whether the version with this stamp may be among what is forgotten of a collection.
     pub(crate) fn is_forgotten(&self, collection: &Collection, stamp: Stamp) -> bool {
         let mut floors = self.floors.iter();
@@ -202,18 +193,22 @@ pub(crate) fn check_run(
     wall: WallMillis,
     run: Run,
 ) -> Result<Option<Appended>, RunError> {
-    let (first, signed) = (run.first_seq(), run.signed);
+    let (first, signed) = (run.first_seq(), run.signed.clone());
     let mut chain = logs.chain(&run.log);
     let have = chain.head();
     if signed.head.seq <= have.seq {
-        let forked = signed.head.seq == have.seq && signed.head.hash != have.hash;
-        return if forked { Err(RunError::Forked { at: have.seq }) } else { Ok(None) };
+        if signed.head.seq == have.seq && signed.head.hash != have.hash {
+            verify_alone(&run)?;
+            return Err(RunError::Forked { at: have.seq });
+        }
+        return Ok(None);
     }
     clock.admit(signed.hlc, wall)?;
     if first > have.seq.next() {
         return Err(RunError::Gap { have: have.seq, first });
     }
     if first == have.seq.next() && run.previous != have.hash {
+        verify_alone(&run)?;
         return Err(RunError::Forked { at: have.seq });
     }
     signed
@@ -237,6 +232,21 @@ pub(crate) fn check_run(
     Ok(Some(Appended { log: run.log, entries, signed }))
 }
 
+/// Checks that a run is what its author signed, whatever it follows: only then it is another branch, which nobody else can
+/// make up.
+fn verify_alone(run: &Run) -> Result<(), RunError> {
+    let (first, signed) = (run.first_seq(), &run.signed);
+    let last = signed.head.seq;
+    let verified = signed.verify(&run.log, &run.public_key);
+    verified.map_err(|reason| RunError::Signature { last, reason })?;
+    let before = Head { seq: Seq(first.0.saturating_sub(1)), hash: run.previous };
+    let mut chain = Chain::resume(run.log.clone(), before, Hlc::default());
+    for (entry, _) in &run.entries {
+        chain.link(entry.clone())?;
+    }
+    if chain.head() == signed.head { Ok(()) } else { Err(RunError::WrongHead { first, last }) }
+}
+
 /// The runs of a page, sorted into those to take and those to refuse.
 #[derive(Default)]
 pub(crate) struct Verdicts {
@@ -244,6 +254,8 @@ pub(crate) struct Verdicts {
     pub(crate) taken: Vec<(Appended, PublicKey)>,
     /// Why not, for the peer and for people.
     pub(crate) refused: Vec<(LogId, Code, String)>,
+    /// Of those, the logs of which the peer has another branch.
+    pub(crate) forked: Vec<LogId>,
 }
 
 /// Checks the runs of a page. Runs that are held already are in neither list.
@@ -261,6 +273,9 @@ pub(crate) fn check_page(logs: &Logs, clock: &Clock, wall: WallMillis, page: Pag
             Ok(Some(appended)) => verdicts.taken.push((appended, key)),
             Ok(None) => {}
             Err(error) => {
+                if let RunError::Forked { .. } = error {
+                    verdicts.forked.push(log.clone());
+                }
                 let code = match error {
                     RunError::ClockSkew(_) => Code::ClockSkew,
                     RunError::Gap { .. } => Code::Gap,

@@ -193,6 +193,11 @@ impl Outgoing {
         self.held_authors.clear();
     }
 
+    /// Whether the peer has refused a log.
+    pub(crate) fn is_held(&self, log: &LogId) -> bool {
+        self.held.contains_key(log)
+    }
+
     /// Logs, and authors with all their logs, that wait.
     pub(crate) fn held(&self) -> usize {
         self.held.len() + self.held_authors.len()

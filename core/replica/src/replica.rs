@@ -239,7 +239,7 @@ impl<S: Store> Replica<S> {
         self.ask_for_snapshot(now, out);
         self.give_chunk(now, out)?;
         let mut events = Vec::new();
-        let writes_anew = self.ledger.write_anew(now, self.taking.link.is_some(), &mut events)?;
+        self.ledger.give_up_debt(now, self.taking.link.is_some(), &mut events)?;
         out.extend(events.into_iter().map(Output::Event));
         self.local.is_ahead_of_vector = !self.ledger.debt.is_empty();
         let rest_ms = 2 * self.local.sync_interval_ms;
@@ -250,7 +250,6 @@ impl<S: Store> Replica<S> {
         self.send_pages(now, out)?;
         out.extend(self.peers.due(now.mono).into_iter().map(|target| Output::Dial { target }));
         self.more |= self.ledger.backlog || !self.inbox.is_empty();
-        self.more |= writes_anew;
         self.more |= self.taking.chunk.is_some();
         self.more |= self.giving.front().is_some_and(|asked| asked.again <= now.mono);
         Ok(())
@@ -308,6 +307,7 @@ impl<S: Store> Replica<S> {
         self.giving.retain(|asked| asked.link != link);
         if self.taking.link == Some(link) {
             self.taking = Taking::default();
+            self.ledger.snapshot.take_if(|incoming| incoming.is_repair());
         }
         let (node, name) = (session.link.peer, session.link.name);
         let node_is_linked = self.sessions.values().any(|other| other.link.peer == node);

@@ -16,13 +16,15 @@ use crate::clock::{Mono, Now, WallMillis};
 use crate::contract::{Link, PeerStatus};
 use crate::entry::SignedHead;
 use crate::event::Event;
+use crate::giver::Giver;
 use crate::id::{Collection, Incarnation, LogId, NodeId};
 use crate::ledger::Taken;
 use crate::limits::{ACK_MS, DROP_AFTER_MS, LOGS_MAX, Limits, PAGES_IN_FLIGHT_MAX};
 use crate::member::members;
 use crate::oplog::Logs;
 use crate::outgoing::Outgoing;
-use crate::snapshot::Incoming;
+use crate::snapshot::{Incoming, Purpose};
+use crate::vectors::{VectorRoom, vector_parts};
 use crate::version::{Head, Seq};
 use crate::violation::Violation;
 use crate::wire::{Ack, Chunk, Code, Digest, Hello, Message, Page, Pull, VERSION, VectorPart};
@@ -60,18 +62,8 @@ pub(crate) enum Effect {
 
 /// Entries that a flow has to bring in a while, to be worth waiting for; each counts as this many bytes and its payload.
 const GAIN_OF_ENTRY: usize = 100;
-/// Wait before a snapshot is asked again of a peer that could not give it.
-const SNAPSHOT_RETRY_MS: u64 = 5_000;
 /// Bytes that are a sign of flow.
 const GAIN_LEAST: usize = 10_000;
-/// Bytes of a vector's part beside its heads, and of a head beside its collection's name; more than it can be.
-const VECTOR_BYTES: usize = 32;
-const HEAD_BYTES: usize = 132;
-/// The same of a number of rows.
-const ROWS_BYTES: usize = 24;
-/// The same of a head's proof.
-const PROOF_BYTES: usize = 150;
-
 /// State of one conversation.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -81,11 +73,7 @@ pub(crate) struct Session {
     opened: Mono,
     outgoing: Outgoing,
     arriving: VectorPart,
-    /// What the peer has forgotten, and how many rows it has.
-    floors: BTreeMap<LogId, Seq>,
-    rows: BTreeMap<Collection, u64>,
-    /// Until when no snapshot is asked of the peer, since it could not give one.
-    no_snapshot_before: Mono,
+    giver: Giver,
     vector_seen: bool,
     may_send: bool,
     granted: Option<Mono>,
@@ -120,9 +108,7 @@ impl Session {
             opened: now.mono,
             outgoing: Outgoing::default(),
             arriving: VectorPart::default(),
-            floors: BTreeMap::new(),
-            rows: BTreeMap::new(),
-            no_snapshot_before: now.mono,
+            giver: Giver::default(),
             vector_seen: false,
             may_send: false,
             granted: None,
@@ -215,37 +201,11 @@ impl Session {
         })
     }
 
-    /// The vector in as many parts as it takes to keep each under the peer's frame limit.
     pub(crate) fn send_vector(&mut self, now: Now, local: &Local, logs: &Logs) -> Vec<Effect> {
         self.vector_sent = Some(now.mono);
-        let mut parts = vec![VectorPart::default()];
-        let mut bytes = VECTOR_BYTES;
-        for (log, head) in logs.vector().iter().filter(|(log, _)| self.shared.contains(&log.collection)) {
-            let name = log.collection.as_str().len();
-            let proof = if self.is_peers_own(log) { PROOF_BYTES + name } else { 0 };
-            bytes += HEAD_BYTES + name + proof;
-            let part = parts.last_mut().expect("there is a first part");
-            let is_full = part.heads.len() >= local.limits.vector_logs || bytes > self.link.frame_bytes_max;
-            if is_full {
-                bytes = VECTOR_BYTES + HEAD_BYTES + name + proof;
-                parts.push(VectorPart::default());
-            }
-            let part = parts.last_mut().expect("there is a first part");
-            part.heads.push((log.clone(), *head));
-            let floor = logs.floor(log);
-            if floor > Seq(0) {
-                part.floors.push((log.clone(), floor));
-            }
-        }
-        // The numbers of rows are a hint, and may be left out.
-        let rows = self.shared.iter().map(|name| (name.clone(), logs.tally(name).rows));
-        let rows: Vec<_> = rows.filter(|(_, rows)| *rows > 0).collect();
-        bytes += rows.iter().map(|(name, _)| ROWS_BYTES + name.as_str().len()).sum::<usize>();
-        let part = parts.last_mut().expect("there is a first part");
-        part.last = true;
-        if bytes <= self.link.frame_bytes_max {
-            part.rows = rows;
-        }
+        let room = VectorRoom { logs: local.limits.vector_logs, bytes: self.link.frame_bytes_max };
+        let parts =
+            vector_parts(logs, &self.shared, local.is_ahead_of_vector, room, |log| self.is_peers_own(log));
         parts.into_iter().map(Effect::SendVector).collect()
     }
 
@@ -277,8 +237,12 @@ impl Session {
             return Ok(effects);
         }
         let VectorPart { heads, floors, .. } = std::mem::take(&mut self.arriving);
-        self.floors = floors.into_iter().collect();
-        self.rows = part.rows.into_iter().collect();
+        self.giver.learn(floors, part.rows);
+        if local.is_ahead_of_vector {
+            self.giver.set_equal();
+        } else {
+            self.giver.compare(logs, &self.shared, &heads, |log| self.outgoing.is_held(log));
+        }
         for (log, head) in &heads {
             let ours = logs.vector().head(log);
             if head.seq == ours.seq && head.hash != ours.hash {
@@ -302,11 +266,16 @@ impl Session {
                 let ours = logs.vector().iter().filter(|(log, _)| self.shared.contains(&log.collection));
                 self.outgoing.learn_all(ours.map(|(log, head)| (log.clone(), *head)));
             }
-            if !local.is_ahead_of_vector && digest.rows.is_some_and(|theirs| theirs != rows) {
+            let differ = !local.is_ahead_of_vector && digest.rows.is_some_and(|theirs| theirs != rows);
+            if !differ {
+                self.giver.set_equal();
+                return effects;
+            }
+            if self.giver.has_given_enough() {
                 effects.push(Effect::Event(Event::Diverged { node: self.link.peer }));
             }
-            return effects;
         }
+        // Where only rows differ, what is said of them with the vector tells in which collections.
         let quiet = self.outgoing.is_idle() && self.pages_seen == self.pages_taken;
         let rested = self.vector_sent.is_none_or(|sent| now.mono.since(sent) >= local.sync_interval_ms);
         if quiet && rested {
@@ -320,48 +289,36 @@ impl Session {
         if is_shared { Ok(()) } else { Err(Violation::NotShared(collection.clone())) }
     }
 
-    /// A collection of which a snapshot is to be asked of the peer: it has forgotten what this node lacks, or has so few
-    /// rows that they are less than the history of them.
-    pub(crate) fn wanted_snapshot(&self, logs: &Logs, limits: &Limits, now: Mono) -> Option<&Collection> {
-        if !self.vector_seen || now < self.no_snapshot_before {
+    /// A collection of which a snapshot is to be asked of the peer, and why.
+    pub(crate) fn wanted_snapshot(
+        &self,
+        logs: &Logs,
+        limits: &Limits,
+        now: Mono,
+    ) -> Option<(Collection, Purpose)> {
+        if !self.vector_seen {
             return None;
         }
-        let mut missing: BTreeMap<&Collection, u64> = BTreeMap::new();
-        for (log, theirs) in self.outgoing.theirs() {
-            let ours = logs.vector().head(log).seq;
-            if *theirs <= ours {
-                continue;
-            }
-            if self.floors.get(log).is_some_and(|floor| *floor > ours) {
-                return self.shared.get(&log.collection);
-            }
-            let missing = missing.entry(&log.collection).or_default();
-            *missing = missing.saturating_add(theirs.0 - ours.0);
-        }
-        let is_longer = |(collection, missing): &(&Collection, u64)| {
-            let rows = self.rows.get(*collection).copied().unwrap_or(u64::MAX);
-            *missing >= limits.snapshot_entries && *missing / 2 > rows
-        };
-        let (collection, _) = missing.into_iter().find(is_longer)?;
-        self.shared.get(collection)
+        let wanted = self.giver.wanted(self.outgoing.theirs(), logs, limits, now);
+        wanted.filter(|(collection, _)| self.shared.contains(collection))
     }
 
     /// Rows that the peer said it has of a collection.
     pub(crate) fn rows_of(&self, collection: &Collection) -> u64 {
-        self.rows.get(collection).copied().unwrap_or_default()
+        self.giver.rows_of(collection)
     }
 
     /// Whether the peer can go on with a snapshot that stands for these heads.
     pub(crate) fn can_go_on(&self, incoming: &Incoming, now: Mono) -> bool {
         self.vector_seen
-            && now >= self.no_snapshot_before
+            && self.giver.may_be_asked(&incoming.collection, now)
             && self.shared.contains(&incoming.collection)
             && incoming.is_covered(|log| self.outgoing.theirs().get(log).copied().unwrap_or_default())
     }
 
-    /// The peer could not give a snapshot; not again for a while.
-    pub(crate) fn snapshot_failed(&mut self, now: Mono) {
-        self.no_snapshot_before = now.plus(SNAPSHOT_RETRY_MS);
+    /// The peer could not give a snapshot, or has given one.
+    pub(crate) fn snapshot_over(&mut self, collection: Collection, now: Mono) {
+        self.giver.was_asked(collection, now);
     }
 
     fn handle_page(&mut self, page: Page) -> Result<Effect, Violation> {
@@ -389,6 +346,7 @@ impl Session {
                 self.outgoing.learn(log, end);
             }
         }
+        taken.forked.into_iter().for_each(|log| self.giver.forked(log));
         let mut effects = vec![Effect::Send(Message::Ack(taken.ack))];
         if taken.entries > 0 {
             effects.extend(self.note_progress(logs));
@@ -497,7 +455,8 @@ impl Session {
 
     /// Whether the peer is known to lack nothing, and this node nothing of the peer's.
     pub(crate) fn is_level(&self, logs: &Logs) -> bool {
-        self.vector_seen && self.behind(logs).0 == 0 && self.outgoing.ahead(logs, &self.shared) == 0
+        let is_even = self.behind(logs).0 == 0 && self.outgoing.ahead(logs, &self.shared) == 0;
+        self.vector_seen && is_even && self.giver.is_equal()
     }
 
     /// Collections that both sync, without the engine's own.
@@ -528,6 +487,7 @@ pub(crate) mod tests {
     use crate::limits::VECTOR_LOGS_MAX;
     use crate::outgoing::AckError;
     use crate::store::Durable;
+    use crate::vectors::{HEAD_BYTES, PROOF_BYTES, VECTOR_BYTES};
     use crate::version::Hash;
     use crate::wire::{OwnHead, RunResult};
 
@@ -684,13 +644,13 @@ pub(crate) mod tests {
 
     fn digest(logs: &Logs, shared: &BTreeSet<Collection>) -> Digest {
         let (vector, rows) = logs.digests(shared);
-        Digest { vector, rows, wall: NOW.wall }
+        Digest { vector, rows: Some(rows), wall: NOW.wall }
     }
 
     fn taken(ends: Vec<(LogId, Seq)>, codes: &[Code], entries: usize, bytes: usize) -> Taken {
         let result = |code: &Code| RunResult { code: *code, seq: Seq(1), detail: String::new() };
         let ack = Ack { page: 1, results: codes.iter().map(result).collect() };
-        Taken { ends, ack, entries, bytes, rolled_back: None }
+        Taken { ends, ack, entries, bytes, forked: Vec::new(), rolled_back: None }
     }
 
     fn events(effects: &[Effect]) -> Vec<&Event> {
@@ -735,7 +695,9 @@ pub(crate) mod tests {
             let parts: Vec<(usize, bool)> = effects.iter().filter_map(part).collect();
             assert_eq!(parts.iter().filter(|(_, last)| *last).count(), 1);
             assert!(parts.last().unwrap().1, "the last part is the last");
-            parts.into_iter().map(|(heads, _)| heads).collect()
+            // The last one may say something of rows only.
+            let heads = parts.iter().map(|(heads, _)| *heads);
+            heads.enumerate().filter(|(n, heads)| *n == 0 || *heads > 0).map(|(_, heads)| heads).collect()
         };
         let one = HEAD_BYTES + "t".len();
         assert_eq!(parts(1 << 20, 100, &held), [4]);
@@ -859,15 +821,29 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn equal_digests_are_noted_and_rows_that_differ_all_the_same_are_told() {
+    fn equal_digests_are_noted_and_rows_that_differ_all_the_same_bring_the_vector() {
         let mut talk = Talk::greeted();
         let equal = digest(&talk.logs, &talk.session.shared);
         assert!(talk.say(Message::Digest(equal)).unwrap().is_empty());
         assert_eq!(talk.session.status(&talk.logs).in_sync, Some(NOW.wall));
-        let mut rows = equal;
-        rows.rows.add(crate::fingerprint::Fingerprint::from_bytes([7; 32]));
-        let effects = talk.say(Message::Digest(rows)).unwrap();
-        assert_eq!(events(&effects), [&Event::Diverged { node: NodeId([2; 32]) }]);
+        let other = Digest { rows: Some(crate::fingerprint::Fingerprint::from_bytes([7; 32])), ..equal };
+        let mut said_at = |ms: u64, times: u32| {
+            for _ in 0..times {
+                talk.session.snapshot_over(Collection::new("t").unwrap(), NOW.mono);
+            }
+            let now = Now { mono: NOW.mono.plus(ms), ..NOW };
+            let said = Message::Digest(other);
+            talk.session.handle_message(now, &talk.local, &talk.logs, said).unwrap()
+        };
+        assert!(matches!(said_at(2_000, 0)[..], [Effect::SendVector(_)]));
+        assert!(matches!(said_at(4_000, 3)[..], [Effect::SendVector(_)]), "they are being joined");
+        assert_eq!(
+            events(&said_at(6_000, 1)),
+            [&Event::Diverged { node: NodeId([2; 32]) }],
+            "that was enough"
+        );
+        let unknown = Digest { rows: None, ..equal };
+        assert!(talk.say(Message::Digest(unknown)).unwrap().is_empty(), "rows in the middle of a snapshot");
     }
 
     #[test]

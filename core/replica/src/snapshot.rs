@@ -17,19 +17,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use crate::apply::{Planned, Planner, tallies};
 use crate::clock::{Hlc, Mono};
-use crate::conflicts::{Branches, Conflicts, OpenConflicts, Versions};
 use crate::entry::{SignatureError, SignedHead};
-use crate::id::{Collection, DocId, Key, LinkId, LogId, NodeId, PublicKey, sha256};
+use crate::id::{Collection, Key, LinkId, LogId, NodeId, PublicKey};
 use crate::limits::VECTOR_LOGS_MAX;
-use crate::merge::Merged;
 use crate::oplog::Logs;
-use crate::resolve::{Conflict, Document, Relation, Row, Side, takes_over};
-use crate::states;
-use crate::store::{Commit, Guard, RowWrite, ScanLimits, Store};
-use crate::version::{Hash, Head, Seq, Vector};
-use crate::wire::{Chunk, Cursor, Message, Part, Pull, VectorPart};
+use crate::resolve::Row;
+use crate::store::{Commit, ScanLimits, Store};
+use crate::version::{Head, Seq, Vector};
+use crate::wire::{Chunk, Cursor, Message, Part, Pull, RowsHeld, VectorPart};
 
 /// Bytes of a head in a chunk at most.
 const HEAD_BYTES: usize = 200;
@@ -149,6 +145,16 @@ pub(crate) struct Incoming {
     pub(crate) rows: u64,
     /// Whether the replica notes its place, to go on after it was opened again.
     pub(crate) is_noted: bool,
+    purpose: Purpose,
+}
+
+/// What a snapshot is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Purpose {
+    /// To have what it stands for without the history of it.
+    History,
+    /// To have rows that no history brings. It stands for nothing: its rows only.
+    Repair,
 }
 
 /// A question for a piece of a snapshot that waits for its answer.
@@ -178,8 +184,19 @@ const NOTE_MIXED: &str = "snapshot.mixed";
 impl Incoming {
     pub(crate) fn new(collection: Collection, giver: NodeId, debt: &Debt) -> Self {
         let is_mixed = debt.unbacked.contains(&collection);
-        let (heads, from) = (BTreeMap::new(), Cursor::Heads(None));
-        Self { collection, heads, from, last_heads: None, giver, is_mixed, rows: 0, is_noted: true }
+        let (heads, from, purpose) = (BTreeMap::new(), Cursor::Heads(None), Purpose::History);
+        Self { collection, heads, from, last_heads: None, giver, is_mixed, rows: 0, is_noted: true, purpose }
+    }
+
+    /// The rows of a peer that has the same history and other rows.
+    pub(crate) fn repair(collection: Collection, giver: NodeId) -> Self {
+        let whole = Self::new(collection, giver, &Debt::default());
+        Self { from: Cursor::Rows(None), purpose: Purpose::Repair, is_noted: false, ..whole }
+    }
+
+    /// Whether it ends with its link: nothing is lost by that.
+    pub(crate) fn is_repair(&self) -> bool {
+        self.purpose == Purpose::Repair
     }
 
     /// Goes on with this giver.
@@ -211,8 +228,9 @@ impl Incoming {
         };
         let heads = heads.into_iter().map(|(log, key, signed)| (log, (key, signed))).collect();
         let giver = NodeId(note(NOTE_GIVER)?.as_ref().try_into().ok()?);
-        let (from, is_mixed) = (pull.from, note(NOTE_MIXED).is_some());
-        Some(Self { collection, heads, from, last_heads: None, giver, is_mixed, rows: 0, is_noted: true })
+        let is_mixed = note(NOTE_MIXED).is_some();
+        let fresh = Self::new(collection, giver, &Debt::default());
+        Some(Self { heads, from: pull.from, is_mixed, ..fresh })
     }
 
     /// What is asked next.
@@ -242,6 +260,11 @@ impl Incoming {
     /// Whether what a peer holds covers what this snapshot stands for: then it can go on from there.
     pub(crate) fn is_covered(&self, holds: impl Fn(&LogId) -> Seq) -> bool {
         self.heads.iter().all(|(log, (_, signed))| holds(log) >= signed.head.seq)
+    }
+
+    /// Whether what this node holds by now covers it.
+    pub(crate) fn is_pointless(&self, holds: impl Fn(&LogId) -> Seq) -> bool {
+        !self.is_repair() && self.has_begun() && self.is_covered(holds)
     }
 
     /// Checks heads that came and goes on behind them.
@@ -292,6 +315,9 @@ impl Incoming {
 
     /// Adds to the commit that joins rows where it goes on after them.
     pub(crate) fn note_rows(&self, last_key: Option<&Key>, debt: &mut Debt, commit: &mut Commit) {
+        if self.is_repair() {
+            return;
+        }
         if !self.has_begun() {
             let heads = self.heads.iter().map(|(log, (key, signed))| (log.clone(), *key, signed.clone()));
             let chunk = Chunk {
@@ -351,7 +377,7 @@ impl Incoming {
     }
 
     /// Whether a version is among those that the snapshot stands for, as far as times tell.
-    fn covers(&self, row: &Row) -> bool {
+    pub(crate) fn covers(&self, row: &Row) -> bool {
         let mut heads = self.heads.iter();
         heads.any(|(log, (_, signed))| log.author == row.stamp.node && signed.hlc >= row.stamp.hlc)
     }
@@ -397,113 +423,8 @@ impl Debt {
     /// The note that keeps it.
     pub(crate) fn note(&self) -> (String, Option<Bytes>) {
         let heads = self.heads.iter().map(|(log, head)| (log.clone(), *head)).collect();
-        let rows = self.unbacked.iter().map(|collection| (collection.clone(), 0)).collect();
+        let rows = self.unbacked.iter().map(|name| (name.clone(), RowsHeld::default())).collect();
         let part = VectorPart { heads, rows, last: true, ..VectorPart::default() };
         (NOTE_DEBT.to_owned(), (!self.is_empty()).then(|| Message::Vector(part).encode().1))
     }
-}
-
-impl Planner<'_> {
-    /// Joins a piece of a snapshot into the rows: a commit, guarded against uncaptured local changes.
-    pub(crate) fn plan_snapshot<S: Store>(
-        &self,
-        store: &mut S,
-        (open, branches): (&OpenConflicts, &mut Branches),
-        incoming: &Incoming,
-        documents: &[Document],
-        guard: Guard,
-    ) -> Result<Planned, S::Error> {
-        let doc_of = |document: &Document| (incoming.collection.clone(), document.key.clone());
-        let docs: Vec<DocId> = documents.iter().map(doc_of).collect();
-        let rows = store.rows(&docs)?;
-        let mut commit = self.commit(guard, self.clock.last());
-        let resolvers = self.states.custom;
-        let mut conflicts = Conflicts::new(store, self.logs, Versions::new(), (open, branches), resolvers);
-        for ((doc, document), before) in docs.into_iter().zip(documents).zip(rows) {
-            let state = self.states.read(conflicts.store(), &doc, before.as_ref())?;
-            let write = if document.merged.is_some() || state.is_some() {
-                join_state(&mut conflicts, doc, document, before, state)?
-            } else {
-                if let Some(before) = before {
-                    note_loser(&mut conflicts, &doc, document, before, incoming)?;
-                }
-                let stands = takes_over(before.as_ref(), &document.row.stamp, document.row.content);
-                let apply = Some(document.content.clone());
-                stands.then(|| RowWrite { doc, row: document.row, before, apply, merged: None })
-            };
-            commit.rows.extend(write);
-        }
-        let (writes, problems) = conflicts.into_found();
-        commit.conflicts = writes;
-        commit.rows.sort_by(|a, b| (a.row.stamp, &a.doc).cmp(&(b.row.stamp, &b.doc)));
-        let latest = commit.rows.last().map_or(Hlc::default(), |write| write.row.stamp.hlc);
-        commit.clock = commit.clock.max(latest);
-        commit.tallies = tallies(self.logs, &commit.rows);
-        Ok(Planned { commit, problems })
-    }
-}
-
-/// Joins the state of a document that merges, on either side or on both.
-fn join_state<S: Store>(
-    conflicts: &mut Conflicts<'_, S>,
-    doc: DocId,
-    document: &Document,
-    before: Option<Row>,
-    state: Option<Merged>,
-) -> Result<Option<RowWrite>, S::Error> {
-    let was = match state {
-        Some(state) => state,
-        None => {
-            let version = match &before {
-                Some(row) => conflicts.store().version(&doc, &row.stamp)?,
-                None => None,
-            };
-            states::base(before.as_ref(), version)
-        }
-    };
-    let stamp = document.row.stamp;
-    let told = document.merged.clone().and_then(|bytes| Merged::decode(bytes, stamp).ok());
-    let told = told.unwrap_or_else(|| Merged::replaced(stamp, document.content.as_ref()));
-    let mut after = was.clone();
-    after.join(told);
-    if after == was && before.is_some() {
-        return Ok(None);
-    }
-    if after.has_heads() {
-        conflicts.resolve(&doc, &mut after);
-    }
-    let content = after.content();
-    let hash = content.as_ref().map(|content| Hash(sha256(content)));
-    let newest = before.map_or(stamp, |row| row.stamp.max(stamp));
-    let apply = (before.is_none_or(|row| row.content != hash)).then_some(content);
-    let merged = Some(after.encode(newest));
-    Ok(Some(RowWrite { doc, row: Row { stamp: newest, content: hash }, before, apply, merged }))
-}
-
-/// Notes which version loses, if the two were made apart.
-fn note_loser<S: Store>(
-    conflicts: &mut Conflicts<'_, S>,
-    doc: &DocId,
-    document: &Document,
-    here: Row,
-    incoming: &Incoming,
-) -> Result<(), S::Error> {
-    // What the snapshot stands for was settled by those who have the history of it.
-    if here.content == document.row.content || here.stamp == document.row.stamp || incoming.covers(&here) {
-        return Ok(());
-    }
-    let known = conflicts.store().version(doc, &here.stamp)?;
-    let replaces = known.as_ref().and_then(|version| version.replaces);
-    let here_side = Side { stamp: here.stamp, content: known.and_then(|version| version.content()) };
-    let told = Side { stamp: document.row.stamp, content: document.content.clone() };
-    let (winner, loser, found) = if here.stamp < document.row.stamp {
-        (told, here_side, Relation::Conflict)
-    } else {
-        let found = conflicts.relate(doc, told.stamp, replaces)?;
-        (here_side, told, found)
-    };
-    if found == Relation::Conflict {
-        conflicts.settle(Conflict { doc: doc.clone(), winner, loser, missing: None }, found);
-    }
-    Ok(())
 }

@@ -137,10 +137,19 @@ pub struct VectorPart {
     pub own: Vec<OwnHead>,
     /// Of these, logs that the sender has forgotten the beginning of, with the last position that is gone.
     pub floors: Vec<(LogId, Seq)>,
-    /// In the last part: rows that the sender has of each shared collection.
-    pub rows: Vec<(Collection, u64)>,
+    /// In the last part: what the sender has of each shared collection's rows.
+    pub rows: Vec<(Collection, RowsHeld)>,
     /// Whether the vector is complete with this part.
     pub last: bool,
+}
+
+/// What a node has of a collection's rows.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct RowsHeld {
+    /// How many, those of deleted documents too.
+    pub count: u64,
+    /// Over the rows; `None` while they are ahead of the vector.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// A head of a log whose author receives it.
@@ -525,7 +534,11 @@ mod tests {
                     let forgotten = heads.iter().filter(|(_, head)| head.seq.0 % 3 == 1);
                     let floors = forgotten.map(|(log, head)| (log.clone(), Seq(head.seq.0.div_ceil(2))));
                     let floors = floors.collect();
-                    let rows = heads.iter().map(|(log, head)| (log.collection.clone(), head.seq.0)).collect();
+                    let rows = heads.iter().map(|(log, head)| {
+                        let fingerprint = (head.seq.0 % 2 == 0).then(|| Fingerprint::from_bytes(head.hash.0));
+                        (log.collection.clone(), RowsHeld { count: head.seq.0, fingerprint })
+                    });
+                    let rows = rows.collect();
                     Message::Vector(VectorPart { heads, own, floors, rows, last: true })
                 }),
             (name(), prop::option::of((node(), any::<u64>()))).prop_map(|(collection, after)| {

@@ -1,5 +1,6 @@
 //! History that is forgotten, snapshots in its place, members and interests that change.
 
+#[allow(unreachable_pub, dead_code)]
 mod mesh;
 
 use entgldb_replica::Input;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Files in the order of dependency: each may use those above it.
-const ORDER: [&str; 38] = [
+const ORDER: [&str; 41] = [
     "limits",
     "id",
     "clock",
@@ -30,11 +30,14 @@ const ORDER: [&str; 38] = [
     "apply",
     "retain",
     "snapshot",
+    "joining",
     "peers",
     "contract",
     "ledger",
     "keeping",
     "outgoing",
+    "giver",
+    "vectors",
     "violation",
     "session",
     "flow",

@@ -82,7 +82,7 @@ fn vectors() -> Value {
     };
     let mut chain = Chain::resume(log.clone(), Head::default(), Hlc::default());
     let mut listed = Vec::new();
-    let mut sent = Vec::new();
+    let (mut sent, mut contents) = (Vec::new(), Vec::new());
     for entry in entries() {
         let linked = chain.link(entry.clone()).unwrap();
         listed.push(json!({
@@ -96,10 +96,11 @@ fn vectors() -> Value {
             "hash": HEXLOWER.encode(&linked.hash().0),
         }));
         sent.push((entry, check_of(&linked.hash())));
+        contents.push(linked.payload_hash());
     }
     let last = sent.last().unwrap().0.hlc;
     let signed = SignedHead::sign(&key, &log, chain.head(), last);
-    let row = Fingerprint::of_row(&sent[0].0.key, &sent[0].0.stamp(log.author));
+    let row = Fingerprint::of_row(&sent[0].0.key, &sent[0].0.stamp(log.author), Some(&contents[0]));
     let head = Fingerprint::of_head(&log, &chain.head());
     let run = Run {
         log: log.clone(),

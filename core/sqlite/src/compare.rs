@@ -9,6 +9,7 @@ use entgldb_replica::fingerprint::{Fingerprint, Tally};
 use entgldb_replica::id::{Collection, Key, LogId, sha256};
 use entgldb_replica::member::members;
 use entgldb_replica::merge::Merged;
+use entgldb_replica::version::Hash;
 
 use crate::document::{self, Extra};
 use crate::failed::{Outcome, While};
@@ -138,7 +139,7 @@ impl Check<'_> {
     ) -> Outcome<Option<String>> {
         let Ok(key) = Key::new(&row.key) else { return Ok(Some("the row's key is not valid".into())) };
         let stamp = self.names.stamp(row.hlc, row.author_no)?;
-        tally.fingerprint.add(Fingerprint::of_row(&key, &stamp));
+        tally.fingerprint.add(Fingerprint::of_row(&key, &stamp, row.hash.map(Hash).as_ref()));
         tally.rows += 1;
         if self.is_beyond_entries(collection, row, stamp) {
             return self.without_entry(no, collection, &key, row, stamp, compared);

@@ -3,6 +3,12 @@
 //! The layout is described in `docs/protocol/sqlite.md` and has a format number, so that a later version knows what it
 //! finds.
 
+use std::collections::BTreeMap;
+
+use entgldb_replica::clock::{Hlc, Stamp};
+use entgldb_replica::fingerprint::{Fingerprint, Tally};
+use entgldb_replica::id::{Key, NodeId};
+use entgldb_replica::version::Hash;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::failed::{Outcome, While};
@@ -85,13 +91,47 @@ pub(crate) fn upgrade(connection: &Connection) -> Outcome<()> {
     }
     if found < 3 {
         connection.execute_batch(FORGETTING).doing("upgrading the engine's tables")?;
-        connection
-            .execute_batch(
-                "UPDATE _entgldb_collections SET row_count = (SELECT count(*) FROM _entgldb_rows r WHERE r.collection_no = no)",
-            )
-            .doing("counting rows")?;
+        count_rows(connection)?;
     }
     put(connection, "format", FORMAT)
+}
+
+/// Works out anew what is known of each collection's rows together: number and fingerprint.
+fn count_rows(connection: &Connection) -> Outcome<()> {
+    let mut tallies: BTreeMap<i64, Tally> = BTreeMap::new();
+    let mut statement = connection
+        .prepare(
+            "SELECT r.collection_no, r.key, r.hlc, a.node_id, r.hash
+             FROM _entgldb_rows r JOIN _entgldb_authors a ON a.no = r.author_no",
+        )
+        .doing("counting rows")?;
+    let mut rows = statement.query([]).doing("counting rows")?;
+    while let Some(row) = rows.next().doing("counting rows")? {
+        let read = || {
+            let (key, hlc): (String, i64) = (row.get(1)?, row.get(2)?);
+            Ok((
+                row.get::<_, i64>(0)?,
+                key,
+                hlc,
+                row.get::<_, [u8; 32]>(3)?,
+                row.get::<_, Option<[u8; 32]>>(4)?,
+            ))
+        };
+        let (no, key, hlc, node, hash) = read().doing("counting rows")?;
+        // A key that is none is for `verify` to find.
+        let Ok(key) = Key::new(&key) else { continue };
+        let stamp = Stamp { hlc: Hlc(hlc.cast_unsigned()), node: NodeId(node) };
+        let tally = tallies.entry(no).or_default();
+        tally.fingerprint.add(Fingerprint::of_row(&key, &stamp, hash.map(Hash).as_ref()));
+        tally.rows += 1;
+    }
+    for (no, tally) in tallies {
+        let values = (tally.fingerprint.to_bytes(), tally.rows.cast_signed(), no);
+        connection
+            .execute("UPDATE _entgldb_collections SET fingerprint = ?1, row_count = ?2 WHERE no = ?3", values)
+            .doing("writing a fingerprint")?;
+    }
+    Ok(())
 }
 
 /// Whether the tables are of a format that knows of forgetting.

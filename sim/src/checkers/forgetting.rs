@@ -41,8 +41,11 @@ impl Checker for Forgetting {
             let content = write.apply.as_ref().and_then(Option::as_ref);
             let member = content.and_then(Member::decode);
             let ids = setting.members.iter().map(|member| member.id);
-            if let (Some(member), Some(id)) = (member, ids.clone().find(|id| document_of(id) == write.doc)) {
-                self.known[node].insert(id, member);
+            let Some(id) = ids.clone().find(|id| document_of(id) == write.doc) else { continue };
+            match member {
+                Some(member) => drop(self.known[node].insert(id, member)),
+                // Who writes nonsense of itself is waited for no longer.
+                None => drop(self.known[node].remove(&id)),
             }
         }
         let retention_ms = setting.options.retention_ms.unwrap_or(u64::MAX);
@@ -65,9 +68,8 @@ impl Checker for Forgetting {
     }
 
     fn replaced(&mut self, node: usize, disk: &Disk) {
-        let known = &mut self.known[node];
-        let members = std::mem::take(known);
-        let is_there = |id: &NodeId| disk.rows.contains_key(&document_of(id));
-        known.extend(members.into_iter().filter(|(id, _)| is_there(id)));
+        let said =
+            |id: &NodeId| disk.docs.get(&document_of(id)).and_then(Member::decode).map(|said| (*id, said));
+        self.known[node] = self.held.keys().filter_map(said).collect();
     }
 }

@@ -21,7 +21,7 @@ impl Checker for Quiet {
         let digests = ending.quiet_ms / setting.options.sync_interval_ms + 1;
         for (node, frames) in ending.quiet_frames.iter().enumerate() {
             // With every digest the whole vector goes to a neighbour on another branch, a frame for each log if it must be.
-            let logs = ending.disks[node].log.len() as u64;
+            let logs = ending.disks[node].logs().len() as u64;
             let restless = if is_forked { RESTLESS.max(logs) } else { 1 };
             let per_link = restless * digests;
             let most = per_link * ending.links[node] as u64;

@@ -44,16 +44,20 @@ pub struct Vector {
     /// Of these heads, those of the receiver's own logs, with the receiver's signatures.
     #[prost(message, repeated, tag = "4")]
     pub own: ::prost::alloc::vec::Vec<OwnHead>,
-    /// In the last part: how many rows the sender has of each shared collection, deleted documents too.
+    /// In the last part: what the sender has of each shared collection's rows.
     #[prost(message, repeated, tag = "5")]
-    pub rows: ::prost::alloc::vec::Vec<RowCount>,
+    pub rows: ::prost::alloc::vec::Vec<RowsHeld>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RowCount {
+pub struct RowsHeld {
     #[prost(string, tag = "1")]
     pub collection: ::prost::alloc::string::String,
+    /// Rows, those of deleted documents too.
     #[prost(uint64, tag = "2")]
-    pub rows: u64,
+    pub count: u64,
+    /// Fingerprint over them; 32 bytes. Empty while they are ahead of the vector.
+    #[prost(bytes = "vec", tag = "3")]
+    pub fingerprint: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogHead {

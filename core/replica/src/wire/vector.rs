@@ -1,8 +1,9 @@
 //! The bytes of vectors.
 
-use super::{OwnHead, Table, VectorPart, WireError, array, at_most, collection, invalid, proto};
+use super::{OwnHead, RowsHeld, Table, VectorPart, WireError, array, at_most, collection, invalid, proto};
 use crate::clock::Hlc;
 use crate::entry::SignedHead;
+use crate::fingerprint::Fingerprint;
 use crate::id::{Incarnation, LogId, NodeId};
 use crate::limits::{INTEREST_MAX, VECTOR_LOGS_MAX};
 use crate::version::{Hash, Head, Seq};
@@ -32,8 +33,11 @@ pub(super) fn encode_vector(part: &VectorPart) -> proto::Vector {
         hlc: own.signed.hlc.0,
         signature: own.signed.signature.to_vec(),
     });
-    let rows = part.rows.iter();
-    let rows = rows.map(|(name, rows)| proto::RowCount { collection: name.as_str().to_owned(), rows: *rows });
+    let rows = part.rows.iter().map(|(name, held)| proto::RowsHeld {
+        collection: name.as_str().to_owned(),
+        count: held.count,
+        fingerprint: held.fingerprint.map_or_else(Vec::new, |rows| rows.to_bytes().to_vec()),
+    });
     proto::Vector {
         authors: authors.1.iter().map(|id| id.0.to_vec()).collect(),
         heads,
@@ -73,10 +77,14 @@ pub(super) fn decode_vector(vector: proto::Vector) -> Result<VectorPart, WireErr
         })
     });
     at_most(vector.rows.len(), INTEREST_MAX + 1, "Vector.rows", "INTEREST_MAX")?;
-    let rows = vector
-        .rows
-        .iter()
-        .map(|count| Ok((collection(&count.collection, "RowCount.collection")?, count.rows)));
+    let rows = vector.rows.iter().map(|held| {
+        let fingerprint = match held.fingerprint.as_slice() {
+            [] => None,
+            bytes => Some(Fingerprint::from_bytes(array(bytes, "RowsHeld.fingerprint")?)),
+        };
+        let name = collection(&held.collection, "RowsHeld.collection")?;
+        Ok((name, RowsHeld { count: held.count, fingerprint }))
+    });
     let (own, rows) = (own.collect::<Result<_, WireError>>()?, rows.collect::<Result<_, WireError>>()?);
     Ok(VectorPart { heads, own, floors, rows, last: vector.last_part })
 }

@@ -343,7 +343,7 @@ impl Mesh {
         let mut tallies: BTreeMap<Collection, Tally> = BTreeMap::new();
         for ((collection, key), row) in &store.rows {
             let tally = tallies.entry(collection.clone()).or_default();
-            tally.fingerprint.add(Fingerprint::of_row(key, &row.stamp));
+            tally.fingerprint.add(Fingerprint::of_row(key, &row.stamp, row.content.as_ref()));
             tally.rows += 1;
         }
         assert_eq!(store.tallies, tallies, "fingerprints of node {index} are those of its rows");

@@ -212,10 +212,14 @@ impl Node {
                 .entry(doc.0.clone())
                 .or_insert_with(|| self.tallies.get(&doc.0).copied().unwrap_or_default());
             match before {
-                Some(before) => tally.fingerprint.remove(Fingerprint::of_row(&doc.1, &before.stamp)),
+                Some(before) => tally.fingerprint.remove(Fingerprint::of_row(
+                    &doc.1,
+                    &before.stamp,
+                    before.content.as_ref(),
+                )),
                 None => tally.rows += 1,
             }
-            tally.fingerprint.add(Fingerprint::of_row(&doc.1, &row.stamp));
+            tally.fingerprint.add(Fingerprint::of_row(&doc.1, &row.stamp, row.content.as_ref()));
         }
         Commit {
             owner: (self.id(), self.incarnation),

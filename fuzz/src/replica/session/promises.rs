@@ -86,7 +86,11 @@ fn rows_are_the_join_of_entries(store: &mut MemoryStore) -> BTreeMap<DocId, (Row
     assert!(durable.clock >= latest, "the clock is behind an entry");
     let mut fingerprints: BTreeMap<Collection, Fingerprint> = BTreeMap::new();
     for (doc, row) in &rows {
-        fingerprints.entry(doc.0.clone()).or_default().add(Fingerprint::of_row(&doc.1, &row.stamp));
+        fingerprints.entry(doc.0.clone()).or_default().add(Fingerprint::of_row(
+            &doc.1,
+            &row.stamp,
+            row.content.as_ref(),
+        ));
     }
     assert_eq!(durable.fingerprints.into_iter().collect::<BTreeMap<_, _>>(), fingerprints);
     for conflict in store.conflicts.values() {

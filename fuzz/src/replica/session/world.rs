@@ -218,7 +218,7 @@ impl World {
         }
         let mut rows = Fingerprint::default();
         for (doc, row) in &self.store().rows {
-            rows.add(Fingerprint::of_row(&doc.1, &row.stamp));
+            rows.add(Fingerprint::of_row(&doc.1, &row.stamp, row.content.as_ref()));
         }
         if choice & 1 != 0 {
             vector = Fingerprint::from_bytes([choice; 32]);
