@@ -2,7 +2,9 @@
 
 use entgldb_replica::Input;
 use entgldb_replica::clock::{Hlc, WallMillis};
-use entgldb_replica::limits::{ACK_MS, BAD_LOG_RETRY_MS, DIAL_BACKOFF_MAX_MS, DROP_AFTER_MS};
+use entgldb_replica::limits::{
+    ACK_MS, BAD_LOG_RETRY_MS, DIAL_BACKOFF_MAX_MS, DROP_AFTER_MS, PAGE_BYTES_TARGET,
+};
 
 use std::collections::BTreeSet;
 
@@ -135,10 +137,16 @@ impl World {
         let entries: usize = self.nodes.iter().map(|node| node.store.disk().entries()).max().unwrap_or(0);
         // The least pages hold one entry, and the least that may be on their way is one page.
         let pages = if options.has_small_pages() { entries as u64 } else { 0 };
+        // Large documents fill a frame with a few; each is asked for by itself.
+        let bytes_of = |disk: &crate::disk::Disk| disk.docs.values().map(bytes::Bytes::len).sum::<usize>();
+        let bytes = self.nodes.iter().map(|node| bytes_of(&node.store.disk())).max().unwrap_or(0);
+        let chunks = (3 * bytes / options.frame_bytes_max.min(PAGE_BYTES_TARGET)) as u64;
         let there_and_back = 2 * options.latency_ms + 2 * options.step_ms + 2;
         let travel = hops * (8 * options.sync_interval_ms + 20 * options.latency_ms) + pages * there_and_back;
         // Then rows may be found to differ, and each neighbour's are joined.
-        let rows = DEBT_MS + hops * (2 * SNAPSHOT_MS + 8 * options.sync_interval_ms) + pages * there_and_back;
+        let rows = DEBT_MS
+            + hops * (2 * SNAPSHOT_MS + 8 * options.sync_interval_ms)
+            + (pages + hops * chunks) * there_and_back;
         waits + options.restart_ms + travel + rows
     }
 

@@ -64,6 +64,10 @@ impl Giver {
         };
         let unequal = self.rows.iter().filter(differs).map(|(collection, _)| collection.clone());
         self.unequal = unequal.collect();
+        for (_, (_, times)) in self.asked.iter_mut().filter(|(name, _)| !self.unequal.contains(*name)) {
+            // It was of use. In a log that has forked, what its author writes next may come this way again.
+            *times = (*times).min(1);
+        }
         if self.unequal.is_empty() {
             return;
         }

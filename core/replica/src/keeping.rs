@@ -8,7 +8,7 @@ use crate::ledger::{APPLY_ATTEMPTS, Ledger};
 use crate::limits::CONFLICT_KEEP_MS;
 use crate::member::{Member, document_of};
 use crate::resolve::Document;
-use crate::snapshot::{Answer, Debt, Incoming, answer};
+use crate::snapshot::{Answer, Debt, Incoming, answer, forget_notes};
 use crate::store::{Change, Drain, Guard, ScanLimits, Store};
 use crate::wire::{Chunk, Part, Pull};
 
@@ -224,8 +224,10 @@ impl<S: Store> Ledger<S> {
         self.debt_due = None;
         let mut commit = self.planner(now).0.own_commit();
         commit.notes.push(Debt::default().note());
+        forget_notes(&mut commit);
         self.commit(&commit, events)?;
         self.debt = Debt::default();
+        self.snapshot = None;
         Ok(())
     }
 

@@ -194,7 +194,7 @@ impl<S: Store> Replica<S> {
     #[must_use]
     pub fn is_level(&self) -> bool {
         !self.ledger.backlog
-            && self.ledger.snapshot.is_none()
+            && self.taking.link.is_none()
             && self.inbox.is_empty()
             && !self.sessions.is_empty()
             && self.sessions.values().all(|session| session.is_level(&self.ledger.logs))
@@ -307,7 +307,7 @@ impl<S: Store> Replica<S> {
         self.giving.retain(|asked| asked.link != link);
         if self.taking.link == Some(link) {
             self.taking = Taking::default();
-            self.ledger.snapshot.take_if(|incoming| incoming.is_repair());
+            self.ledger.snapshot.take_if(|incoming| incoming.is_repair() || !incoming.has_begun());
         }
         let (node, name) = (session.link.peer, session.link.name);
         let node_is_linked = self.sessions.values().any(|other| other.link.peer == node);

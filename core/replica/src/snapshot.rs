@@ -350,8 +350,7 @@ impl Incoming {
     /// Adds to a commit what ends it: the heads that it stands for.
     pub(crate) fn note_end(&self, logs: &Logs, debt: &mut Debt, commit: &mut Commit) {
         if self.is_noted {
-            let names = [NOTE_HEADS, NOTE_AT, NOTE_GIVER, NOTE_MIXED];
-            commit.notes.extend(names.map(|name| (name.to_owned(), None)));
+            forget_notes(commit);
         }
         let mut authors = BTreeMap::new();
         for (log, (key, signed)) in &self.heads {
@@ -381,6 +380,12 @@ impl Incoming {
         let mut heads = self.heads.iter();
         heads.any(|(log, (_, signed))| log.author == row.stamp.node && signed.hlc >= row.stamp.hlc)
     }
+}
+
+/// Adds to a commit that no snapshot is to be gone on with.
+pub(crate) fn forget_notes(commit: &mut Commit) {
+    let names = [NOTE_HEADS, NOTE_AT, NOTE_GIVER, NOTE_MIXED];
+    commit.notes.extend(names.map(|name| (name.to_owned(), None)));
 }
 
 /// What rows may be ahead of the vector for: heads that rows of a snapshot may come from, and collections with rows of

@@ -150,7 +150,10 @@ impl Check<'_> {
             None => oplog::entry_of(self.connection(), &self.names, &doc, &stamp)?,
             entry => entry,
         };
-        let Some(entry) = entry else { return Ok(Some("the row has no entry".into())) };
+        // It may also be of an entry that no log here can have: gone with the only machine that had it, or in another branch.
+        let Some(entry) = entry else {
+            return self.without_entry(no, collection, &key, row, stamp, compared);
+        };
         let of_log = |(log, end): (&LogId, &LogEnd)| end.no == log_of(entry) && log.author == stamp.node;
         let belongs = self.names.logs.iter().any(of_log);
         let stored = oplog::page(self.connection(), &self.names, entry - 1, entry + 1)?.pop();

@@ -3,10 +3,10 @@
 //! Input: the type, the body.
 
 use bytes::Bytes;
-use entgldb_replica::id::NodeId;
+use entgldb_replica::id::{NodeId, sha256};
 use entgldb_replica::limits::{INTEREST_MAX, PAGE_ENTRIES_MAX, PAYLOAD_BYTES_HARD, VECTOR_LOGS_MAX};
-use entgldb_replica::version::Seq;
-use entgldb_replica::wire::{Message, Page};
+use entgldb_replica::version::{Hash, Seq};
+use entgldb_replica::wire::{Chunk, Message, Page, Part};
 
 /// A message that is taken is within the limits and survives being written; nothing else happens with other bytes.
 ///
@@ -22,7 +22,22 @@ pub fn check(data: &[u8]) {
         Message::Vector(part) => assert!(part.heads.len() <= VECTOR_LOGS_MAX),
         Message::Page(page) => check_page(page),
         Message::Ack(ack) => assert!(ack.results.len() <= PAGE_ENTRIES_MAX),
-        Message::Digest(_) | Message::Flow { .. } => {}
+        Message::Chunk(Chunk { part: Part::Heads(heads), .. }) => {
+            assert!(heads.len() <= VECTOR_LOGS_MAX);
+            assert!(heads.iter().all(|(log, key, _)| log.author == NodeId::of(key)));
+        }
+        Message::Chunk(Chunk { part: Part::Rows(rows), .. }) => {
+            assert!(rows.len() <= PAGE_ENTRIES_MAX);
+            assert!(
+                rows.is_sorted_by(|one, next| one.key < next.key),
+                "in the order of their keys, each once"
+            );
+            for row in rows {
+                let content = row.content.as_ref().map(|content| Hash(sha256(content)));
+                assert_eq!(row.row.content, content, "a row says what its content is");
+            }
+        }
+        Message::Pull(_) | Message::Digest(_) | Message::Flow { .. } => {}
     }
     let (kind_again, written) = message.encode();
     assert_eq!(kind_again, u64::from(*kind));

@@ -7,6 +7,7 @@ use entgldb_replica::clock::{Mono, Now, WallMillis};
 use entgldb_replica::entry::AuthorKey;
 use entgldb_replica::fingerprint::Fingerprint;
 use entgldb_replica::id::{Collection, DocId, Key, LinkId, LogId};
+use entgldb_replica::member::members;
 use entgldb_replica::version::{Head, Seq};
 use entgldb_replica::wire::{Ack, Code, Digest, Message, Page};
 use entgldb_replica::{Input, Output, Replica};
@@ -40,6 +41,8 @@ pub struct World {
     pub replica: Option<Replica<MemoryStore>>,
     /// What the application wrote last to each document, and whether the victim knows of it by now.
     pub written: BTreeMap<DocId, Option<Bytes>>,
+    /// Whether the victim has asked for rows of a snapshot. They are not signed: it may have taken anything.
+    pub has_asked_for_rows: bool,
     now: Now,
     ends: Vec<End>,
     next_link: u64,
@@ -51,6 +54,7 @@ impl World {
         let mut world = Self {
             replica: None,
             written: BTreeMap::new(),
+            has_asked_for_rows: false,
             now: start(),
             ends: Vec::new(),
             next_link: 1,
@@ -127,6 +131,16 @@ impl World {
                 assert!(part.heads.iter().all(|(log, _)| shared.contains(&log.collection)), "not shared");
             }
             Message::Ack(ack) => end.acks.push(ack),
+            Message::Pull(pull) => {
+                let shared = end.shared.as_ref().expect("a question only after hello");
+                assert!(shared.contains(&pull.collection), "not shared");
+                self.has_asked_for_rows = true;
+            }
+            Message::Chunk(chunk) => {
+                assert!(bytes <= end.frame_bytes_max, "rows of {bytes} bytes to who takes fewer");
+                let shared = end.shared.as_ref().expect("rows only after hello");
+                assert!(shared.contains(&chunk.collection), "not shared");
+            }
             Message::Hello(_) | Message::Digest(_) | Message::Flow { .. } => {}
         }
     }
@@ -174,7 +188,8 @@ impl World {
         match Message::decode(kind, body.clone()) {
             Ok(Some(Message::Hello(hello))) if end.shared.is_none() => {
                 let ours = config().interests;
-                end.shared = Some(hello.interests.into_iter().filter(|name| ours.contains(name)).collect());
+                let shared = hello.interests.into_iter().filter(|name| ours.contains(name));
+                end.shared = Some(shared.chain([members().clone()]).collect());
             }
             Ok(Some(Message::Vector(part))) if part.last => end.has_sent_vector = true,
             Ok(Some(Message::Flow { open })) => end.is_open = open,
@@ -227,7 +242,7 @@ impl World {
             rows = Fingerprint::from_bytes([choice; 32]);
         }
         let wall = WallMillis(if choice & 4 == 0 { self.now.wall.0 } else { u64::MAX >> (choice >> 3) });
-        Message::Digest(Digest { vector, rows, wall })
+        Message::Digest(Digest { vector, rows: Some(rows), wall })
     }
 
     /// Time passes; the wall clock may do something else meanwhile.
