@@ -12,7 +12,7 @@ use bytes::Bytes;
 use entgldb_replica::id::{Collection, DocId, Key, LogId};
 use entgldb_replica::member::members;
 
-use crate::options::Mutation;
+use crate::mutation::Mutation;
 use crate::seen::Ending;
 use crate::world::{Event, Stop, World};
 

@@ -8,7 +8,8 @@ use entgldb_replica::version::Seq;
 
 use crate::clock::MONTH_MS;
 use crate::disk::Disk;
-use crate::options::{Fault, Mutation, Rate};
+use crate::mutation::Mutation;
+use crate::options::{Fault, Rate};
 use crate::rng::Rng;
 use crate::world::{Event, Stop, World};
 

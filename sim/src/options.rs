@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use entgldb_replica::limits::{FRAME_BYTES_DEFAULT, FRAME_BYTES_HARD, Limits, PAYLOAD_BYTES_DEFAULT};
 
+use crate::mutation::Mutation;
 use crate::rng::{PerMillion, Rng};
 use crate::writing::Writers;
 
@@ -199,69 +200,6 @@ pub struct Load {
     pub transactions_max: u64,
 }
 
-/// A way to break the world on purpose, to see that a checker sees it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum Mutation {
-    /// Nothing is broken.
-    #[default]
-    None,
-    /// One store keeps another content hash in a row than the one it was given.
-    RowAltered,
-    /// The store drops a captured change without an entry.
-    OutboxDropped,
-    /// The store forgets the clock when it is opened.
-    ClockForgotten,
-    /// The store forgets the last entry of the node's own logs when it is opened.
-    HeadForgotten,
-    /// The store says that a commit is done and has changed nothing.
-    CommitLost,
-    /// What is delivered again at the end has one entry that is new.
-    RedeliveryIsNew,
-    /// The store alters what it applied and captures that.
-    EchoAltered,
-    /// The store does not look at the guard.
-    GuardIgnored,
-    /// The store says that it knows no row when remote changes are joined.
-    RowsForgotten,
-    /// The store says that it knows no row when local changes are captured.
-    RowsForgottenAtCapture,
-    /// A member passes on a part of a unit that lies in several logs.
-    UnitTorn,
-    /// The store says that it knows no tombstone.
-    TombstonesForgotten,
-    /// A node takes whatever time comes.
-    SkewAccepted,
-    /// One clock stays a month ahead after healing.
-    ClockNotHealed,
-    /// A node asks for a collection that it was not meant to have.
-    InterestWidened,
-    /// A node believes that its peers take larger frames than they do.
-    FrameLimitIgnored,
-    /// The applications go on writing when all should be quiet.
-    NeverQuiet,
-    /// Something is not drawn from the seed.
-    NotFromSeed,
-    /// One application's store loses a document, and nobody notes it.
-    DocumentForgotten,
-    /// Pages are altered on their way.
-    PageAltered,
-    /// Two neighbours are never connected again.
-    NeverHealed,
-    /// A process does its work again and again at one moment.
-    NeverRests,
-    /// A node forgets the mark that says how far its oplog had come.
-    MarkForgotten,
-    /// The store says that it has no state of a document that merges.
-    StatesForgotten,
-    /// A store gives members' documents back that acknowledge far more than the members do.
-    AcknowledgedTooMuch,
-    /// A store in two parts does not end what a commit had begun.
-    RedoForgotten,
-    /// Nobody hears what engines say of forks.
-    ForksUntold,
-}
-
 /// Everything that a run is made of.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
@@ -446,13 +384,6 @@ impl Options {
             catch_up_entries: *rng.pick(&[1, 20, 200, defaults.catch_up_entries]),
             snapshot_entries: *rng.pick(&[1, 20, 100, defaults.snapshot_entries]),
         }
-    }
-
-    /// Whether a fault may leave two branches of one log.
-    #[must_use]
-    pub fn may_fork(&self) -> bool {
-        let has = |fault| self.faults.contains_key(&fault);
-        has(Fault::Clone) || has(Fault::Fork) || has(Fault::Restore) && !self.keeps_mark
     }
 
     /// Whether documents have states beside their rows.

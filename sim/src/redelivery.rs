@@ -10,7 +10,7 @@ use entgldb_replica::wire::{Hello, Message, Page, Run, VERSION, check_of};
 use entgldb_replica::{Input, Link, Output};
 
 use crate::disk::Disk;
-use crate::options::Mutation;
+use crate::mutation::Mutation;
 use crate::world::{Stop, World};
 
 /// Entries in a page that is delivered again; any number will do.

@@ -2,7 +2,8 @@
 
 use crate::checkers::Violation;
 use crate::coverage::Coverage;
-use crate::options::{Mutation, Options};
+use crate::mutation::Mutation;
+use crate::options::Options;
 use crate::world::World;
 use crate::writing::Writers;
 

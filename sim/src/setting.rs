@@ -6,7 +6,8 @@ use std::rc::Rc;
 use entgldb_replica::entry::AuthorKey;
 use entgldb_replica::id::Collection;
 
-use crate::options::{Dialling, Mutation, Options, Topology};
+use crate::mutation::Mutation;
+use crate::options::{Dialling, Options, Topology};
 use crate::rng::Rng;
 use crate::seen::{Member, Setting};
 

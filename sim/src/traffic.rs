@@ -5,8 +5,9 @@ use entgldb_replica::wire::Message;
 use entgldb_replica::{Input, Link, Output};
 
 use crate::coverage::event_name;
+use crate::mutation::Mutation;
 use crate::network::Arrival;
-use crate::options::{Fault, Mutation};
+use crate::options::Fault;
 use crate::seen::Sent;
 use crate::world::{Event, Stop, World};
 

@@ -62,15 +62,6 @@ fn check_node(
         for (seq, branches) in entries {
             let forked = oracle.fork_of(log).is_some_and(|fork| *seq >= fork);
             ensure(*seq <= held.seq || !inside || forked || oracle.is_perhaps_lost(log, *seq), || {
-                for (n, d) in ending.disks.iter().enumerate() {
-                    eprintln!(
-                        "DBG {n} {:?} floor {:?} hash {:?} authored {:?}",
-                        d.head(log),
-                        d.floor(log),
-                        d.hash_at(log, *seq),
-                        branches.iter().map(|b| b.hash).collect::<Vec<_>>()
-                    );
-                }
                 format!("node {node} lacks {log} {seq:?} ({:?})", branches[0].doc)
             })?;
             let hash = disk.hash_at(log, *seq);

@@ -6,7 +6,7 @@ use entgldb_replica::event::Event;
 use entgldb_replica::id::LogId;
 
 use super::{Checker, Verdict, ensure};
-use crate::options::Mutation;
+use crate::mutation::Mutation;
 use crate::oracle::Oracle;
 use crate::seen::{Ending, Setting};
 
