@@ -178,8 +178,7 @@ fn json(answer: &impl Serialize) -> Result<String, JsonCommandError> {
 }
 
 fn doc(collection: &str, key: &str) -> Result<DocId, JsonCommandError> {
-    let invalid =
-        |path: &str, reason: String| JsonCommandError::Unreadable { path: path.to_owned(), reason };
+    let invalid = |path: &str, reason: String| JsonCommandError::Unreadable { path: path.to_owned(), reason };
     let name = Collection::new(collection).map_err(|error| invalid("collection", error.to_string()))?;
     Ok((name, Key::new(key).map_err(|error| invalid("key", error.to_string()))?))
 }

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{PATIENCE, Place, collection, doc, eventually, key};
+use common::{PATIENCE, Place, collection, doc, eventually, key, level};
 use entgldb::{
     DocumentChange, Event, HostChange, HostStore, NoEvent, Node, OpenError, RecordError, StoreOpenError,
 };
@@ -28,12 +28,12 @@ fn documents_travel_with_edits_and_deletions_and_survive_a_restart() {
     assert_eq!(text(here.get(&notes, &key("one")).unwrap()).as_deref(), Some(r#"{"n":1}"#));
 
     let b = open(place.config_to("b.entgldb", &a));
-    b.sync_now(PATIENCE).unwrap();
+    level(&a, &b);
     let there = b.documents().unwrap();
     assert_eq!(text(there.get(&notes, &key("two")).unwrap()).as_deref(), Some(r#"{"n":2}"#));
     there.put(&notes, &key("two"), r#"{"n":3}"#).unwrap();
     there.delete(&notes, &key("one")).unwrap();
-    b.sync_now(PATIENCE).unwrap();
+    level(&a, &b);
     assert_eq!(text(here.get(&notes, &key("two")).unwrap()).as_deref(), Some(r#"{"n":3}"#));
     assert_eq!(here.get(&notes, &key("one")).unwrap(), None);
     b.close();
@@ -42,7 +42,7 @@ fn documents_travel_with_edits_and_deletions_and_survive_a_restart() {
     let there = b.documents().unwrap();
     assert_eq!(text(there.get(&notes, &key("two")).unwrap()).as_deref(), Some(r#"{"n":3}"#));
     here.put(&notes, &key("three"), "[3]").unwrap();
-    b.sync_now(PATIENCE).unwrap();
+    level(&a, &b);
     assert_eq!(text(there.get(&notes, &key("three")).unwrap()).as_deref(), Some("[3]"));
     assert_eq!(b.status().conflicts, 0);
 }
@@ -106,11 +106,10 @@ fn what_one_call_writes_is_one_unit_or_nothing() {
 
     let events = node.events();
     documents.write(&[put("one", "1"), put("two", "2"), put("one", "3")]).unwrap();
-    let captured = std::iter::repeat_with(|| events.next(PATIENCE).unwrap())
-        .find_map(|event| match event {
-            Event::Captured { changes } => Some(changes),
-            _ => None,
-        });
+    let captured = std::iter::repeat_with(|| events.next(PATIENCE).unwrap()).find_map(|event| match event {
+        Event::Captured { changes } => Some(changes),
+        _ => None,
+    });
     assert_eq!(captured, Some(2));
 }
 
@@ -147,12 +146,12 @@ fn a_document_node_and_a_node_with_tables_sync_with_each_other() {
     .unwrap();
     let a = Node::open(place.config("shop.db")).unwrap();
     let b = open(place.config_to("b.entgldb", &a));
-    b.sync_now(PATIENCE).unwrap();
+    level(&a, &b);
     let (documents, notes) = (b.documents().unwrap(), collection("notes"));
     let found = text(documents.get(&notes, &key("one")).unwrap());
-    assert_eq!(found.as_deref(), Some(r#"{"id":"one","body":"from the table"}"#));
+    assert_eq!(found.as_deref(), Some(r#"{"body":"from the table","id":"one"}"#));
     documents.put(&notes, &key("two"), r#"{"id":"two","body":"from the documents"}"#).unwrap();
-    b.sync_now(PATIENCE).unwrap();
+    level(&a, &b);
     eventually("the row", || {
         let body = app.query_row("SELECT body FROM notes WHERE id = 'two'", [], |row| row.get(0));
         body == Ok("from the documents".to_owned())

@@ -5,8 +5,8 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Manners, Memory, PATIENCE, Place, collection, doc, eventually, key};
-use entgldb::{CloseError, Event, Events, GuardError, HostChange, Node, NoEvent, RecordError, State};
+use common::{Manners, Memory, PATIENCE, Place, collection, doc, eventually, key, level};
+use entgldb::{CloseError, Event, Events, GuardError, HostChange, NoEvent, Node, RecordError, State};
 
 fn open(config: entgldb::Config, memory: &Memory) -> (Node, Events) {
     memory.state().dropped = 0;
@@ -44,12 +44,12 @@ fn recorded_and_touched_changes_travel_both_ways_whatever_the_store_can_do() {
         write(&a, &left, "one", r#"{"n":1}"#);
         right.write(doc("two"), Some(r#"{"n":2}"#));
         b.touch(vec![doc("two")]).unwrap();
-        b.sync_now(PATIENCE).unwrap();
+        level(&a, &b);
         assert_eq!(right.get(&doc("one")).as_deref(), Some(r#"{"n":1}"#));
         assert_eq!(left.get(&doc("two")).as_deref(), Some(r#"{"n":2}"#));
         left.write(doc("two"), None);
         a.record(&[HostChange::Delete { doc: doc("two") }]).unwrap();
-        b.sync_now(PATIENCE).unwrap();
+        level(&a, &b);
         assert_eq!(right.get(&doc("two")), None);
         assert_eq!((a.status().entries, a.status().conflicts), (3, 0), "{:?}", a.status());
     }
@@ -66,7 +66,7 @@ fn the_outbox_of_the_application_is_enough() {
     left.write(doc("one"), Some("1"));
     eventually("the write", || right.get(&doc("one")).is_some() && right.get(&doc("before")).is_some());
     right.write(doc("one"), Some("2"));
-    b.sync_now(PATIENCE).unwrap();
+    level(&a, &b);
     assert_eq!(left.get(&doc("one")).as_deref(), Some("2"));
     assert!(left.state().outbox.is_empty(), "what was read is removed");
 }
@@ -85,7 +85,7 @@ fn documents_that_are_there_already_are_captured_and_changes_made_without_a_word
     // A clean end: nobody looks.
     left.write(doc("k1"), Some("\"silent\""));
     let (a, events) = open(place.config_to("a", &b), &left);
-    a.sync_now(PATIENCE).unwrap();
+    level(&a, &b);
     assert_ne!(right.get(&doc("k1")), left.get(&doc("k1")));
     a.command_json(r#"{"command":"reconcile"}"#).unwrap();
     eventually("the silent write", || right.get(&doc("k1")) == left.get(&doc("k1")));
@@ -104,7 +104,7 @@ fn a_reconciliation_that_would_delete_more_than_a_tenth_stops_and_asks() {
         left.write(doc(&format!("k{number}")), Some("1"));
     }
     let (a, events) = open(place.config("a"), &left);
-    let (_b, _) = open(place.config_to("b", &a), &right);
+    let (b, _) = open(place.config_to("b", &a), &right);
     eventually("the catch-up", || right.all().len() == 40);
     // A tenth may go.
     for number in 10..14 {
@@ -123,7 +123,7 @@ fn a_reconciliation_that_would_delete_more_than_a_tenth_stops_and_asks() {
     });
     assert_eq!(stopped, Some((4, 36)));
     eventually("the change", || right.get(&doc("k20")) == left.get(&doc("k20")));
-    a.sync_now(PATIENCE).unwrap();
+    level(&a, &b);
     assert_eq!(right.all().len(), 36);
     // One came back before it was confirmed.
     left.write(doc("k14"), Some("1"));
@@ -146,23 +146,20 @@ fn lossy_stores_that_echo_everything_come_to_rest() {
             left.write(doc(&format!("k{number}")), Some(content));
             a.record(&[put(&format!("k{number}"), content)]).unwrap();
         }
-        b.sync_now(PATIENCE).unwrap();
+        level(&a, &b);
         assert_eq!(right.get(&doc("k1")).as_deref(), Some(r#"{"a":"x","z":1}"#));
         for _ in 0..3 {
-            let echo: Vec<HostChange> = right
-                .all()
-                .into_iter()
-                .map(|(doc, content)| HostChange::Put { doc, content })
-                .collect();
+            let echo: Vec<HostChange> =
+                right.all().into_iter().map(|(doc, content)| HostChange::Put { doc, content }).collect();
             b.record(&echo).unwrap();
             b.touch(right.all().into_keys().collect()).unwrap();
             b.command_json(r#"{"command":"reconcile"}"#).unwrap();
-            b.sync_now(PATIENCE).unwrap();
+            level(&a, &b);
         }
         assert_eq!((a.status().entries, b.status().entries), (20, 20), "echoes are no changes");
         // A real edit of what the store shows is one.
         write(&b, &right, "k1", r#"{"a":"y","z":1}"#);
-        b.sync_now(PATIENCE).unwrap();
+        level(&a, &b);
         assert_eq!(left.get(&doc("k1")).as_deref(), Some(r#"{"a":"y","z":1}"#));
         assert_eq!(b.status().entries, 21);
     }
@@ -183,7 +180,7 @@ fn a_poison_document_is_set_aside_and_the_rest_flows() {
             left.write(change.doc().clone(), Some("1"));
         }
         a.record(&changes).unwrap();
-        b.sync_now(PATIENCE).unwrap();
+        level(&a, &b);
         assert_eq!(right.all().len(), 50);
         let aside = std::iter::repeat_with(|| events.next(PATIENCE).unwrap())
             .filter(|event| matches!(event, Event::Problem { kind: "set_aside", .. }))
@@ -191,12 +188,15 @@ fn a_poison_document_is_set_aside_and_the_rest_flows() {
             .count();
         assert_eq!(aside, 2);
         let listed = b.command_json(r#"{"command":"quarantine"}"#).unwrap();
-        assert!(listed.contains("poison is refused") && listed.contains(r#""content":{"bad":1}"#), "{listed}");
+        assert!(
+            listed.contains("poison is refused") && listed.contains(r#""content":{"bad":1}"#),
+            "{listed}"
+        );
 
         // A newer version takes its place in quarantine; nothing else is held up.
         write(&a, &left, "poison", "3");
         write(&a, &left, "k1", "4");
-        b.sync_now(PATIENCE).unwrap();
+        level(&a, &b);
         assert_eq!(right.get(&doc("k1")).as_deref(), Some("4"));
         let retry = r#"{"command":"quarantine_retry","collection":"notes","key":"poison"}"#;
         assert!(b.command_json(retry).is_err(), "it is still refused");
@@ -207,8 +207,12 @@ fn a_poison_document_is_set_aside_and_the_rest_flows() {
         b.command_json(discard).unwrap();
         assert_eq!(b.command_json(r#"{"command":"quarantine"}"#).unwrap(), r#"{"documents":[]}"#);
         b.command_json(r#"{"command":"reconcile"}"#).unwrap();
-        b.sync_now(PATIENCE).unwrap();
-        assert_eq!(left.get(&doc("poison too")).as_deref(), Some("1"), "discarding deletes nothing elsewhere");
+        level(&a, &b);
+        assert_eq!(
+            left.get(&doc("poison too")).as_deref(),
+            Some("1"),
+            "discarding deletes nothing elsewhere"
+        );
         assert_eq!(right.get(&doc("poison too")), None);
     }
 }
@@ -221,7 +225,7 @@ fn what_was_refused_is_tried_again_at_the_next_start() {
     let (a, _) = open(place.config("a"), &left);
     let (b, _) = open(place.config_to("b", &a), &right);
     write(&a, &left, "p", "1");
-    b.sync_now(PATIENCE).unwrap();
+    level(&a, &b);
     b.close();
     right.state().manners.poison = None;
     let (_b, _) = open(place.config_to("b", &a), &right);
@@ -244,6 +248,7 @@ fn a_store_that_refuses_everything_is_waited_for_and_nothing_is_set_aside() {
     right.state().manners.poison = None;
     eventually("the documents", || right.all() == left.all());
     assert_eq!(b.command_json(r#"{"command":"quarantine"}"#).unwrap(), r#"{"documents":[]}"#);
+    level(&a, &b);
     assert_eq!(a.status().entries, 40, "nothing came back as a change");
 }
 
@@ -312,9 +317,8 @@ fn calls_that_would_wait_are_refused_inside_a_hook_and_touch_is_not() {
     let host = meddling(&right);
     let (node, found) = (host.node.clone(), host.found.clone());
     right.write(doc("touched"), Some("1"));
-    let b = std::sync::Arc::new(
-        Node::open_with_host(place.config_to("b", &a), Some(Box::new(host))).unwrap().0,
-    );
+    let b =
+        std::sync::Arc::new(Node::open_with_host(place.config_to("b", &a), Some(Box::new(host))).unwrap().0);
     node.set(std::sync::Arc::downgrade(&b)).unwrap();
     write(&a, &left, "one", "1");
     eventually("the document", || right.get(&doc("one")).is_some());
@@ -401,10 +405,10 @@ fn a_panic_in_a_hook_is_a_failure_of_the_document() {
     let (a, _) = open(place.config("a"), &left);
     let (b, _) = Node::open_with_host(place.config_to("b", &a), Some(Box::new(meddling(&right)))).unwrap();
     write(&a, &left, "one", "1");
-    b.sync_now(PATIENCE).unwrap();
+    level(&a, &b);
     left.write(doc("one"), None);
     a.record(&[HostChange::Delete { doc: doc("one") }]).unwrap();
-    b.sync_now(PATIENCE).unwrap();
+    level(&a, &b);
     let listed = b.command_json(r#"{"command":"quarantine"}"#).unwrap();
     assert!(listed.contains("the delete hook panicked: deletes are not for this store"), "{listed}");
     assert_eq!(b.status().state, State::Running);
@@ -425,7 +429,7 @@ fn a_losing_version_is_brought_back_through_the_store() {
     assert_eq!(right.get(&doc("one")).unwrap(), won);
     let restored = b.command_json(r#"{"command":"restore","collection":"notes","key":"one"}"#).unwrap();
     assert!(restored.contains(r#""is_deletion":false"#), "{restored}");
-    b.sync_now(PATIENCE).unwrap();
+    level(&a, &b);
     assert_eq!(left.get(&doc("one")).unwrap().as_bytes(), lost.content.unwrap());
     assert_eq!(left.all(), right.all());
 }

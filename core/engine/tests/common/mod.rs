@@ -1,6 +1,6 @@
 //! What the tests of nodes without tables share: places, an application's store in memory, waiting.
 
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -71,6 +71,13 @@ pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
     while !check() {
         assert!(start.elapsed() < PATIENCE, "{what} did not happen");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until both hold the same, whatever either has just been told.
+pub fn level(a: &Node, b: &Node) {
+    for node in [a, b, a] {
+        eventually("a link", || node.sync_now(PATIENCE).is_ok());
     }
 }
 
@@ -190,11 +197,7 @@ pub fn lossy(content: &[u8]) -> Bytes {
 }
 
 impl MemoryHost {
-    fn hook(
-        &mut self,
-        name: &str,
-        effect: impl Fn(&mut State, bool) -> HostResult<()>,
-    ) -> HostResult<()> {
+    fn hook(&mut self, name: &str, effect: impl Fn(&mut State, bool) -> HostResult<()>) -> HostResult<()> {
         let mut state = self.0.state();
         assert_eq!(state.dropped, 0, "a hook after the end");
         state.calls.push(name.to_owned());
