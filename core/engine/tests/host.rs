@@ -615,3 +615,41 @@ fn a_million_documents_are_compared() {
     node.command_json(r#"{"command":"reconcile"}"#).unwrap();
     done(&events, "a thousand changed", since);
 }
+
+/// For figures: as above, with `catch_up`.
+#[test]
+#[ignore = "a measurement, in release builds"]
+fn catch_up_of_a_hundred_thousand_documents() {
+    let place = Place::new();
+    let full = |mut config: entgldb::Config| {
+        config.durability = entgldb::Durability::Full;
+        config
+    };
+    let (a, _) = Node::open_with_host(full(place.config("a")), None).unwrap();
+    for unit in 0..100 {
+        let write = |number: u32| {
+            let content = format!(
+                r#"{{"id":{number},"till":"till-{}","product":"product {}","quantity":{},"price":{},"at":"2026-11-23T0{}:00:00Z","note":"{number:0150}"}}"#,
+                number % 7,
+                number % 1000,
+                number % 9,
+                number % 977,
+                number % 10
+            );
+            put(&format!("k{number:07}"), &content)
+        };
+        let changes: Vec<HostChange> = (unit * 1000..(unit + 1) * 1000).map(write).collect();
+        a.documents().unwrap().write(&changes).unwrap();
+    }
+    eventually("the captures", || a.status().entries >= 100_000);
+    let since = std::time::Instant::now();
+    let (b, _) = Node::open_with_host(full(place.config_to("b", &a)), None).unwrap();
+    eventually("the documents", || b.status().entries >= 100_000);
+    eprintln!("documents in the engine's file: {:.2} s", since.elapsed().as_secs_f64());
+    b.close();
+    let memory = Memory::default();
+    let since = std::time::Instant::now();
+    let (_c, _) = open(full(place.config_to("c", &a)), &memory);
+    eventually("the documents", || memory.state().docs.len() == 100_000);
+    eprintln!("a store in memory: {:.2} s", since.elapsed().as_secs_f64());
+}
