@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use entgldb_replica::custom::Resolver;
 use entgldb_replica::id::{NodeId, NodeIdError};
 use entgldb_replica::limits;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::retention::Retention;
@@ -17,7 +18,7 @@ const SYNC_INTERVAL_RANGE_MS: std::ops::RangeInclusive<u64> = 50..=600_000;
 const FRAME_SPARE_BYTES: usize = 64 << 10;
 
 /// When a change counts as durable.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// Synced to the disk before any peer is told: what was acknowledged survives a power cut.
@@ -29,7 +30,7 @@ pub enum Durability {
 }
 
 /// The configuration of a [`crate::Node`]. As JSON it has the same fields; unknown ones are refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The application's SQLite database.
@@ -47,6 +48,9 @@ pub struct Config {
     /// once. All nodes must have the same functions. Not part of the JSON.
     #[serde(skip)]
     pub custom: BTreeMap<String, Resolver>,
+    /// Those of them that [`crate::HostStore::resolve`] decides on in the same way.
+    #[serde(default)]
+    pub custom_hook: Vec<String>,
     /// `address:port` to listen on; none to only dial.
     #[serde(default)]
     pub listen: Option<String>,
@@ -134,7 +138,7 @@ pub enum ConfigError {
     },
 }
 
-fn invalid(field: &'static str, reason: impl Into<String>) -> ConfigError {
+pub(crate) fn invalid(field: &'static str, reason: impl Into<String>) -> ConfigError {
     ConfigError::Invalid { field, reason: reason.into() }
 }
 
@@ -149,6 +153,7 @@ impl Config {
             watch: Vec::new(),
             merge: Vec::new(),
             custom: BTreeMap::new(),
+            custom_hook: Vec::new(),
             listen: None,
             peers: Vec::new(),
             data_dir: None,
@@ -210,6 +215,14 @@ impl Config {
                 "custom",
                 format!("{both:?} is among those that merge (merge): it is one or the other"),
             ));
+        }
+        if let Some(unknown) = self.custom_hook.iter().find(|name| !self.watch.contains(name)) {
+            return Err(invalid("custom_hook", format!("{unknown:?} is not among those to sync (watch)")));
+        }
+        let is_other = |name: &&String| self.merge.contains(name) || self.custom.contains_key(*name);
+        if let Some(both) = self.custom_hook.iter().find(is_other) {
+            let reason = format!("{both:?} merges or has a resolver already: it is one or the other");
+            return Err(invalid("custom_hook", reason));
         }
         if !SYNC_INTERVAL_RANGE_MS.contains(&self.sync_interval_ms) {
             let (from, to) = (SYNC_INTERVAL_RANGE_MS.start(), SYNC_INTERVAL_RANGE_MS.end());

@@ -3,11 +3,12 @@
 use entgldb_replica::event::{Anew, Event as ReplicaEvent};
 use entgldb_replica::resolve::{Conflict, Side};
 use entgldb_replica::store::ProblemKind;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tracing::{debug, error, info, warn};
 
 /// Something that happened. As JSON, `event` says what.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
@@ -211,6 +212,36 @@ pub enum Event {
     },
     /// Connections are taken again.
     ListenResumed,
+    /// A hook of the application's store takes long. Nothing else is synced meanwhile.
+    HookSlow {
+        /// The hook.
+        hook: &'static str,
+        /// Milliseconds so far.
+        for_ms: u64,
+    },
+    /// The application's store is compared with what the engine knows of it.
+    Reconcile {
+        /// The collection.
+        collection: String,
+        /// Documents looked at so far.
+        keys: u64,
+        /// Of these, documents that have changed.
+        changed: u64,
+        /// Documents that are missing.
+        missing: u64,
+        /// Whether the collection is done.
+        done: bool,
+    },
+    /// More than a tenth of a collection's documents are missing in the application's store. They are not deleted elsewhere
+    /// unless the command `reconcile` confirms it.
+    ReconcileStopped {
+        /// The collection.
+        collection: String,
+        /// Documents that are missing.
+        missing: u64,
+        /// Of so many.
+        of: u64,
+    },
     /// The store failed.
     StoreError {
         /// What happened.
@@ -228,7 +259,7 @@ pub enum Event {
 }
 
 /// A version of a document in an event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Version {
     /// Who wrote it.
     pub node: String,

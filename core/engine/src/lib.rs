@@ -20,6 +20,24 @@
 //! # }
 //! ```
 //!
+//! # Other stores
+//!
+//! Without a database of its own, an application gives its documents to the node ([`Node::documents`]). With any other store
+//! it implements [`HostStore`], and tells the node of its writes.
+//!
+//! ```no_run
+//! use entgldb::{Collection, Config, Key, Node};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut config = Config::new("notes.entgldb", "cluster.secret");
+//! config.watch = vec!["notes".into()];
+//! let (node, _events) = Node::open_with_host(config, None)?;
+//! let notes = node.documents().expect("the node was opened without a store");
+//! notes.put(&Collection::new("notes")?, &Key::new("today")?, r#"{"text":"buy pears"}"#)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Contract
 //!
 //! - One process runs a node at a time; any number of processes may use the database meanwhile.
@@ -27,55 +45,82 @@
 //!   in one process drop each other's file locks.
 //! - A node has threads of its own. Nothing it does waits for its owner; events that are not read are counted and dropped.
 
+// The tests inside and outside of this crate share a store in memory.
+#[cfg(test)]
+extern crate self as entgldb;
+
+mod answer;
 mod attention;
 mod clocks;
 mod command;
 mod config;
 mod control;
 mod data_dir;
+mod documents;
 mod driver;
+mod ending;
 mod event;
 // Fuzzers reach the checks of a configuration through this.
 #[doc(hidden)]
 pub mod fuzzing;
+mod guard;
+mod host;
 mod hub;
 mod import;
+mod json_command;
+mod json_schema;
 mod mark;
 mod member;
 mod node;
 mod offline;
+mod opening;
 mod portable;
 mod publish;
 mod recipe;
+mod recording;
 mod resolver;
+mod restoring;
 mod retention;
 mod status;
+mod store;
 mod trust;
 
 pub use command::CommandError;
 pub use config::{Config, ConfigError, Durability, default_data_dir};
 pub use control::{Answer, ControlError, Request, request};
 pub use data_dir::DataDirError;
+pub use documents::{DocumentChange, DocumentError, DocumentWatch, Documents};
 pub use driver::SyncError;
 pub use entgldb_net::{ClusterSecret, SecretError};
 pub use entgldb_replica::LawBroken;
 pub use entgldb_replica::custom::{Resolver, ResolverFailed};
 pub use entgldb_replica::id::{Collection, DocId, Key, NodeId};
+pub use entgldb_replica::limits::{HOOK_BYTES_MAX, HOOK_DOCUMENTS_MAX};
 pub use entgldb_replica::resolve::Side;
 pub use entgldb_sqlite::{
     Fault, OpenError as StoreOpenError, Progress, Report, RestoreError, Restored, SqliteFailed, VerifyError,
     inspect, restore, verify,
 };
 pub use event::{Event, Version, problem_kind};
+pub use guard::GuardError;
+pub use host::{
+    HookScope, HostCapabilities, HostChange, HostDocument, HostError, HostResult, HostStore, OutboxItem,
+    in_hook,
+};
 pub use hub::{Events, NoEvent};
 pub use import::{ImportError, ImportSummary};
+pub use json_command::{Command, JsonCommandError};
+pub use json_schema::json_schemas;
 pub use member::{MemberInfo, read_members};
-pub use node::{AddPeerError, Node, OpenError};
+pub use node::{AddPeerError, CloseError, Node};
 pub use offline::{Offline, OfflineError};
+pub use opening::OpenError;
 pub use portable::{Exported, FileError, PortableError, export_snapshot};
+pub use recording::RecordError;
 pub use resolver::check_laws;
 pub use retention::{NotARetention, Retention};
 pub use status::{
     PeerHealth, SnapshotProgress, State, Status, StatusError, TargetHealth, TrafficCounts, read_status,
 };
+pub use store::StoreError;
 pub use trust::{KnownPeer, TrustError, forget_peer, known_peers};

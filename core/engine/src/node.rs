@@ -1,85 +1,46 @@
 //! A running node.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use entgldb_net::{
-    ClusterSecret, Codec, Identity, IdentityError, NetConfig, SecretError, StartError, Transport,
-};
-use entgldb_replica::Config as ReplicaConfig;
-use entgldb_replica::custom::Resolver;
-use entgldb_replica::entry::AuthorKey;
-use entgldb_replica::id::{Collection, NameError, NodeId};
+use entgldb_net::Transport;
+use entgldb_replica::id::NodeId;
 use entgldb_sqlite::inspect::{Inspector, ListedConflict};
-use entgldb_sqlite::{RestoreError, Restored, SqliteFailed, Waker};
-use tracing::info;
+use entgldb_sqlite::{RestoreError, Restored};
 
-use crate::clocks::Clocks;
 use crate::command::{CommandError, ask};
-use crate::config::{Checked, Config, ConfigError, Durability, check_target};
-use crate::control::Control;
-use crate::data_dir::{DataDir, DataDirError};
-use crate::driver::{self, Driver, Message, Parts, SyncError};
+use crate::config::{Config, ConfigError, check_target};
+use crate::documents::Watchers;
+use crate::driver::{self, Driver, Message, SyncError};
+use crate::ending::Ending;
 use crate::event::Event;
+use crate::guard::{GuardError, Home};
+use crate::host::{HostCell, HostStore};
 use crate::hub::{Events, Hub};
 use crate::import::{ImportError, ImportSummary};
-use crate::mark::MarkFile;
 use crate::member::{MemberInfo, read_members};
+use crate::opening::OpenError;
 use crate::portable::{Exported, PortableError};
-use crate::publish::Publisher;
-use crate::recipe::{Recipe, SqliteRecipe};
-use crate::resolver::guarded_all;
-use crate::status::{STATUS_FILE, State, Status};
-use crate::trust::{Trust, TrustError};
+use crate::recipe::Keeping;
+use crate::recording::Recorder;
+use crate::status::Status;
 
-/// Threads for the network. Encryption and compression are the load; the store thread is the bottleneck.
-const NET_THREADS: usize = 2;
-
-/// A node could not be opened. Nothing runs, and no file but new ones in the data folder has changed.
-#[derive(Debug, thiserror::Error)]
+/// A node has not come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum OpenError {
-    /// The configuration is impossible.
+pub enum CloseError {
+    /// The call must not be made here. From inside a hook the node is told to end, and ends once the hook has returned.
     #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A table's name is no name for a collection.
-    #[error("watch: {name:?}: {reason}")]
-    Collection {
-        /// The table.
-        name: String,
-        /// What is wrong with its name.
-        reason: NameError,
+    Guard(#[from] GuardError),
+    /// A hook still runs, or a commit. The node ends by itself once that is over; calling again waits for it.
+    #[error("the node has not ended yet: {}", hook.unwrap_or("work on its file"))]
+    Timeout {
+        /// The hook that still runs.
+        hook: Option<&'static str>,
     },
-    /// The data folder can't be used.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// The cluster secret can't be used.
-    #[error("the secret file: {0}")]
-    Secret(#[from] SecretError),
-    /// The identity can't be used.
-    #[error("the identity: {0}")]
-    Identity(#[from] IdentityError),
-    /// The known peers can't be read.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    /// The database can't be used.
-    #[error(transparent)]
-    Store(#[from] entgldb_sqlite::OpenError),
-    /// The database was opened and then failed.
-    #[error("the database failed: {0}")]
-    StoreFailed(#[from] SqliteFailed),
-    /// The network can't be used.
-    #[error(transparent)]
-    Network(#[from] StartError),
-    /// The operating system gave no threads.
-    #[error("no threads for the engine: {0}")]
-    Threads(std::io::Error),
 }
 
 /// An address that can't be dialled.
@@ -89,6 +50,9 @@ pub enum AddPeerError {
     /// It is not `host:port`.
     #[error(transparent)]
     Target(#[from] ConfigError),
+    /// The call must not be made here.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
     /// The node has stopped.
     #[error("the node has stopped")]
     Stopped,
@@ -96,17 +60,19 @@ pub enum AddPeerError {
 
 /// A running node: it syncs until it is closed or dropped. All methods may be called from any thread.
 pub struct Node {
-    id: NodeId,
-    name: String,
-    transport: Transport,
-    runtime: Option<tokio::runtime::Runtime>,
-    thread: Option<JoinHandle<()>>,
-    to_driver: Sender<Message>,
-    hub: Hub,
-    status: Arc<Mutex<Status>>,
-    database: PathBuf,
-    stop: Arc<AtomicBool>,
-    _data_dir: DataDir,
+    pub(crate) id: NodeId,
+    pub(crate) name: String,
+    pub(crate) transport: Transport,
+    pub(crate) to_driver: Sender<Message>,
+    pub(crate) hub: Hub,
+    /// What [`Node::next_event_json`] reads.
+    pub(crate) events: Events,
+    pub(crate) status: Arc<Mutex<Status>>,
+    pub(crate) database: PathBuf,
+    pub(crate) home: Home,
+    pub(crate) recorder: Option<Recorder>,
+    pub(crate) watchers: Option<Watchers>,
+    pub(crate) ending: Ending,
 }
 
 impl Node {
@@ -125,66 +91,49 @@ impl Node {
     /// # Errors
     /// When something it needs can't be used; the error says what to do.
     pub fn open_with_events(config: Config) -> Result<(Self, Events), OpenError> {
-        let checked = config.check()?;
-        let interests = interests(&config.watch)?;
-        let secret = ClusterSecret::read_file(&config.secret_file)?;
-        let data_dir = DataDir::lock(&config.data_dir())?;
-        let identity = Identity::load_or_create(&data_dir.file("identity"))?;
-        let id = identity.node_id();
-        let name = config.name.clone().unwrap_or_else(|| format!("node-{}", id.short()));
-        let Checked { listen, allow } = checked;
-        let trust = Trust::load(data_dir.path(), allow)?;
-        let hub = Hub::default();
-        let events = hub.subscribe();
-        let stop = Arc::new(AtomicBool::new(false));
-        let collections = Collections {
-            interests,
-            merging: self::interests(&config.merge)?,
-            custom: guarded_all(&config.custom)
-                .map_err(|(name, reason)| OpenError::Collection { name, reason })?,
+        Self::open_keeping(config, Keeping::Tables)
+    }
+
+    /// Opens a node with the application's own store, or, without one, with documents that the engine keeps itself
+    /// ([`Node::documents`]). `database` is the engine's own file then: it is made if it is not there, and belongs to nobody
+    /// else; `watch` names the collections. The store is dropped exactly once, also when this fails.
+    ///
+    /// # Errors
+    /// When something it needs can't be used; the error says what to do.
+    pub fn open_with_host(
+        config: Config,
+        host: Option<Box<dyn HostStore>>,
+    ) -> Result<(Self, Events), OpenError> {
+        let keeping = match host {
+            Some(host) => Keeping::Host(HostCell::new(host)),
+            None => Keeping::Documents(Watchers::default()),
         };
-        let recipe = recipe((&config, &name), collections, &identity, &hub, &stop);
-        let store = recipe.store.open()?;
-        let (to_driver, inbox) = driver::channel();
-        let waker = Waker::start(&config.database, wake(&to_driver));
-        let runtime = runtime()?;
-        let net = net_config(&config, &name, listen);
-        let sink = to_driver.clone();
-        let sink = Arc::new(move |event| drop(sink.send(Message::Net(event))));
-        let transport = Transport::start(runtime.handle(), &net, &secret, &identity, sink)?;
-        let address = transport.local_address().map(|address| address.to_string());
-        let status = Arc::new(Mutex::new(first_status(&config, id, &name, address)));
-        let parts = Parts {
-            recipe,
-            store,
-            transport: transport.clone(),
-            inbox,
-            clocks: Clocks::start(),
-            trust,
-            hub: hub.clone(),
-            mark: MarkFile::load(data_dir.path()),
-            control: Control::new(data_dir.path(), to_driver.clone()),
-            publisher: Publisher::new(Arc::clone(&status), data_dir.file(STATUS_FILE)),
-            waker,
-        };
-        let driver = Driver::new(parts)?;
-        let thread = std::thread::Builder::new().name("entgldb-store".to_owned());
-        let thread = thread.spawn(move || driver.run()).map_err(OpenError::Threads)?;
-        info!(node = %id.short(), name, listen = ?transport.local_address(), "started");
-        let node = Self {
-            id,
-            name,
-            transport,
-            runtime: Some(runtime),
-            thread: Some(thread),
-            to_driver,
-            hub,
-            status,
-            database: config.database,
-            stop,
-            _data_dir: data_dir,
-        };
-        Ok((node, events))
+        Self::open_keeping(config, keeping)
+    }
+
+    pub(crate) fn home(&self) -> Home {
+        self.home
+    }
+
+    pub(crate) fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_ref()
+    }
+
+    pub(crate) fn watchers(&self) -> Option<&Watchers> {
+        self.watchers.as_ref()
+    }
+
+    /// Has work done on the store's thread and waits for what comes of it.
+    pub(crate) fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Driver) -> T + Send + 'static,
+    ) -> Result<T, CommandError> {
+        self.home.may_wait()?;
+        ask(&self.to_driver, work)
+    }
+
+    pub(crate) fn database(&self) -> &Path {
+        &self.database
     }
 
     /// Its identity.
@@ -222,6 +171,7 @@ impl Node {
     /// # Errors
     /// When it is not `host:port`.
     pub fn add_peer(&self, target: &str) -> Result<(), AddPeerError> {
+        self.home.may_call()?;
         check_target(target)?;
         self.to_driver.send(Message::AddPeer(target.to_owned())).map_err(|_| AddPeerError::Stopped)
     }
@@ -232,6 +182,7 @@ impl Node {
     /// # Errors
     /// When that is not so after `timeout`.
     pub fn sync_now(&self, timeout: Duration) -> Result<(), SyncError> {
+        self.home.may_wait()?;
         let (reply, answer) = driver::reply();
         let deadline = Instant::now() + timeout;
         self.to_driver.send(Message::SyncNow { deadline, reply }).map_err(|_| SyncError::Stopped)?;
@@ -245,7 +196,7 @@ impl Node {
     /// Why the table can't be synced.
     pub fn watch(&self, table: &str) -> Result<String, CommandError> {
         let table = table.to_owned();
-        ask(&self.to_driver, move |driver| driver.watch(&table))?
+        self.ask(move |driver| driver.watch(&table))?
     }
 
     /// Syncs a table no longer, until the node is opened again: nothing of it is captured, sent or taken any more. Its rows
@@ -256,7 +207,7 @@ impl Node {
     /// When it is not watched, or the only one.
     pub fn unwatch(&self, table: &str) -> Result<(), CommandError> {
         let table = table.to_owned();
-        ask(&self.to_driver, move |driver| driver.unwatch(&table))?
+        self.ask(move |driver| driver.unwatch(&table))?
     }
 
     /// The members of the cluster that this node has heard of, itself included.
@@ -273,7 +224,7 @@ impl Node {
     /// # Errors
     /// When there is no such member, or it is this node.
     pub fn remove_member(&self, node: NodeId) -> Result<(), CommandError> {
-        ask(&self.to_driver, move |driver| driver.remove_member(node))?
+        self.ask(move |driver| driver.remove_member(node))?
     }
 
     /// Writes the rows of all synced tables to a file that another cluster member can import. See
@@ -300,6 +251,7 @@ impl Node {
         file: &Path,
         on_progress: &mut dyn FnMut(Exported),
     ) -> Result<ImportSummary, ImportError> {
+        self.home.may_wait().map_err(CommandError::from)?;
         crate::import::into_running(&self.to_driver, file, on_progress)
     }
 
@@ -327,137 +279,50 @@ impl Node {
         key: &str,
         version: Option<u64>,
     ) -> Result<Restored, RestoreError> {
+        if self.recorder.is_some() {
+            return self.restore_document((collection, key), version);
+        }
         let restored = entgldb_sqlite::restore(&self.database, (collection, key), version)?;
         // The file tells of the write as well, a little later.
         let _ = self.to_driver.send(Message::Wake);
         Ok(restored)
     }
 
-    /// Stops: links are closed with a word, the database is left as after any commit. Also happens on drop.
-    pub fn close(mut self) {
-        self.shut();
+    /// Stops: links are closed with a word, the database is left as after any commit, and the application's store is dropped.
+    /// Also happens on drop. From inside a hook it happens once the hook has returned.
+    pub fn close(self) {
+        drop(self);
     }
 
-    fn shut(&mut self) {
-        let Some(runtime) = self.runtime.take() else { return };
-        runtime.block_on(self.transport.shutdown());
-        driver::interrupt(&self.stop);
-        let _ = self.to_driver.send(Message::Stop);
-        if let Some(thread) = self.thread.take() {
-            // A panic there was reported by its own hook.
-            let _ = thread.join();
+    /// Stops as [`Node::close`] does, and waits at most so long. `Ok` means that no hook runs any more and the application's
+    /// store was dropped. May be called again.
+    ///
+    /// # Errors
+    /// When the node has not ended in that time, or the call must not be made here. It ends all the same, except in a forked
+    /// process.
+    pub fn close_within(&self, timeout: Duration) -> Result<(), CloseError> {
+        self.home.may_call()?;
+        self.ending.begin();
+        self.home.may_wait()?;
+        if self.ending.wait(Some(timeout)) {
+            return Ok(());
         }
-        runtime.shutdown_background();
+        Err(CloseError::Timeout { hook: self.ending.running_hook() })
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.shut();
-    }
-}
-
-fn interests(watch: &[String]) -> Result<BTreeSet<Collection>, OpenError> {
-    let collection = |name: &String| {
-        Collection::new(name).map_err(|reason| OpenError::Collection { name: name.clone(), reason })
-    };
-    watch.iter().map(collection).collect()
-}
-
-/// What is synced, and how it is written.
-struct Collections {
-    interests: BTreeSet<Collection>,
-    merging: BTreeSet<Collection>,
-    custom: BTreeMap<Collection, Resolver>,
-}
-
-fn recipe(
-    (config, name): (&Config, &str),
-    Collections { interests, merging, custom }: Collections,
-    identity: &Identity,
-    hub: &Hub,
-    stop: &Arc<AtomicBool>,
-) -> Recipe {
-    Recipe {
-        store: SqliteRecipe {
-            path: config.database.clone(),
-            watch: config.watch.clone(),
-            durability: match config.durability {
-                Durability::Full => entgldb_sqlite::Durability::Full,
-                Durability::Normal => entgldb_sqlite::Durability::Normal,
-            },
-            payload_bytes_max: config.payload_bytes_max,
-            stop: Arc::clone(stop),
-            hub: hub.clone(),
-        },
-        replica: ReplicaConfig {
-            name: name.to_owned(),
-            retention_ms: config.retention_hours.ms(),
-            interests,
-            merging,
-            custom,
-            max_skew_ms: config.max_skew_ms,
-            sync_interval_ms: config.sync_interval_ms,
-            payload_bytes_max: config.payload_bytes_max,
-            frame_bytes_max: config.frame_bytes_max,
-            ..ReplicaConfig::default()
-        },
-        key: AuthorKey::from_seed(&identity.signing_key().to_bytes()),
-        peers: config.peers.clone(),
-    }
-}
-
-fn net_config(config: &Config, name: &str, listen: Option<SocketAddr>) -> NetConfig {
-    let mut instance = [0; 8];
-    getrandom::fill(&mut instance).expect("the operating system gives random bytes");
-    let mut net = NetConfig::new(name, u64::from_le_bytes(instance));
-    net.listen = listen;
-    net.frame_bytes_max = config.frame_bytes_max;
-    net.link_bytes_per_second = config.peer_bytes_per_second;
-    if !config.zstd {
-        net.codecs = vec![Codec::Brotli];
-    }
-    net
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime, OpenError> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(NET_THREADS).thread_name("entgldb-net").enable_all();
-    builder.build().map_err(OpenError::Threads)
-}
-
-fn wake(to_driver: &Sender<Message>) -> impl Fn() + Send + Sync + 'static {
-    let to_driver = to_driver.clone();
-    move || drop(to_driver.send(Message::Wake))
-}
-
-fn first_status(config: &Config, id: NodeId, name: &str, listen: Option<String>) -> Status {
-    Status {
-        at_ms: 0,
-        state: State::Running,
-        pid: std::process::id(),
-        node: id.to_string(),
-        name: name.to_owned(),
-        incarnation: String::new(),
-        listen,
-        database: config.database.clone(),
-        database_bytes: 0,
-        durability: config.durability,
-        collections: config.watch.clone(),
-        entries: 0,
-        logs: 0,
-        captured: 0,
-        applied: 0,
-        conflicts: 0,
-        problems: 0,
-        backlog: true,
-        forgotten: 0,
-        snapshot: None,
-        retention_hours: config.retention_hours,
-        peers: Vec::new(),
-        targets: Vec::new(),
-        traffic: Default::default(),
-        last_error: None,
+        if !self.home.is_here() {
+            // What runs the node is in another process; here are only copies of it.
+            self.ending.forget();
+            std::mem::forget(self.recorder.take());
+            return;
+        }
+        self.ending.begin();
+        if self.home.may_wait().is_ok() {
+            self.ending.wait(None);
+        }
     }
 }
 
