@@ -4,6 +4,7 @@
 //! cargo xtask check    formatting, lints, documentation, lock file, house rules
 //! cargo xtask test     every test: Rust, doc tests, scenarios with real processes, the benchmark in small
 //! cargo xtask bench    EntglDb measured beside its control
+//! cargo xtask header   include/entgldb.h made anew of ffi/src
 //! cargo xtask fuzz     everything that reads what others wrote, fed with anything
 //! cargo xtask soak     the simulator, bit flips and the scenarios in their long form
 //! ```
@@ -11,6 +12,7 @@
 mod bench;
 mod check;
 mod fuzz;
+mod header;
 mod python;
 mod scenarios;
 mod test;
@@ -37,6 +39,8 @@ enum Chore {
     Test,
     /// Measures EntglDb beside its control, in release mode, and prints a table.
     Bench(bench::Options),
+    /// Makes include/entgldb.h anew of ffi/src.
+    Header,
     /// Feeds everything that reads what others wrote with anything. Needs cargo-fuzz.
     Fuzz(fuzz::Options),
     /// The simulator until told, bit flips, and the scenarios in their long form: hundreds of kills and power cuts. Says
@@ -60,6 +64,7 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Check => check::run(&workspace),
         Chore::Test => test::run(&workspace),
         Chore::Bench(options) => bench::run(&workspace, &options),
+        Chore::Header => header::write(&workspace),
         Chore::Fuzz(options) => fuzz::run(&workspace, &options),
         Chore::Soak(soak) => scenarios::soak(&workspace, &soak),
     }
