@@ -47,6 +47,9 @@ pub struct Config {
     /// once. All nodes must have the same functions. Not part of the JSON.
     #[serde(skip)]
     pub custom: BTreeMap<String, Resolver>,
+    /// Those of them that [`crate::HostStore::resolve`] decides on in the same way.
+    #[serde(default)]
+    pub custom_hook: Vec<String>,
     /// `address:port` to listen on; none to only dial.
     #[serde(default)]
     pub listen: Option<String>,
@@ -149,6 +152,7 @@ impl Config {
             watch: Vec::new(),
             merge: Vec::new(),
             custom: BTreeMap::new(),
+            custom_hook: Vec::new(),
             listen: None,
             peers: Vec::new(),
             data_dir: None,

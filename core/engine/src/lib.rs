@@ -33,13 +33,17 @@ mod command;
 mod config;
 mod control;
 mod data_dir;
+mod documents;
 mod driver;
 mod event;
 // Fuzzers reach the checks of a configuration through this.
 #[doc(hidden)]
 pub mod fuzzing;
+mod guard;
+mod host;
 mod hub;
 mod import;
+mod json_command;
 mod mark;
 mod member;
 mod node;
@@ -47,6 +51,7 @@ mod offline;
 mod portable;
 mod publish;
 mod recipe;
+mod recording;
 mod resolver;
 mod retention;
 mod status;
@@ -56,23 +61,32 @@ pub use command::CommandError;
 pub use config::{Config, ConfigError, Durability, default_data_dir};
 pub use control::{Answer, ControlError, Request, request};
 pub use data_dir::DataDirError;
+pub use documents::{DocumentChange, DocumentError, DocumentWatch, Documents};
 pub use driver::SyncError;
 pub use entgldb_net::{ClusterSecret, SecretError};
 pub use entgldb_replica::LawBroken;
 pub use entgldb_replica::custom::{Resolver, ResolverFailed};
 pub use entgldb_replica::id::{Collection, DocId, Key, NodeId};
+pub use entgldb_replica::limits::{HOOK_BYTES_MAX, HOOK_DOCUMENTS_MAX};
 pub use entgldb_replica::resolve::Side;
 pub use entgldb_sqlite::{
     Fault, OpenError as StoreOpenError, Progress, Report, RestoreError, Restored, SqliteFailed, VerifyError,
     inspect, restore, verify,
 };
 pub use event::{Event, Version, problem_kind};
+pub use guard::GuardError;
+pub use host::{
+    HookScope, HostCapabilities, HostChange, HostDocument, HostError, HostResult, HostStore, OutboxItem,
+    in_hook,
+};
 pub use hub::{Events, NoEvent};
 pub use import::{ImportError, ImportSummary};
+pub use json_command::{Command, JsonCommandError};
 pub use member::{MemberInfo, read_members};
-pub use node::{AddPeerError, Node, OpenError};
+pub use node::{AddPeerError, CloseError, Node, OpenError};
 pub use offline::{Offline, OfflineError};
 pub use portable::{Exported, FileError, PortableError, export_snapshot};
+pub use recording::RecordError;
 pub use resolver::check_laws;
 pub use retention::{NotARetention, Retention};
 pub use status::{

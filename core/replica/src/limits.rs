@@ -26,6 +26,10 @@ pub const UNIT_CHANGES_MAX: usize = 4096;
 pub const UNIT_BYTES_MAX: usize = (4 << 20) - (768 << 10);
 /// A gap between write times that starts a new unit in a backlog, so that old edits do not borrow a young stamp.
 pub const UNIT_GAP_MS: u64 = 1000;
+/// Documents that are passed to a hook of the application's store at a time.
+pub const HOOK_DOCUMENTS_MAX: usize = 1000;
+/// Bytes of content that are passed to a hook at a time; a single larger document is passed alone.
+pub const HOOK_BYTES_MAX: usize = 1 << 20;
 
 /// Most entries in one page (the batch that a receiver applies in one transaction).
 pub const PAGE_ENTRIES_MAX: usize = 4096;
