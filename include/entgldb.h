@@ -135,7 +135,9 @@
 #define ENTGLDB_ERROR_LIMIT -9
 
 /**
- * The engine's own file failed, or is full, or read-only since it failed. What was asked for is not durable.
+ * The engine's own file failed, or is full, or read-only since it failed. What was asked for is not durable. From a hook: the
+ * application's store cannot be used at all now (locked, full, offline). Nothing is set aside; the engine waits and comes
+ * again.
  */
 #define ENTGLDB_ERROR_STORE -10
 
@@ -145,9 +147,16 @@
 #define ENTGLDB_ERROR_REFUSED -11
 
 /**
- * For hooks: the application's store failed. Any other negative number means the same.
+ * From a hook: it failed, perhaps because of a single document. It is called again, then document by document, and those that
+ * fail alone are set aside. Any other negative number means the same.
  */
 #define ENTGLDB_ERROR_HOOK -12
+
+/**
+ * A running node. Every function may be called from any thread at any time, also on one that is closed or freed: that is
+ * recognised and answered with `ENTGLDB_ERROR_CLOSED`.
+ */
+typedef struct entgldb_node entgldb_node;
 
 /**
  * What a hook answers with, beside its status. One belongs to one call of one hook: it may be used until the hook has
@@ -157,12 +166,141 @@
 typedef struct entgldb_reply entgldb_reply;
 
 /**
+ * What a function or a hook answers: 0 or more is good, below 0 is an error, whose text `entgldb_last_error` gives.
+ * One of the `ENTGLDB_...` constants; their numbers are fixed and never used again for something else.
+ */
+typedef int32_t entgldb_status;
+
+/**
+ * Bytes that are only lent: whoever passes them keeps them, and they are not read after the call that they were passed
+ * to has returned. No NUL is needed at the end. `data` may be NULL where `len` is 0.
+ */
+typedef struct entgldb_bytes {
+    /**
+     * The first byte.
+     */
+    const uint8_t *data;
+    /**
+     * How many there are.
+     */
+    size_t len;
+} entgldb_bytes;
+
+/**
+ * A document, or only the name of one. Set what is not used to zero: `entgldb_doc doc = {0};`.
+ */
+typedef struct entgldb_doc {
+    /**
+     * The collection's name: 1 to 128 bytes of UTF-8 without control characters.
+     */
+    entgldb_bytes collection;
+    /**
+     * The key in it: 1 to 1,024 bytes of UTF-8 without NUL.
+     */
+    entgldb_bytes key;
+    /**
+     * A JSON object in UTF-8. Empty where only keys are passed, and in deletes.
+     */
+    entgldb_bytes content;
+    /**
+     * When the version was made: milliseconds since 1970 in the upper 48 bits, a counter in the lower 16. Given to hooks;
+     * ignored in what is passed to the library.
+     */
+    uint64_t hlc;
+    /**
+     * Zero.
+     */
+    uint64_t reserved[3];
+} entgldb_doc;
+
+/**
+ * The application's own store, as hooks. `entgldb_open` copies the struct; `ctx` is passed to each hook.
+ *
+ * Hooks are called from one thread of the engine, one at a time, never nested, with no lock held. What they are passed is
+ * lent until they return (after `ENTGLDB_PENDING` until the reply is finished). They may take their time, though nothing
+ * syncs meanwhile; a warning event tells of slow ones. From inside of a hook every function that waits answers
+ * `ENTGLDB_ERROR_REENTRANT`; `entgldb_touch`, `entgldb_status_json`, `entgldb_free` and the `entgldb_reply_...` functions
+ * are allowed. A C++ exception must not leave a hook: `entgldb.hpp` takes care of that.
+ *
+ * A hook answers `ENTGLDB_OK`, `ENTGLDB_PENDING` where it has a reply, or an error, best with a text by
+ * `entgldb_reply_error`. What fails is tried again; a document that keeps failing is set aside in the quarantine list,
+ * and the others go on.
+ */
+typedef struct entgldb_store {
+    /**
+     * `sizeof(entgldb_store)`. It tells the library which hooks the caller's header knew: those beyond it count as NULL.
+     */
+    size_t struct_size;
+    /**
+     * Passed to each hook.
+     */
+    void *ctx;
+    /**
+     * Required: writes these documents, whether or not they are there. Calling it again with the same must change nothing.
+     * Best in one transaction. At most 1,000 documents and 1 MiB, or one document that is larger.
+     */
+    entgldb_status (*apply)(void *ctx, const entgldb_doc *docs, size_t n, entgldb_reply *reply);
+    /**
+     * Required: answers for each key in order, with `entgldb_reply_doc` or `entgldb_reply_missing`.
+     */
+    entgldb_status (*read)(void *ctx, const entgldb_doc *keys, size_t n, entgldb_reply *reply);
+    /**
+     * Required: deletes these documents; those that are not there count as deleted. At most 1,000.
+     */
+    entgldb_status (*remove)(void *ctx, const entgldb_doc *keys, size_t n, entgldb_reply *reply);
+    /**
+     * Required: answers with `entgldb_reply_entry` for each document of the collection whose key is greater than `after`
+     * (empty: from the first), in order of the bytes of their keys, at most `limit`. No answer means the end.
+     */
+    entgldb_status (*enumerate)(void *ctx,
+                                entgldb_bytes collection,
+                                entgldb_bytes after,
+                                uint32_t limit,
+                                entgldb_reply *reply);
+    /**
+     * Optional, all three or none: a unit of `apply` and `remove` calls begins. If the one before it was neither committed nor
+     * undone (a hook was not finished in time), undoes that first ...
+     */
+    entgldb_status (*begin)(void *ctx);
+    /**
+     * ... and is made durable when this returns, all of it or nothing. May answer `ENTGLDB_OUTBOX_MOVED` ...
+     */
+    entgldb_status (*commit)(void *ctx);
+    /**
+     * ... or is undone.
+     */
+    entgldb_status (*rollback)(void *ctx);
+    /**
+     * Optional, for stores that note their own writes in the transaction that makes them: answers with
+     * `entgldb_reply_change` for each noted write with an id greater than `after`, in the order of their commits, at most
+     * `limit`. Notes up to `after` are done with and may be dropped. `entgldb_touch` with no keys tells the engine to look.
+     */
+    entgldb_status (*outbox)(void *ctx, uint64_t after, uint32_t limit, entgldb_reply *reply);
+    /**
+     * Optional, for the collections that the configuration names in `custom`: decides between versions of a document that
+     * were made apart, given in order of their age, a deleted one with `content.data` NULL. Answers once, with
+     * `entgldb_reply_doc` or `entgldb_reply_missing` (deleted). It must be a pure function of `heads`, the same on all nodes.
+     */
+    entgldb_status (*resolve)(void *ctx,
+                              entgldb_bytes collection,
+                              entgldb_bytes key,
+                              const entgldb_doc *heads,
+                              size_t n,
+                              entgldb_reply *reply);
+    /**
+     * Optional: `ctx` is not used any more. Called exactly once, after the last hook has returned and the last pending reply
+     * was finished; also when `entgldb_open` fails.
+     */
+    void (*destroy)(void *ctx);
+} entgldb_store;
+
+/**
  * Bytes that the library has allocated for the caller, who gives them back with `entgldb_buffer_free`, and in no other
  * way. They are text as JSON in UTF-8; a NUL follows that `len` does not count, so `data` can be printed.
  *
  * A function that fills one writes to it only if it succeeds, and never frees what it held before.
  */
-typedef struct {
+typedef struct entgldb_buffer {
     /**
      * The first byte; NULL in an empty one.
      */
@@ -176,27 +314,6 @@ typedef struct {
      */
     size_t cap;
 } entgldb_buffer;
-
-/**
- * What a function or a hook answers: 0 or more is good, below 0 is an error, whose text `entgldb_last_error` gives.
- * One of the `ENTGLDB_...` constants; their numbers are fixed and never used again for something else.
- */
-typedef int32_t entgldb_status;
-
-/**
- * Bytes that are only lent: whoever passes them keeps them, and they are not read after the call that they were passed
- * to has returned. No NUL is needed at the end. `data` may be NULL where `len` is 0.
- */
-typedef struct {
-    /**
-     * The first byte.
-     */
-    const uint8_t *data;
-    /**
-     * How many there are.
-     */
-    size_t len;
-} entgldb_bytes;
 
 #ifdef __cplusplus
 extern "C" {
@@ -220,6 +337,102 @@ const char *entgldb_version(void);
  */
 size_t entgldb_last_error(char *buf,
                           size_t cap);
+
+/**
+ * Opens a node and starts to sync. `config_json` is described by docs/schema/config.json; required are `database` (the
+ * engine's own file, which is made if it is not there and belongs to nobody else; never the application's database),
+ * `secret_file` (see `entgldb_keygen`) and `watch` (the collections).
+ *
+ * `store` has the application's hooks; NULL for documents in the engine's own file. It is copied. Hooks may be called before
+ * this returns. `store->destroy` is called exactly once, also if this fails (before it returns then).
+ *
+ * On success `*out` is a node to be closed and freed. May not be called from inside a hook.
+ */
+entgldb_status entgldb_open(entgldb_bytes config_json,
+                            const entgldb_store *store,
+                            entgldb_node **out);
+
+/**
+ * Tells of changes that the application has made in its own store, with their content: one unit, which other nodes apply as
+ * a whole or not at all. `is_delete` has a byte for each document, not 0 if it was deleted; NULL if none was. Durable on
+ * return. At most 4,096 documents and about 3 MiB.
+ *
+ * On a node without a store it writes the documents themselves. Not from inside a hook.
+ */
+entgldb_status entgldb_record(const entgldb_node *node,
+                              const entgldb_doc *docs,
+                              const uint8_t *is_delete,
+                              size_t n);
+
+/**
+ * Tells that the application has written these documents, without their content, which the engine reads through `read` soon.
+ * Only `collection` and `key` are looked at. Durable on return. With `n` 0 it only makes the engine look into the outbox.
+ * May be called from inside a hook.
+ */
+entgldb_status entgldb_touch(const entgldb_node *node,
+                             const entgldb_doc *keys,
+                             size_t n);
+
+/**
+ * Waits until this node and all linked peers are known to hold the same, after a look for what the application has written so
+ * far. `peer` is `host:port` of one that must be linked for it, and is dialled if it was not; empty: any. Waits at most
+ * `timeout_ms` for all of that, and answers `ENTGLDB_ERROR_TIMEOUT` after it; syncing goes on all the same. Not from inside
+ * a hook.
+ */
+entgldb_status entgldb_sync_now(const entgldb_node *node,
+                                entgldb_bytes peer,
+                                uint32_t timeout_ms);
+
+/**
+ * How the node stands, as JSON: health, peers, lag, counters (docs/schema/status.json). At most a second old. Never waits; may
+ * be called from inside a hook, and on a closed node.
+ */
+entgldb_status entgldb_status_json(const entgldb_node *node,
+                                   entgldb_buffer *out);
+
+/**
+ * The next event as JSON (docs/schema/events.json), waiting for it at most `timeout_ms`; 0 does not wait. Answers
+ * `ENTGLDB_ERROR_TIMEOUT` if nothing has happened, `ENTGLDB_ERROR_CLOSED` once the node has ended and all its events are
+ * read. One queue for all threads that ask, from the start of the node on; nobody has to read it: what is too much is
+ * counted and left out.
+ */
+entgldb_status entgldb_next_event(const entgldb_node *node,
+                                  uint32_t timeout_ms,
+                                  entgldb_buffer *out_json);
+
+/**
+ * Carries out a command given as JSON (docs/schema/command.json) and answers as JSON: `{"command":"peers"}`, and likewise
+ * members, conflicts, restore, quarantine, reconcile, snapshot_export and more; on a node without a store put, get, delete and
+ * scan. Not from inside a hook.
+ */
+entgldb_status entgldb_command(const entgldb_node *node,
+                               entgldb_bytes request_json,
+                               entgldb_buffer *out_json);
+
+/**
+ * Ends the node: links are closed with a word, and no hook is called any more. `ENTGLDB_OK` says that no hook runs and
+ * `destroy` has returned. `ENTGLDB_ERROR_TIMEOUT` says that a hook is still in flight after `timeout_ms`; the node ends once
+ * it has returned, and this may be called again to wait for that. From inside a hook it answers
+ * `ENTGLDB_ERROR_REENTRANT`.
+ *
+ * The node must still be freed.
+ */
+entgldb_status entgldb_close(entgldb_node *node,
+                             uint32_t timeout_ms);
+
+/**
+ * Gives the node back; NULL is left alone. A node that was not closed is closed first, which is waited for up to 5 seconds; a
+ * hook that is still in flight then (or from which this is called) keeps the node alive until it has returned, and `destroy`
+ * is called after that.
+ */
+void entgldb_free(entgldb_node *node);
+
+/**
+ * Makes a new file with a cluster secret that nobody has, readable by its owner only. Whoever has a copy of it can join the
+ * cluster: carry it to the other machines over a channel that you trust. A file that is there is left alone:
+ * `ENTGLDB_ERROR_REFUSED`.
+ */
+entgldb_status entgldb_keygen(entgldb_bytes path);
 
 /**
  * Gives back what a function wrote to a buffer, and empties it. A buffer that is empty (all zero) or NULL is left alone, so
@@ -275,12 +488,14 @@ entgldb_status entgldb_reply_finish(entgldb_reply *reply,
 }  // extern "C"
 #endif  // __cplusplus
 
-#endif  /* ENTGLDB_H */
-
-/** The bytes of a C string, lent as long as it is. NULL gives no bytes. */
+/**
+ * The bytes of a C string, lent as long as it is. NULL gives no bytes.
+ */
 static inline entgldb_bytes entgldb_str(const char *text) {
     entgldb_bytes bytes;
     bytes.data = (const uint8_t *)text;
     bytes.len = text ? strlen(text) : 0;
     return bytes;
 }
+
+#endif  /* ENTGLDB_H */

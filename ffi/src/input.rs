@@ -72,7 +72,10 @@ pub(crate) unsafe fn array<'a, T>(items: *const T, n: usize, what: &str) -> Resu
 ///
 /// # Safety
 /// If `place` is not NULL, a `T` can be written there until the call returns.
-pub(crate) unsafe fn place<'a, T>(place: *mut T, what: &str) -> Result<&'a mut std::mem::MaybeUninit<T>, Failure> {
+pub(crate) unsafe fn place<'a, T>(
+    place: *mut T,
+    what: &str,
+) -> Result<&'a mut std::mem::MaybeUninit<T>, Failure> {
     if place.is_null() || !place.is_aligned() {
         return Err(Failure::argument(format!("{what}: NULL, or not where such a result can lie")));
     }

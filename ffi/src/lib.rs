@@ -14,11 +14,12 @@
 
 mod buffer;
 mod failure;
+mod faults;
 mod host;
 mod input;
 mod node;
 mod registry;
 mod reply;
-mod status;
-mod types;
+pub mod status;
+pub mod types;
 mod version;

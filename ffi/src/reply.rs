@@ -1,5 +1,6 @@
 //! What comes out of a hook: its answers, and its end, which may come from another thread.
 
+use std::any::Any;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,12 +65,12 @@ struct Reply {
     call: Call,
     state: Mutex<State>,
     finished: Condvar,
-    /// What the hook was lent, and the hooks themselves: both have to live until a pending hook is finished.
-    _kept: Box<dyn std::any::Any + Send + Sync>,
 }
 
 #[derive(Default)]
 struct State {
+    /// What the hook was lent, and the hooks themselves: both have to live until the hook has ended, also beyond its deadline.
+    kept: Option<Box<dyn Any + Send>>,
     given: Vec<Answer>,
     error: Option<String>,
     /// What the hook did that it must not.
@@ -107,10 +108,13 @@ impl Reply {
 }
 
 impl State {
+    /// How the hook ended. Lets go of what it was lent.
     fn outcome(&mut self, call: &Call, status: Status) -> Result<Vec<Answer>, HookFailed> {
+        self.kept = None;
         let refused = |status, message| Err(HookFailed::Refused { status, message });
         if status < ENTGLDB_OK {
-            let message = self.error.take().unwrap_or_else(|| format!("the hook {} failed ({status})", call.name));
+            let message =
+                self.error.take().unwrap_or_else(|| format!("the hook {} failed ({status})", call.name));
             return refused(status, message);
         }
         match self.misuse.take() {
@@ -127,11 +131,11 @@ impl State {
 /// Calls a hook and waits for its end. `kept` is kept for as long as the hook is in flight, even beyond its deadline.
 pub(crate) fn ask(
     call: Call,
-    kept: impl Send + Sync + 'static,
+    kept: impl Send + 'static,
     hook: impl FnOnce(*mut types::Reply) -> Status,
 ) -> Result<Vec<Answer>, HookFailed> {
-    let reply =
-        Arc::new(Reply { call, state: Mutex::default(), finished: Condvar::new(), _kept: Box::new(kept) });
+    let state = State { kept: Some(Box::new(kept)), ..State::default() };
+    let reply = Arc::new(Reply { call, state: Mutex::new(state), finished: Condvar::new() });
     let number = REPLIES.insert(Arc::clone(&reply));
     let status = hook(std::ptr::without_provenance_mut(number));
     if status == ENTGLDB_PENDING {
@@ -170,7 +174,10 @@ fn find(reply: *const types::Reply) -> Result<Arc<Reply>, Failure> {
 
 fn content(bytes: &[u8]) -> Result<Bytes, Failure> {
     if bytes.len() > CONTENT_BYTES_MAX {
-        let message = format!("content: {} bytes; the limit PAYLOAD_BYTES_HARD allows {CONTENT_BYTES_MAX}", bytes.len());
+        let message = format!(
+            "content: {} bytes; the limit PAYLOAD_BYTES_HARD allows {CONTENT_BYTES_MAX}",
+            bytes.len()
+        );
         return Err(Failure::new(ENTGLDB_ERROR_LIMIT, message));
     }
     Ok(Bytes::copy_from_slice(bytes))
@@ -194,7 +201,11 @@ pub unsafe extern "C" fn entgldb_reply_missing(reply: *mut types::Reply) -> Stat
 
 /// In `enumerate`: the next document. Its content may be left out (`data` NULL); it is asked for with `read` then.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn entgldb_reply_entry(reply: *mut types::Reply, key: types::Bytes, content: types::Bytes) -> Status {
+pub unsafe extern "C" fn entgldb_reply_entry(
+    reply: *mut types::Reply,
+    key: types::Bytes,
+    content: types::Bytes,
+) -> Status {
     call(|| {
         // SAFETY: both are lent for this call.
         let (key, bytes) = unsafe { (input::text(key, "key")?, input::bytes(content, "content")?) };
@@ -249,6 +260,10 @@ pub unsafe extern "C" fn entgldb_reply_finish(reply: *mut types::Reply, status: 
         let reply = REPLIES.remove(reply.addr())?;
         let mut state = reply.state();
         if state.expired {
+            // Perhaps the last who holds the hooks: `destroy` must find no lock held.
+            let kept = state.kept.take();
+            drop(state);
+            drop(kept);
             return Err(Failure::new(
                 ENTGLDB_ERROR_TIMEOUT,
                 format!("the hook {} took too long: it counts as failed", reply.call.name),

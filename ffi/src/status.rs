@@ -31,9 +31,12 @@ pub const ENTGLDB_ERROR_FORKED: i32 = -7;
 pub const ENTGLDB_ERROR_PANIC: i32 = -8;
 /// A limit, which the text names. Nothing happened.
 pub const ENTGLDB_ERROR_LIMIT: i32 = -9;
-/// The engine's own file failed, or is full, or read-only since it failed. What was asked for is not durable.
+/// The engine's own file failed, or is full, or read-only since it failed. What was asked for is not durable. From a hook: the
+/// application's store cannot be used at all now (locked, full, offline). Nothing is set aside; the engine waits and comes
+/// again.
 pub const ENTGLDB_ERROR_STORE: i32 = -10;
 /// The command was understood and cannot be carried out; the text says why.
 pub const ENTGLDB_ERROR_REFUSED: i32 = -11;
-/// For hooks: the application's store failed. Any other negative number means the same.
+/// From a hook: it failed, perhaps because of a single document. It is called again, then document by document, and those that
+/// fail alone are set aside. Any other negative number means the same.
 pub const ENTGLDB_ERROR_HOOK: i32 = -12;

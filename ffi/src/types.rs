@@ -59,29 +59,6 @@ pub struct Node {
     _opaque: [u8; 0],
 }
 
-/// `apply`: see `entgldb_store`.
-pub type ApplyHook = unsafe extern "C" fn(ctx: *mut c_void, docs: *const Doc, n: usize, reply: *mut Reply) -> Status;
-/// `read` and `remove`: see `entgldb_store`.
-pub type KeysHook = unsafe extern "C" fn(ctx: *mut c_void, keys: *const Doc, n: usize, reply: *mut Reply) -> Status;
-/// `enumerate`: see `entgldb_store`.
-pub type EnumerateHook =
-    unsafe extern "C" fn(ctx: *mut c_void, collection: Bytes, after: Bytes, limit: u32, reply: *mut Reply) -> Status;
-/// `begin`, `commit` and `rollback`: see `entgldb_store`.
-pub type UnitHook = unsafe extern "C" fn(ctx: *mut c_void) -> Status;
-/// `outbox`: see `entgldb_store`.
-pub type OutboxHook = unsafe extern "C" fn(ctx: *mut c_void, after: u64, limit: u32, reply: *mut Reply) -> Status;
-/// `resolve`: see `entgldb_store`.
-pub type ResolveHook = unsafe extern "C" fn(
-    ctx: *mut c_void,
-    collection: Bytes,
-    key: Bytes,
-    heads: *const Doc,
-    n: usize,
-    reply: *mut Reply,
-) -> Status;
-/// `destroy`: see `entgldb_store`.
-pub type DestroyHook = unsafe extern "C" fn(ctx: *mut c_void);
-
 /// The application's own store, as hooks. `entgldb_open` copies the struct; `ctx` is passed to each hook.
 ///
 /// Hooks are called from one thread of the engine, one at a time, never nested, with no lock held. What they are passed is
@@ -102,31 +79,56 @@ pub struct Store {
     pub ctx: *mut c_void,
     /// Required: writes these documents, whether or not they are there. Calling it again with the same must change nothing.
     /// Best in one transaction. At most 1,000 documents and 1 MiB, or one document that is larger.
-    pub apply: Option<ApplyHook>,
+    pub apply: Option<
+        unsafe extern "C" fn(ctx: *mut c_void, docs: *const Doc, n: usize, reply: *mut Reply) -> Status,
+    >,
     /// Required: answers for each key in order, with `entgldb_reply_doc` or `entgldb_reply_missing`.
-    pub read: Option<KeysHook>,
+    pub read: Option<
+        unsafe extern "C" fn(ctx: *mut c_void, keys: *const Doc, n: usize, reply: *mut Reply) -> Status,
+    >,
     /// Required: deletes these documents; those that are not there count as deleted. At most 1,000.
-    pub remove: Option<KeysHook>,
+    pub remove: Option<
+        unsafe extern "C" fn(ctx: *mut c_void, keys: *const Doc, n: usize, reply: *mut Reply) -> Status,
+    >,
     /// Required: answers with `entgldb_reply_entry` for each document of the collection whose key is greater than `after`
     /// (empty: from the first), in order of the bytes of their keys, at most `limit`. No answer means the end.
-    pub enumerate: Option<EnumerateHook>,
-    /// Optional, all three or none: a unit of `apply` and `remove` calls begins ...
-    pub begin: Option<UnitHook>,
+    pub enumerate: Option<
+        unsafe extern "C" fn(
+            ctx: *mut c_void,
+            collection: Bytes,
+            after: Bytes,
+            limit: u32,
+            reply: *mut Reply,
+        ) -> Status,
+    >,
+    /// Optional, all three or none: a unit of `apply` and `remove` calls begins. If the one before it was neither committed nor
+    /// undone (a hook was not finished in time), undoes that first ...
+    pub begin: Option<unsafe extern "C" fn(ctx: *mut c_void) -> Status>,
     /// ... and is made durable when this returns, all of it or nothing. May answer `ENTGLDB_OUTBOX_MOVED` ...
-    pub commit: Option<UnitHook>,
+    pub commit: Option<unsafe extern "C" fn(ctx: *mut c_void) -> Status>,
     /// ... or is undone.
-    pub rollback: Option<UnitHook>,
+    pub rollback: Option<unsafe extern "C" fn(ctx: *mut c_void) -> Status>,
     /// Optional, for stores that note their own writes in the transaction that makes them: answers with
     /// `entgldb_reply_change` for each noted write with an id greater than `after`, in the order of their commits, at most
     /// `limit`. Notes up to `after` are done with and may be dropped. `entgldb_touch` with no keys tells the engine to look.
-    pub outbox: Option<OutboxHook>,
+    pub outbox:
+        Option<unsafe extern "C" fn(ctx: *mut c_void, after: u64, limit: u32, reply: *mut Reply) -> Status>,
     /// Optional, for the collections that the configuration names in `custom`: decides between versions of a document that
     /// were made apart, given in order of their age, a deleted one with `content.data` NULL. Answers once, with
     /// `entgldb_reply_doc` or `entgldb_reply_missing` (deleted). It must be a pure function of `heads`, the same on all nodes.
-    pub resolve: Option<ResolveHook>,
+    pub resolve: Option<
+        unsafe extern "C" fn(
+            ctx: *mut c_void,
+            collection: Bytes,
+            key: Bytes,
+            heads: *const Doc,
+            n: usize,
+            reply: *mut Reply,
+        ) -> Status,
+    >,
     /// Optional: `ctx` is not used any more. Called exactly once, after the last hook has returned and the last pending reply
     /// was finished; also when `entgldb_open` fails.
-    pub destroy: Option<DestroyHook>,
+    pub destroy: Option<unsafe extern "C" fn(ctx: *mut c_void)>,
 }
 
 /// The sizes and places that compiled programs rely on. `ffi/tests/layout.c` asserts the same of the header.

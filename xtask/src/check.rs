@@ -3,8 +3,8 @@
 use anyhow::{Context, Result};
 use xshell::cmd;
 
-use crate::{header, tidy};
 use crate::workspace::Workspace;
+use crate::{header, tidy};
 
 /// Runs all checks, the quick ones first, and stops at the first that fails.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {

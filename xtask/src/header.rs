@@ -11,6 +11,19 @@ const HEADER: &str = "include/entgldb.h";
 /// In the order in which a reader of the header wants them.
 const SOURCES: [&str; 7] = ["version", "status", "types", "failure", "node", "buffer", "reply"];
 
+/// What cbindgen has no words for.
+const INLINE: &str = "\
+/**
+ * The bytes of a C string, lent as long as it is. NULL gives no bytes.
+ */
+static inline entgldb_bytes entgldb_str(const char *text) {
+    entgldb_bytes bytes;
+    bytes.data = (const uint8_t *)text;
+    bytes.len = text ? strlen(text) : 0;
+    return bytes;
+}
+";
+
 /// Writes the header anew.
 pub(crate) fn write(workspace: &Workspace) -> Result<()> {
     fs::write(workspace.root.join(HEADER), made(workspace)?)?;
@@ -38,6 +51,11 @@ fn made(workspace: &Workspace) -> Result<String> {
     let mut header = Vec::new();
     builder.generate().context("reading ffi/src")?.write(&mut header);
     let header = String::from_utf8(header)?;
+    // The tags are for forward declarations only.
+    let header =
+        header.replace("struct entgldb_", "entgldb_").replace("typedef entgldb_", "typedef struct entgldb_");
+    let (before, end) = header.rsplit_once("#endif").context("the include guard")?;
+    let header = format!("{before}{INLINE}\n#endif{end}");
     // One line feed at the end and none before the first line, as in every file here.
     Ok(format!("{}\n", header.trim()))
 }

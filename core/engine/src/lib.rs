@@ -55,6 +55,7 @@ mod recording;
 mod resolver;
 mod retention;
 mod status;
+mod sync_with;
 mod trust;
 
 pub use command::CommandError;
@@ -92,4 +93,5 @@ pub use retention::{NotARetention, Retention};
 pub use status::{
     PeerHealth, SnapshotProgress, State, Status, StatusError, TargetHealth, TrafficCounts, read_status,
 };
+pub use sync_with::SyncWithError;
 pub use trust::{KnownPeer, TrustError, forget_peer, known_peers};
