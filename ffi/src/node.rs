@@ -70,7 +70,7 @@ fn find(node: *const Node) -> Result<Arc<Open>, Failure> {
 /// `store` has the application's hooks; NULL for documents in the engine's own file. It is copied. Hooks may be called before
 /// this returns. `store->destroy` is called exactly once, also if this fails (before it returns then).
 ///
-/// On success `*out` is a node to be closed and freed. May not be called from inside a hook.
+/// On success `*out` is a node to be closed and freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn entgldb_open(
     config_json: Bytes,
@@ -225,7 +225,7 @@ pub unsafe extern "C" fn entgldb_command(
 /// Ends the node: links are closed with a word, and no hook is called any more. `ENTGLDB_OK` says that no hook runs and
 /// `destroy` has returned. `ENTGLDB_ERROR_TIMEOUT` says that a hook is still in flight after `timeout_ms`; the node ends once
 /// it has returned, and this may be called again to wait for that. From inside a hook it answers
-/// `ENTGLDB_ERROR_REENTRANT`.
+/// `ENTGLDB_ERROR_REENTRANT`, and the node ends once the hook has returned.
 ///
 /// The node must still be freed.
 #[unsafe(no_mangle)]

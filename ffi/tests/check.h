@@ -126,6 +126,12 @@ static inline entgldb_doc doc_of(const char *collection, const char *key, const 
     return doc;
 }
 
+/* A pointer that is not NULL and leads nowhere. */
+static inline void *text_marker(void) {
+    static char marker[16];
+    return marker;
+}
+
 static inline int is_text(entgldb_bytes bytes, const char *text) {
     return bytes.len == strlen(text) && memcmp(bytes.data, text, bytes.len) == 0;
 }
