@@ -12,6 +12,7 @@ use crate::aside::{self, Aside, Reason};
 use crate::commit::{Step, Stopped};
 use crate::document::{self, Extra};
 use crate::failed::{Outcome, While, is_collision, is_refusal};
+use crate::own::{self, Keeps};
 use crate::table::Table;
 use crate::value::Sql;
 use crate::{member, rows};
@@ -56,6 +57,15 @@ impl Step<'_> {
         let (collection, key) = doc;
         if *collection == *members() {
             return Ok(member::write(self.connection, key, content.as_ref())?);
+        }
+        match self.home {
+            Some(Keeps::Documents) => {
+                let no = self.names.collection_no(self.connection, collection)?;
+                return Ok(own::place(self.connection, no, key, content.as_ref())?);
+            }
+            // The application's store has it already.
+            Some(Keeps::Host) => return Ok(()),
+            None => {}
         }
         let Some(table) = self.watched.table(collection).cloned() else {
             let reason =

@@ -14,6 +14,7 @@ use crate::aside::{self, Aside};
 use crate::capture;
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::names::{Names, entry_id};
+use crate::own::{self, Keeps};
 use crate::putback::{self, Placed};
 use crate::table::Table;
 use crate::watched::Watched;
@@ -43,6 +44,8 @@ pub(crate) struct Step<'a> {
     /// Documents that a trigger of the application does not let in, whatever is done.
     pub(crate) banned: &'a HashMap<DocId, String>,
     pub(crate) wall: WallMillis,
+    /// Who keeps the documents, if this is the engine's own file.
+    pub(crate) home: Option<Keeps>,
     pub(crate) problems: Vec<Problem>,
     /// What was applied, for putting back; only kept if the application has triggers.
     pub(crate) placed: Placed,
@@ -70,6 +73,7 @@ impl<'a> Step<'a> {
             watched,
             banned,
             wall,
+            home: None,
             problems: Vec::new(),
             placed: Placed::new(),
             inexact: Vec::new(),
@@ -79,14 +83,20 @@ impl<'a> Step<'a> {
     }
 
     /// Carries a whole commit out. The caller has begun the transaction and ends it.
-    pub(crate) fn carry_out(&mut self, commit: &Commit) -> Result<(), Stopped> {
+    pub(crate) fn carry_out(&mut self, commit: &Commit, guard: Guard) -> Result<(), Stopped> {
         if let Some(mark) = commit.drained {
+            if self.home.is_some() {
+                self.connection
+                    .prepare_cached("DELETE FROM _entgldb_recorded WHERE id <= ?1")
+                    .and_then(|mut statement| statement.execute([mark.0.cast_signed()]))
+                    .doing("removing drained notes")?;
+            }
             self.connection
                 .prepare_cached("DELETE FROM _entgldb_outbox WHERE id <= ?1")
                 .and_then(|mut statement| statement.execute([mark.0.cast_signed()]))
                 .doing("removing drained notes")?;
         }
-        self.check_guard(commit)?;
+        self.check_guard(guard, &commit.rows)?;
         for key in &commit.authors {
             self.names.keep_public_key(self.connection, key)?;
         }
@@ -99,18 +109,20 @@ impl<'a> Step<'a> {
         Ok(())
     }
 
-    fn check_guard(&self, commit: &Commit) -> Result<(), Stopped> {
-        let moved = match commit.guard {
+    pub(crate) fn check_guard(&self, guard: Guard, rows: &[RowWrite]) -> Result<(), Stopped> {
+        let moved = match guard {
             Guard::None => false,
             Guard::OutboxEmpty => !capture::outbox_is_empty(self.connection)?,
             Guard::OutboxDisjoint => {
-                let applied: HashSet<(&Collection, &Key)> = commit
-                    .rows
+                let applied: HashSet<(&Collection, &Key)> = rows
                     .iter()
                     .filter(|row| row.apply.is_some())
                     .map(|row| (&row.doc.0, &row.doc.1))
                     .collect();
-                capture::outbox_names_any(self.connection, self.watched, &applied)?
+                match self.home {
+                    None => capture::outbox_names_any(self.connection, self.watched, &applied)?,
+                    Some(_) => own::outbox_names_any(self.connection, self.names, &applied)?,
+                }
             }
         };
         if moved { Err(Stopped::OutboxMoved) } else { Ok(()) }
@@ -154,6 +166,9 @@ impl<'a> Step<'a> {
                     keeps_extra,
                 ))
                 .doing("writing rows")?;
+            if self.home == Some(Keeps::Host) {
+                own::remove_shown(self.connection, collection, &doc.1)?;
+            }
             if let Some(state) = merged {
                 schema::put_state(self.connection, collection, doc.1.as_str(), state)?;
             }

@@ -82,6 +82,7 @@ mod note;
 mod open;
 mod oplog;
 mod outgoing;
+pub mod own;
 mod putback;
 mod quote;
 mod restore;

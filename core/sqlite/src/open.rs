@@ -136,6 +136,24 @@ pub enum OpenError {
         /// Bytes asked for.
         asked: usize,
     },
+    /// The file can't be made.
+    #[error("{path} can't be made: {source}")]
+    NotMade {
+        /// The path as given.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is an application's database where the engine's own is wanted, or the other way round, or the engine's own of
+    /// another kind.
+    #[error(
+        "{path} is of another kind: an application's database with watched tables, the engine's own file with documents, and \
+         the engine's own file beside a store of the application's are not one another"
+    )]
+    OtherKind {
+        /// The path as given.
+        path: PathBuf,
+    },
     /// The engine's tables were written by a later version.
     #[error("{path} has engine tables of format {found}; this version knows {FORMAT}: use the newer version")]
     NewerFormat {
@@ -234,6 +252,25 @@ fn switch_to_wal(connection: &Connection, path: &Path, stop: &AtomicBool) -> Res
             },
         };
     }
+}
+
+/// Sets up a connection that only takes changes in, beside the store's.
+pub(crate) fn prepare_intake(
+    connection: &mut Connection,
+    durability: Durability,
+    stop: Arc<AtomicBool>,
+) -> Outcome<()> {
+    connection.busy_handler(Some(busy_handler(stop, None))).doing("setting the busy handler")?;
+    harden(connection).doing("setting up the connection")?;
+    let synchronous = match durability {
+        Durability::Full => "FULL",
+        Durability::Normal => "NORMAL",
+    };
+    connection
+        .execute_batch(&format!(
+            "PRAGMA synchronous = {synchronous}; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};"
+        ))
+        .doing("setting up the connection")
 }
 
 /// Another process may have been faster.

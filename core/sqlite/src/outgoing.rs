@@ -114,7 +114,7 @@ pub(crate) fn scan(
 const COLUMNS: &str = "key, hlc, author_no, hash, entry, extra";
 
 /// The first rows after a key, in the order of the bytes of UTF-8. Only where that is the database's own order.
-fn next(
+pub(crate) fn next(
     connection: &Connection,
     names: &Names,
     no: i64,

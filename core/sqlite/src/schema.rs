@@ -11,7 +11,17 @@ use crate::failed::{Outcome, While};
 pub(crate) const FORMAT: i64 = 3;
 
 /// Names of the values in the engine's state.
-pub(crate) const NAMES: [&str; 6] = ["format", "owner", "incarnation", "clock", "schema_version", "unsynced"];
+pub(crate) const NAMES: [&str; 9] = [
+    "format",
+    "owner",
+    "incarnation",
+    "clock",
+    "schema_version",
+    "unsynced",
+    "keeps",
+    "in_use",
+    "outbox_after",
+];
 
 const TABLES: &str = "
 CREATE TABLE _entgldb_meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;

@@ -20,6 +20,7 @@ use crate::commit::{Step, Stopped};
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::names::{Names, log_of};
 use crate::open::{self, OpenError, SqliteConfig};
+use crate::own::{self, Keeps};
 use crate::room::Room;
 use crate::watched::{Watched, schema_version};
 use crate::{note, oplog, outgoing, scan, schema, standing, unsynced};
@@ -38,8 +39,10 @@ pub struct SqliteStore {
     pub(crate) watch: Vec<Collection>,
     pub(crate) path: PathBuf,
     /// Changes that can't travel, found by looks into the outbox that are not committed yet.
-    refused: Vec<(OutboxMark, Problem)>,
+    pub(crate) refused: Vec<(OutboxMark, Problem)>,
     pub(crate) room: Room,
+    /// Who keeps the documents, if this is the engine's own file.
+    pub(crate) home: Option<Keeps>,
     /// Where `tend` goes on.
     pub(crate) tending: crate::tend::Tending,
 }
@@ -61,6 +64,9 @@ impl SqliteStore {
     /// Why the database can't be synced as asked, and what to do about it. See [`OpenError`].
     pub fn open(mut config: SqliteConfig) -> Result<Self, OpenError> {
         let connection = open::connection(&mut config)?;
+        if own::is_own(&connection)? {
+            return Err(OpenError::OtherKind { path: config.path });
+        }
         let watch = open::collections(&connection, &config.watch)?;
         let mut names = Names::load(&connection)?;
         let read =
@@ -70,16 +76,21 @@ impl SqliteStore {
             return Err(open::refusal(&connection, collection.as_str(), unwatchable)?);
         }
         watched.prepare(&connection)?;
-        Ok(Self {
+        Ok(Self { watch, ..Self::of(connection, names, watched, config.path) })
+    }
+
+    pub(crate) fn of(connection: Connection, names: Names, watched: Watched, path: PathBuf) -> Self {
+        Self {
             connection,
             names,
             watched,
-            watch,
-            path: config.path,
+            watch: Vec::new(),
+            path,
             refused: Vec::new(),
             room: Room::default(),
+            home: None,
             tending: crate::tend::Tending::default(),
-        })
+        }
     }
 
     /// Closes the store with everything on the disk. A store that is dropped instead is as good, except with
@@ -171,6 +182,7 @@ impl SqliteStore {
             let result = if self.watched.is_current(&self.connection)? {
                 let step = Step::new(&self.connection, &mut self.names, &self.watched, &banned, wall);
                 step.map_err(Stopped::from).and_then(|mut step| {
+                    step.home = self.home;
                     let keep = work(&mut step)?;
                     Ok((keep, step.problems))
                 })
@@ -381,7 +393,23 @@ impl Store for SqliteStore {
     }
 
     fn commit(&mut self, commit: &Commit) -> Outcome<Committed> {
-        let is_remote = commit.guard != Guard::None;
+        self.commit_with(commit, commit.guard, &mut |_| Ok(()))
+    }
+
+    fn tend(&mut self, conflicts_before: WallMillis) -> Outcome<Vec<Problem>> {
+        self.tend_all(conflicts_before)
+    }
+}
+
+impl SqliteStore {
+    /// Carries a commit out under a guard, and `beside` in the same transaction.
+    pub(crate) fn commit_with(
+        &mut self,
+        commit: &Commit,
+        guard: Guard,
+        beside: &mut dyn FnMut(&mut Step<'_>) -> Result<(), Stopped>,
+    ) -> Outcome<Committed> {
+        let is_remote = guard != Guard::None;
         // To the replica this is a guard that does not hold: the peer is told to come again.
         if is_remote && !self.room.look(&self.path) {
             return Ok(Committed::OutboxMoved);
@@ -391,7 +419,8 @@ impl Store for SqliteStore {
             refused.into_iter().partition(|(mark, _)| commit.drained.is_some_and(|drained| *mark <= drained));
         self.refused = kept;
         let problems = self.transact(commit.wall, |step| {
-            step.carry_out(commit)?;
+            step.carry_out(commit, guard)?;
+            beside(step)?;
             step.note_refused(noted.iter().map(|(_, problem)| problem), &commit.rows)?;
             Ok(true)
         });
@@ -411,9 +440,5 @@ impl Store for SqliteStore {
                 Ok(Committed::OutboxMoved)
             }
         }
-    }
-
-    fn tend(&mut self, conflicts_before: WallMillis) -> Outcome<Vec<Problem>> {
-        self.tend_all(conflicts_before)
     }
 }
