@@ -94,7 +94,9 @@ fn static_library(workspace: &Workspace, from: &Path, to: &Path) -> Result<()> {
     let symbols = symbols(workspace)?;
     let wanted = symbols.iter().flat_map(|name| ["-u", name]);
     cmd!(shell, "ld -r --gc-sections {wanted...} -o {whole} {from}").run()?;
-    cmd!(shell, "objcopy --strip-debug --wildcard --keep-global-symbol=entgldb_* {whole} {ours}").run()?;
+    // The bitcode that Rust's own objects bring along would only confuse tools that look for it.
+    let bitcode = ["--remove-section=.llvmbc", "--remove-section=.llvmcmd"];
+    cmd!(shell, "objcopy --strip-debug {bitcode...} --wildcard --keep-global-symbol=entgldb_* {whole} {ours}").run()?;
     let _ = fs::remove_file(to);
     cmd!(shell, "ar rcs {to} {ours}").run()?;
     ensure!(to.is_file(), "{} was not made", to.display());
