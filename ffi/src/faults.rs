@@ -20,6 +20,12 @@ fn guard(error: &GuardError) -> Status {
     }
 }
 
+impl From<GuardError> for Failure {
+    fn from(error: GuardError) -> Self {
+        Self::new(guard(&error), error.to_string())
+    }
+}
+
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         Self::new(ENTGLDB_ERROR_CONFIG, error.to_string())
@@ -54,6 +60,7 @@ impl From<RecordError> for Failure {
 impl From<SyncWithError> for Failure {
     fn from(error: SyncWithError) -> Self {
         let status = match &error {
+            SyncWithError::Sync(SyncError::Guard(reason)) => guard(reason),
             SyncWithError::Peer(AddPeerError::Target(_)) => ENTGLDB_ERROR_INVALID_ARGUMENT,
             SyncWithError::NoLink { .. } | SyncWithError::Sync(SyncError::Timeout { .. }) => {
                 ENTGLDB_ERROR_TIMEOUT

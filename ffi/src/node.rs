@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use entgldb::{Collection, Config, DocId, HostChange, HostStore, Key, NoEvent};
+use entgldb::{Collection, Config, DocId, GuardError, HostChange, HostStore, Key, NoEvent};
 
 use crate::failure::{Failure, call};
 use crate::host::{Gone, Host};
@@ -30,6 +30,14 @@ struct Open {
 impl Open {
     fn engine(&self) -> &entgldb::Node {
         self.engine.as_ref().expect("it is taken out only in drop")
+    }
+
+    /// For what the engine would still answer out of its status.
+    fn is_open(&self) -> Result<(), Failure> {
+        match self.ended.load(Ordering::Relaxed) {
+            true => Err(GuardError::Closed.into()),
+            false => Ok(()),
+        }
     }
 
     /// Ends the node, and waits for `destroy`.
@@ -130,8 +138,8 @@ pub unsafe extern "C" fn entgldb_record(
         });
         let changes = changes.collect::<Result<Vec<_>, Failure>>()?;
         match node.engine().documents() {
-            Some(documents) => Ok(documents.write(changes)?),
-            None => Ok(node.engine().record(changes)?),
+            Some(documents) => Ok(documents.write(&changes)?),
+            None => Ok(node.engine().record(&changes)?),
         }
     })
 }
@@ -217,6 +225,7 @@ pub unsafe extern "C" fn entgldb_command(
         // SAFETY: lent for this call; the caller's buffer.
         let (request, out) =
             unsafe { (input::text(request_json, "request_json")?, input::place(out_json, "out_json")?) };
+        node.is_open()?;
         out.write(Buffer::of(node.engine().command_json(request)?));
         Ok(())
     })

@@ -32,7 +32,6 @@ int main(void) {
     make_folder();
     CHECK_STATUS(entgldb_open(entgldb_str(config_of("a", "")), NULL, &a), ENTGLDB_OK);
     address_of(a, address, sizeof address);
-    CHECK(has_event(a, "started"));
     ask(a, "{\"command\":\"put\",\"collection\":\"notes\",\"key\":\"1\",\"content\":{\"text\":\"hello\"}}");
     ask(a, "{\"command\":\"put\",\"collection\":\"notes\",\"key\":\"2\",\"content\":{\"text\":\"world\"}}");
     CHECK(strstr(ask(a, "{\"command\":\"get\",\"collection\":\"notes\",\"key\":\"1\"}"), "hello") != NULL);
@@ -40,7 +39,7 @@ int main(void) {
     snprintf(more, sizeof more, ",\"peers\":[\"%s\"]", address);
     CHECK_STATUS(entgldb_open(entgldb_str(config_of("b", more)), NULL, &b), ENTGLDB_OK);
     CHECK_STATUS(entgldb_sync_now(b, entgldb_str(address), 20000), ENTGLDB_OK);
-    CHECK(has_event(b, "peer_up"));
+    CHECK(has_event(a, "peer_up") && has_event(b, "applied"));
     CHECK(strstr(ask(b, "{\"command\":\"scan\",\"collection\":\"notes\"}"), "world") != NULL);
 
     /* One unit with a put and a delete. */

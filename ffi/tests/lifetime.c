@@ -2,7 +2,7 @@
 #include "pair.h"
 
 static void destroy_runs_once_when_opening_fails(void) {
-    memory_host host;
+    static memory_host host;
     entgldb_store store;
     entgldb_node *node = NULL;
     const char *bad[] = {"", "{", "{\"nothing\":1}", NULL};
@@ -10,8 +10,8 @@ static void destroy_runs_once_when_opening_fails(void) {
     for (i = 0; i < 4; i++) {
         memory_host_init(&host);
         store = memory_host_store(&host);
-        /* The last: a database that cannot be. */
-        CHECK(entgldb_open(entgldb_str(bad[i] ? bad[i] : config_of("no/such/folder", "")), &store, &node) < 0);
+        /* The last: a database that lies where no folder can be. */
+        CHECK(entgldb_open(entgldb_str(bad[i] ? bad[i] : config_of("secret/below", "")), &store, &node) < 0);
         CHECK(node == NULL && host.destroyed == 1);
         memory_host_free(&host);
     }
@@ -27,7 +27,7 @@ static void destroy_runs_once_when_opening_fails(void) {
 }
 
 static void a_file_that_another_node_has_is_refused(void) {
-    memory_host one, two;
+    static memory_host one, two;
     entgldb_store store;
     entgldb_node *node, *other = NULL;
     memory_host_init(&one);

@@ -20,7 +20,7 @@ typedef struct newer_store {
 static void never(void) { abort(); }
 
 int main(void) {
-    memory_host host;
+    static memory_host host;
     entgldb_store store;
     older_store older;
     newer_store newer;
