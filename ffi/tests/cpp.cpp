@@ -106,12 +106,12 @@ bool retried(const entgldb::Node &node, const std::string &key) {
 }
 
 void two_stores() {
-    std::atomic<int> destroyed{0}, started{0}, seen{0};
+    std::atomic<int> destroyed{0}, linked{0}, seen{0};
     {
         auto store = std::make_shared<MemoryStore>(destroyed);
         auto other = std::make_shared<MemoryStore>(destroyed);
         entgldb::Node a(config("a"), store);
-        a.on_event([&](const entgldb::Event &event) { event.name() == "peer_up" ? ++started : ++seen; });
+        a.on_event([&](const entgldb::Event &event) { event.name() == "peer_up" ? ++linked : ++seen; });
         auto with_peer = config("b");
         with_peer.peers = {address(a)};
         entgldb::Node b(with_peer, other);
@@ -131,7 +131,7 @@ void two_stores() {
         a.record(entgldb::Changes().put("notes", "later", "{}").remove("notes", "1"));
         WAIT(other->get("later") && !other->get("1"));
         CHECK(a.sync_now(20s));
-        WAIT(started == 1 && seen > 0);
+        WAIT(linked > 0 && seen > 0);
         CHECK(b.close(10s));
         CHECK(b.close(1s));
         CHECK(destroyed == 0);  // this function still holds it

@@ -73,7 +73,12 @@ static void a_node_that_is_freed_with_a_hook_in_flight_ends_after_it(void) {
     entgldb_free(p.b);
     WAIT(memory_host_destroyed(&p.host_b) == 1);
     CHECK(pthread_join(thread, NULL) == 0);
-    close_pair(&p);
+    CHECK_STATUS(entgldb_close(p.b, 0), ENTGLDB_ERROR_CLOSED);
+    entgldb_free(p.a);
+    CHECK(p.host_a.destroyed == 1 && p.host_b.destroyed == 1);
+    memory_host_free(&p.host_a);
+    memory_host_free(&p.host_b);
+    remove_tree(check_folder);
 }
 
 static void free_the_node(memory_host *host, entgldb_reply *reply) {

@@ -4,10 +4,12 @@ use crossbeam_channel::{Sender, bounded};
 use entgldb_replica::Input;
 use entgldb_replica::id::{Collection, NodeId};
 use entgldb_replica::limits::INTEREST_MAX;
-use entgldb_sqlite::{OpenError, SqliteFailed};
+use entgldb_sqlite::OpenError;
 
 use crate::driver::{Driver, Message};
 use crate::event::Event;
+use crate::guard::GuardError;
+use crate::store::StoreError;
 
 /// Units captured at most before a table is left alone; what is not captured by then is when it is watched again.
 const LAST_CAPTURES_MAX: usize = 64;
@@ -19,6 +21,9 @@ pub(crate) type Job = Box<dyn FnOnce(&mut Driver) + Send>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandError {
+    /// The call must not be made here.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
     /// The node has stopped.
     #[error("the node has stopped")]
     Stopped,
@@ -67,6 +72,11 @@ pub(crate) fn ask<T: Send + 'static>(
     answer.recv().map_err(|_| CommandError::Stopped)
 }
 
+/// Whether two names are the same: SQLite takes no notice of the case of a table's.
+fn is_same(has_tables: bool, one: &str, other: &str) -> bool {
+    if has_tables { one.eq_ignore_ascii_case(other) } else { one == other }
+}
+
 impl Driver {
     /// Watches a table from now on.
     pub(crate) fn watch(&mut self, table: &str) -> Result<String, CommandError> {
@@ -76,10 +86,11 @@ impl Driver {
         }
         let collection = match replica.store().watch(table) {
             Ok(collection) => collection,
-            Err(OpenError::Failed(failed)) => return Err(self.lost(&failed)),
+            Err(OpenError::Failed(failed)) => return Err(self.lost(&failed.into())),
             Err(refused) => return Err(refused.into()),
         };
-        let is_new = |watched: &String| !watched.eq_ignore_ascii_case(table);
+        let has_tables = replica.store().has_tables();
+        let is_new = |watched: &String| !is_same(has_tables, watched, table);
         if self.recipe.store.watch.iter().all(is_new) {
             self.recipe.store.watch.push(collection.as_str().to_owned());
         }
@@ -91,7 +102,8 @@ impl Driver {
     /// Watches a table no longer.
     pub(crate) fn unwatch(&mut self, table: &str) -> Result<(), CommandError> {
         let replica = self.replica.as_mut().ok_or(CommandError::StoreFailed)?;
-        let is_it = |name: &str| name.eq_ignore_ascii_case(table);
+        let has_tables = replica.store().has_tables();
+        let is_it = |name: &str| is_same(has_tables, name, table);
         let watched = replica.store().collections();
         if !watched.iter().any(|collection| is_it(collection.as_str())) {
             let watched = watched.iter().map(ToString::to_string).collect();
@@ -146,7 +158,7 @@ impl Driver {
         }
     }
 
-    fn lost(&mut self, failed: &SqliteFailed) -> CommandError {
+    fn lost(&mut self, failed: &StoreError) -> CommandError {
         self.store_failed(failed);
         CommandError::StoreFailed
     }

@@ -145,7 +145,7 @@ pub enum ConfigError {
     },
 }
 
-fn invalid(field: &'static str, reason: impl Into<String>) -> ConfigError {
+pub(crate) fn invalid(field: &'static str, reason: impl Into<String>) -> ConfigError {
     ConfigError::Invalid { field, reason: reason.into() }
 }
 
@@ -223,6 +223,14 @@ impl Config {
                 "custom",
                 format!("{both:?} is among those that merge (merge): it is one or the other"),
             ));
+        }
+        if let Some(unknown) = self.custom_hook.iter().find(|name| !self.watch.contains(name)) {
+            return Err(invalid("custom_hook", format!("{unknown:?} is not among those to sync (watch)")));
+        }
+        let is_other = |name: &&String| self.merge.contains(name) || self.custom.contains_key(*name);
+        if let Some(both) = self.custom_hook.iter().find(is_other) {
+            let reason = format!("{both:?} merges or has a resolver already: it is one or the other");
+            return Err(invalid("custom_hook", reason));
         }
         if !SYNC_INTERVAL_RANGE_MS.contains(&self.sync_interval_ms) {
             let (from, to) = (SYNC_INTERVAL_RANGE_MS.start(), SYNC_INTERVAL_RANGE_MS.end());

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use entgldb_net::{Frame, InFlight, NetEvent, SendError, Transport};
+use entgldb_replica::event::Event as ReplicaEvent;
 use entgldb_replica::id::LinkId;
+use entgldb_replica::store::Problem;
 use entgldb_replica::{Config as ReplicaConfig, Input, Link, Output, Replica};
-use entgldb_sqlite::{SqliteFailed, SqliteStore, Waker};
+use entgldb_sqlite::Waker;
 use tracing::{debug, error, info, warn};
 
 use crate::attention::Attention;
@@ -19,11 +21,13 @@ use crate::clocks::{Clocks, wall_ms};
 use crate::command::Job;
 use crate::control::Control;
 use crate::event::Event;
+use crate::guard::GuardError;
 use crate::hub::Hub;
 use crate::mark::MarkFile;
 use crate::publish::{self, Publisher};
-use crate::recipe::Recipe;
+use crate::recipe::{Keeping, Recipe};
 use crate::status::State;
+use crate::store::{AnyStore, StoreError};
 use crate::trust::Trust;
 
 /// First and longest wait before a failed store is opened again.
@@ -47,6 +51,9 @@ pub enum SyncError {
     /// The store has failed; see the status.
     #[error("the store is not available")]
     StoreFailed,
+    /// The call must not be made here.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
     /// The node has stopped.
     #[error("the node has stopped")]
     Stopped,
@@ -75,7 +82,7 @@ pub(crate) enum Message {
 /// The thread's state.
 pub(crate) struct Driver {
     pub(crate) recipe: Recipe,
-    pub(crate) replica: Option<Replica<SqliteStore>>,
+    pub(crate) replica: Option<Replica<AnyStore>>,
     transport: Transport,
     inbox: Receiver<Message>,
     pub(crate) clocks: Clocks,
@@ -94,7 +101,7 @@ pub(crate) struct Driver {
 /// Parts of a driver that [`crate::node`] has made.
 pub(crate) struct Parts {
     pub(crate) recipe: Recipe,
-    pub(crate) store: SqliteStore,
+    pub(crate) store: AnyStore,
     pub(crate) transport: Transport,
     pub(crate) inbox: Receiver<Message>,
     pub(crate) clocks: Clocks,
@@ -108,7 +115,7 @@ pub(crate) struct Parts {
 
 impl Driver {
     /// Opens the replica over a freshly opened store.
-    pub(crate) fn new(parts: Parts) -> Result<Self, SqliteFailed> {
+    pub(crate) fn new(parts: Parts) -> Result<Self, StoreError> {
         let now = Instant::now();
         let mut driver = Self {
             recipe: parts.recipe,
@@ -160,6 +167,9 @@ impl Driver {
         info!("stopped");
         self.tell(&Event::Stopped);
         self.hub.end();
+        if let Keeping::Documents(watchers) = &self.recipe.keeping {
+            watchers.end();
+        }
     }
 
     fn wait(&self) -> Duration {
@@ -345,7 +355,7 @@ impl Driver {
         }
     }
 
-    fn adopt(&mut self, store: SqliteStore) -> Result<(), SqliteFailed> {
+    fn adopt(&mut self, store: AnyStore) -> Result<(), StoreError> {
         let now = self.clocks.now();
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).expect("the operating system gives random bytes");
@@ -367,7 +377,7 @@ impl Driver {
     }
 
     /// A store error is final for the replica. What is durable is opened again, unless the disk itself has failed.
-    pub(crate) fn store_failed(&mut self, failed: &SqliteFailed) {
+    pub(crate) fn store_failed(&mut self, failed: &StoreError) {
         let Some(replica) = self.replica.take() else { return };
         self.mark.note(replica.mark());
         for peer in replica.links() {
@@ -389,7 +399,7 @@ impl Driver {
     }
 
     fn reopen(&mut self) {
-        let opened = self.recipe.store.open().and_then(|store| Ok(self.adopt(store)?));
+        let opened = self.recipe.open_store().and_then(|store| Ok(self.adopt(store)?));
         let Err(error) = opened else {
             // It may have failed again at its first capture; then the wait goes on growing.
             if self.replica.is_some() {
@@ -438,6 +448,17 @@ impl Driver {
         SyncError::Timeout {
             behind: status.peers.iter().map(|peer| peer.behind).max().unwrap_or_default(),
             ahead: status.peers.iter().map(|peer| peer.ahead).max().unwrap_or_default(),
+        }
+    }
+
+    /// Looks at the application's store at once.
+    pub(crate) fn look_soon(&mut self) {
+        self.attention.woken();
+    }
+
+    pub(crate) fn tell_problem(&mut self, problem: Problem) {
+        if let Some(event) = Event::from_replica(ReplicaEvent::Problem(problem)) {
+            self.tell(&event);
         }
     }
 

@@ -203,6 +203,36 @@ pub enum Event {
     },
     /// Connections are taken again.
     ListenResumed,
+    /// A hook of the application's store takes long. Nothing else is synced meanwhile.
+    HookSlow {
+        /// The hook.
+        hook: &'static str,
+        /// Milliseconds so far.
+        for_ms: u64,
+    },
+    /// The application's store is compared with what the engine knows of it.
+    Reconcile {
+        /// The collection.
+        collection: String,
+        /// Documents looked at so far.
+        keys: u64,
+        /// Of these, documents that have changed.
+        changed: u64,
+        /// Documents that are missing.
+        missing: u64,
+        /// Whether the collection is done.
+        done: bool,
+    },
+    /// More than a tenth of a collection's documents are missing in the application's store. They are not deleted elsewhere
+    /// unless the command `reconcile` confirms it.
+    ReconcileStopped {
+        /// The collection.
+        collection: String,
+        /// Documents that are missing.
+        missing: u64,
+        /// Of so many.
+        of: u64,
+    },
     /// The store failed.
     StoreError {
         /// What happened.

@@ -4,14 +4,20 @@
 //! application tells of its writes with [`Node::record`](crate::Node::record) (with content) or
 //! [`Node::touch`](crate::Node::touch) (the engine reads the content), or lets the engine read its own outbox.
 
+mod adapter;
 mod cell;
+#[cfg(test)]
+mod crash;
+mod place;
+mod reconcile;
 
 use bytes::Bytes;
 use entgldb_replica::id::{Collection, DocId, Key};
 use entgldb_replica::resolve::Side;
 
-pub(crate) use cell::HostCell;
+pub(crate) use adapter::HostedStore;
 pub use cell::{HookScope, in_hook};
+pub(crate) use cell::{HookWatch, HooksInFlight, HostCell};
 
 /// A document on its way into the application's store.
 #[derive(Clone, PartialEq, Eq, Debug)]

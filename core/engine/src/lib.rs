@@ -27,6 +27,11 @@
 //!   in one process drop each other's file locks.
 //! - A node has threads of its own. Nothing it does waits for its owner; events that are not read are counted and dropped.
 
+// The tests inside and outside of this crate share a store in memory.
+#[cfg(test)]
+extern crate self as entgldb;
+
+mod answer;
 mod attention;
 mod clocks;
 mod command;
@@ -35,6 +40,7 @@ mod control;
 mod data_dir;
 mod documents;
 mod driver;
+mod ending;
 mod event;
 // Fuzzers reach the checks of a configuration through this.
 #[doc(hidden)]
@@ -53,8 +59,10 @@ mod publish;
 mod recipe;
 mod recording;
 mod resolver;
+mod restoring;
 mod retention;
 mod status;
+mod store;
 mod sync_with;
 mod trust;
 
@@ -93,5 +101,6 @@ pub use retention::{NotARetention, Retention};
 pub use status::{
     PeerHealth, SnapshotProgress, State, Status, StatusError, TargetHealth, TrafficCounts, read_status,
 };
+pub use store::StoreError;
 pub use sync_with::SyncWithError;
 pub use trust::{KnownPeer, TrustError, forget_peer, known_peers};

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -17,27 +16,32 @@ use entgldb_replica::custom::Resolver;
 use entgldb_replica::entry::AuthorKey;
 use entgldb_replica::id::{Collection, NameError, NodeId};
 use entgldb_sqlite::inspect::{Inspector, ListedConflict};
-use entgldb_sqlite::{RestoreError, Restored, SqliteFailed, Waker};
+use entgldb_sqlite::own::Keeps;
+use entgldb_sqlite::{RestoreError, Restored, Waker};
 use tracing::info;
 
 use crate::clocks::Clocks;
 use crate::command::{CommandError, ask};
-use crate::config::{Checked, Config, ConfigError, Durability, check_target};
+use crate::config::{Checked, Config, ConfigError, Durability, check_target, invalid};
 use crate::control::Control;
 use crate::data_dir::{DataDir, DataDirError};
+use crate::documents::Watchers;
 use crate::driver::{self, Driver, Message, Parts, SyncError};
+use crate::ending::{Ending, Running};
 use crate::event::Event;
 use crate::guard::{GuardError, Home};
-use crate::host::{HostCell, HostStore};
+use crate::host::{HookWatch, HostCell, HostStore};
 use crate::hub::{Events, Hub};
 use crate::import::{ImportError, ImportSummary};
 use crate::mark::MarkFile;
 use crate::member::{MemberInfo, read_members};
 use crate::portable::{Exported, PortableError};
 use crate::publish::Publisher;
-use crate::recipe::{Recipe, SqliteRecipe};
+use crate::recipe::{Keeping, Recipe, SqliteRecipe};
+use crate::recording::{Recorder, Shared};
 use crate::resolver::guarded_all;
 use crate::status::{STATUS_FILE, State, Status};
+use crate::store::{StoreError, StoreOpenError};
 use crate::trust::{Trust, TrustError};
 
 /// Threads for the network. Encryption and compression are the load; the store thread is the bottleneck.
@@ -75,13 +79,22 @@ pub enum OpenError {
     Store(#[from] entgldb_sqlite::OpenError),
     /// The database was opened and then failed.
     #[error("the database failed: {0}")]
-    StoreFailed(#[from] SqliteFailed),
+    StoreFailed(#[from] StoreError),
     /// The network can't be used.
     #[error(transparent)]
     Network(#[from] StartError),
     /// The operating system gave no threads.
     #[error("no threads for the engine: {0}")]
     Threads(std::io::Error),
+}
+
+impl From<StoreOpenError> for OpenError {
+    fn from(error: StoreOpenError) -> Self {
+        match error {
+            StoreOpenError::Open(error) => Self::Store(error),
+            StoreOpenError::Failed(failed) => Self::StoreFailed(failed),
+        }
+    }
 }
 
 /// A node has not come to its end.
@@ -106,6 +119,9 @@ pub enum AddPeerError {
     /// It is not `host:port`.
     #[error(transparent)]
     Target(#[from] ConfigError),
+    /// The call must not be made here.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
     /// The node has stopped.
     #[error("the node has stopped")]
     Stopped,
@@ -116,14 +132,16 @@ pub struct Node {
     id: NodeId,
     name: String,
     transport: Transport,
-    runtime: Option<tokio::runtime::Runtime>,
-    thread: Option<JoinHandle<()>>,
     to_driver: Sender<Message>,
     hub: Hub,
+    /// What [`Node::next_event_json`] reads.
+    pub(crate) events: Events,
     status: Arc<Mutex<Status>>,
     database: PathBuf,
-    stop: Arc<AtomicBool>,
-    _data_dir: DataDir,
+    home: Home,
+    recorder: Option<Recorder>,
+    watchers: Option<Watchers>,
+    ending: Ending,
 }
 
 impl Node {
@@ -142,6 +160,27 @@ impl Node {
     /// # Errors
     /// When something it needs can't be used; the error says what to do.
     pub fn open_with_events(config: Config) -> Result<(Self, Events), OpenError> {
+        Self::open_keeping(config, Keeping::Tables)
+    }
+
+    /// Opens a node with the application's own store, or, without one, with documents that the engine keeps itself
+    /// ([`Node::documents`]). `database` is the engine's own file then: it is made if it is not there, and belongs to nobody
+    /// else; `watch` names the collections. The store is dropped exactly once, also when this fails.
+    ///
+    /// # Errors
+    /// When something it needs can't be used; the error says what to do.
+    pub fn open_with_host(
+        config: Config,
+        host: Option<Box<dyn HostStore>>,
+    ) -> Result<(Self, Events), OpenError> {
+        let keeping = match host {
+            Some(host) => Keeping::Host(HostCell::new(host)),
+            None => Keeping::Documents(Watchers::default()),
+        };
+        Self::open_keeping(config, keeping)
+    }
+
+    fn open_keeping(config: Config, keeping: Keeping) -> Result<(Self, Events), OpenError> {
         let checked = config.check()?;
         let interests = interests(&config.watch)?;
         let secret = ClusterSecret::read_file(&config.secret_file)?;
@@ -154,14 +193,11 @@ impl Node {
         let hub = Hub::default();
         let events = hub.subscribe();
         let stop = Arc::new(AtomicBool::new(false));
-        let collections = Collections {
-            interests,
-            merging: self::interests(&config.merge)?,
-            custom: guarded_all(&config.custom)
-                .map_err(|(name, reason)| OpenError::Collection { name, reason })?,
-        };
-        let recipe = recipe((&config, &name), collections, &identity, &hub, &stop);
-        let store = recipe.store.open()?;
+        let custom = resolvers(&config, &keeping)?;
+        let merging = self::interests(&config.merge)?;
+        let collections = Collections { interests, merging, custom };
+        let recipe = recipe((&config, &name), (collections, keeping.clone()), &identity, &hub, &stop);
+        let store = recipe.open_store()?;
         let (to_driver, inbox) = driver::channel();
         let waker = Waker::start(&config.database, wake(&to_driver));
         let runtime = runtime()?;
@@ -171,6 +207,15 @@ impl Node {
         let transport = Transport::start(runtime.handle(), &net, &secret, &identity, sink)?;
         let address = transport.local_address().map(|address| address.to_string());
         let status = Arc::new(Mutex::new(first_status(&config, id, &name, address)));
+        let home = Home::here();
+        let closed = Arc::new(AtomicBool::new(false));
+        let shared = Shared {
+            home,
+            closed: Arc::clone(&closed),
+            status: Arc::clone(&status),
+            to_driver: to_driver.clone(),
+        };
+        let recorder = recorder(&config, &keeping, &stop, shared)?;
         let parts = Parts {
             recipe,
             store,
@@ -184,38 +229,76 @@ impl Node {
             publisher: Publisher::new(Arc::clone(&status), data_dir.file(STATUS_FILE)),
             waker,
         };
+        let (hooks, watch) = match &keeping {
+            Keeping::Host(host) => {
+                let hooks = host.in_flight();
+                let watch = HookWatch::start(hooks.clone(), hub.clone()).map_err(OpenError::Threads)?;
+                (Some(hooks), Some(watch))
+            }
+            _ => (None, None),
+        };
+        let watchers = match keeping {
+            Keeping::Documents(watchers) => Some(watchers),
+            // The last of it is dropped where the hooks are called.
+            Keeping::Tables | Keeping::Host(_) => None,
+        };
         let driver = Driver::new(parts)?;
         let thread = std::thread::Builder::new().name("entgldb-store".to_owned());
         let thread = thread.spawn(move || driver.run()).map_err(OpenError::Threads)?;
         info!(node = %id.short(), name, listen = ?transport.local_address(), "started");
+        let running = Running {
+            runtime,
+            thread,
+            transport: transport.clone(),
+            stop,
+            data_dir,
+            watch,
+            to_driver: to_driver.clone(),
+        };
         let node = Self {
             id,
             name,
             transport,
-            runtime: Some(runtime),
-            thread: Some(thread),
             to_driver,
+            events: hub.subscribe(),
             hub,
             status,
             database: config.database,
-            stop,
-            _data_dir: data_dir,
+            home,
+            recorder,
+            watchers,
+            ending: Ending::new(running, closed, hooks),
         };
         Ok((node, events))
     }
 
-    /// Opens a node with the application's own store, or, without one, with documents that the engine keeps itself
-    /// ([`Node::documents`]). `database` is the engine's own file then: it is made if it is not there, and belongs to nobody
-    /// else; `watch` names the collections. The store is dropped exactly once, also when this fails.
-    ///
-    /// # Errors
-    /// When something it needs can't be used; the error says what to do.
-    pub fn open_with_host(
-        config: Config,
-        host: Option<Box<dyn HostStore>>,
-    ) -> Result<(Self, Events), OpenError> {
-        drop(host.map(HostCell::new));
-        Self::open_with_events(config)
+    pub(crate) fn home(&self) -> Home {
+        self.home
+    }
+
+    pub(crate) fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_ref()
+    }
+
+    pub(crate) fn watchers(&self) -> Option<&Watchers> {
+        self.watchers.as_ref()
+    }
+
+    /// Has work done on the store's thread and waits for what comes of it.
+    pub(crate) fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Driver) -> T + Send + 'static,
+    ) -> Result<T, CommandError> {
+        self.home.may_wait()?;
+        ask(&self.to_driver, work)
+    }
+
+    pub(crate) fn to_driver(&self) -> &Sender<Message> {
+        &self.to_driver
+    }
+
+    pub(crate) fn database(&self) -> &Path {
+        &self.database
     }
 
     /// Its identity.
@@ -253,6 +336,7 @@ impl Node {
     /// # Errors
     /// When it is not `host:port`.
     pub fn add_peer(&self, target: &str) -> Result<(), AddPeerError> {
+        self.home.may_call()?;
         check_target(target)?;
         self.to_driver.send(Message::AddPeer(target.to_owned())).map_err(|_| AddPeerError::Stopped)
     }
@@ -263,6 +347,7 @@ impl Node {
     /// # Errors
     /// When that is not so after `timeout`.
     pub fn sync_now(&self, timeout: Duration) -> Result<(), SyncError> {
+        self.home.may_wait()?;
         let (reply, answer) = driver::reply();
         let deadline = Instant::now() + timeout;
         self.to_driver.send(Message::SyncNow { deadline, reply }).map_err(|_| SyncError::Stopped)?;
@@ -276,7 +361,7 @@ impl Node {
     /// Why the table can't be synced.
     pub fn watch(&self, table: &str) -> Result<String, CommandError> {
         let table = table.to_owned();
-        ask(&self.to_driver, move |driver| driver.watch(&table))?
+        self.ask(move |driver| driver.watch(&table))?
     }
 
     /// Syncs a table no longer, until the node is opened again: nothing of it is captured, sent or taken any more. Its rows
@@ -287,7 +372,7 @@ impl Node {
     /// When it is not watched, or the only one.
     pub fn unwatch(&self, table: &str) -> Result<(), CommandError> {
         let table = table.to_owned();
-        ask(&self.to_driver, move |driver| driver.unwatch(&table))?
+        self.ask(move |driver| driver.unwatch(&table))?
     }
 
     /// The members of the cluster that this node has heard of, itself included.
@@ -304,7 +389,7 @@ impl Node {
     /// # Errors
     /// When there is no such member, or it is this node.
     pub fn remove_member(&self, node: NodeId) -> Result<(), CommandError> {
-        ask(&self.to_driver, move |driver| driver.remove_member(node))?
+        self.ask(move |driver| driver.remove_member(node))?
     }
 
     /// Writes the rows of all synced tables to a file that another cluster member can import. See
@@ -331,6 +416,7 @@ impl Node {
         file: &Path,
         on_progress: &mut dyn FnMut(Exported),
     ) -> Result<ImportSummary, ImportError> {
+        self.home.may_wait().map_err(CommandError::from)?;
         crate::import::into_running(&self.to_driver, file, on_progress)
     }
 
@@ -358,44 +444,86 @@ impl Node {
         key: &str,
         version: Option<u64>,
     ) -> Result<Restored, RestoreError> {
+        if self.recorder.is_some() {
+            return self.restore_document((collection, key), version);
+        }
         let restored = entgldb_sqlite::restore(&self.database, (collection, key), version)?;
         // The file tells of the write as well, a little later.
         let _ = self.to_driver.send(Message::Wake);
         Ok(restored)
     }
 
-    /// Stops: links are closed with a word, the database is left as after any commit. Also happens on drop.
-    pub fn close(mut self) {
-        self.shut();
+    /// Stops: links are closed with a word, the database is left as after any commit, and the application's store is dropped.
+    /// Also happens on drop. From inside a hook it happens once the hook has returned.
+    pub fn close(self) {
+        drop(self);
     }
 
     /// Stops as [`Node::close`] does, and waits at most so long. `Ok` means that no hook runs any more and the application's
     /// store was dropped. May be called again.
     ///
     /// # Errors
-    /// When the node has not ended in that time, or the call must not be made here.
+    /// When the node has not ended in that time, or the call must not be made here. It ends all the same, except in a forked
+    /// process.
     pub fn close_within(&self, timeout: Duration) -> Result<(), CloseError> {
-        Home::here().may_wait()?;
-        let _ = timeout;
-        Err(CloseError::Timeout { hook: None })
-    }
-
-    fn shut(&mut self) {
-        let Some(runtime) = self.runtime.take() else { return };
-        runtime.block_on(self.transport.shutdown());
-        driver::interrupt(&self.stop);
-        let _ = self.to_driver.send(Message::Stop);
-        if let Some(thread) = self.thread.take() {
-            // A panic there was reported by its own hook.
-            let _ = thread.join();
+        self.home.may_call()?;
+        self.ending.begin();
+        self.home.may_wait()?;
+        if self.ending.wait(Some(timeout)) {
+            return Ok(());
         }
-        runtime.shutdown_background();
+        Err(CloseError::Timeout { hook: self.ending.running_hook() })
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.shut();
+        if !self.home.is_here() {
+            // What runs the node is in another process; here are only copies of it.
+            return self.ending.forget();
+        }
+        self.ending.begin();
+        if self.home.may_wait().is_ok() {
+            self.ending.wait(None);
+        }
+    }
+}
+
+/// The resolvers of the collections that have one.
+fn resolvers(config: &Config, keeping: &Keeping) -> Result<BTreeMap<Collection, Resolver>, OpenError> {
+    let named = |(name, reason)| OpenError::Collection { name, reason };
+    let mut custom = guarded_all(&config.custom).map_err(named)?;
+    for name in &config.custom_hook {
+        let collection = Collection::new(name).map_err(|reason| named((name.clone(), reason)))?;
+        let resolver = match keeping {
+            Keeping::Host(host) if host.capabilities.resolve => host.resolver(),
+            _ => return Err(invalid("custom_hook", "there is no store with a resolve hook").into()),
+        };
+        custom.insert(collection, resolver);
+    }
+    Ok(custom)
+}
+
+fn recorder(
+    config: &Config,
+    keeping: &Keeping,
+    stop: &Arc<AtomicBool>,
+    shared: Shared,
+) -> Result<Option<Recorder>, OpenError> {
+    let keeps = match keeping {
+        Keeping::Tables => return Ok(None),
+        Keeping::Documents(_) => Keeps::Documents,
+        Keeping::Host(_) => Keeps::Host,
+    };
+    let how = (keeps, durability(config));
+    let recorder = Recorder::open(&config.database, how, config.payload_bytes_max, Arc::clone(stop), shared)?;
+    Ok(Some(recorder))
+}
+
+fn durability(config: &Config) -> entgldb_sqlite::Durability {
+    match config.durability {
+        Durability::Full => entgldb_sqlite::Durability::Full,
+        Durability::Normal => entgldb_sqlite::Durability::Normal,
     }
 }
 
@@ -415,7 +543,7 @@ struct Collections {
 
 fn recipe(
     (config, name): (&Config, &str),
-    Collections { interests, merging, custom }: Collections,
+    (Collections { interests, merging, custom }, keeping): (Collections, Keeping),
     identity: &Identity,
     hub: &Hub,
     stop: &Arc<AtomicBool>,
@@ -424,14 +552,12 @@ fn recipe(
         store: SqliteRecipe {
             path: config.database.clone(),
             watch: config.watch.clone(),
-            durability: match config.durability {
-                Durability::Full => entgldb_sqlite::Durability::Full,
-                Durability::Normal => entgldb_sqlite::Durability::Normal,
-            },
+            durability: durability(config),
             payload_bytes_max: config.payload_bytes_max,
             stop: Arc::clone(stop),
             hub: hub.clone(),
         },
+        keeping,
         replica: ReplicaConfig {
             name: name.to_owned(),
             retention_ms: config.retention_hours.ms(),

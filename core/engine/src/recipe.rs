@@ -6,18 +6,50 @@ use std::sync::atomic::AtomicBool;
 
 use entgldb_replica::Config as ReplicaConfig;
 use entgldb_replica::entry::AuthorKey;
+use entgldb_sqlite::own::{Keeps, OwnStore};
 use entgldb_sqlite::{SqliteConfig, SqliteStore};
 use tracing::warn;
 
+use crate::documents::Watchers;
 use crate::event::Event;
+use crate::host::{HostCell, HostedStore};
 use crate::hub::Hub;
+use crate::store::{AnyStore, StoreOpenError};
 
 /// See the module's documentation.
 pub(crate) struct Recipe {
     pub(crate) store: SqliteRecipe,
+    pub(crate) keeping: Keeping,
     pub(crate) replica: ReplicaConfig,
     pub(crate) key: AuthorKey,
     pub(crate) peers: Vec<String>,
+}
+
+/// Who keeps the documents.
+#[derive(Clone)]
+pub(crate) enum Keeping {
+    /// The application, in watched tables of its SQLite database.
+    Tables,
+    /// The engine.
+    Documents(Watchers),
+    /// The application, in a store of its own.
+    Host(HostCell),
+}
+
+impl Recipe {
+    pub(crate) fn open_store(&self) -> Result<AnyStore, StoreOpenError> {
+        Ok(match &self.keeping {
+            Keeping::Tables => AnyStore::Tables(Box::new(self.store.open()?)),
+            Keeping::Documents(watchers) => {
+                let store = OwnStore::open(self.store.config(), Keeps::Documents)?;
+                AnyStore::Documents(Box::new(store), watchers.clone())
+            }
+            Keeping::Host(host) => {
+                let store = HostedStore::open(self.store.config(), host.clone(), self.store.hub.clone())?;
+                AnyStore::Host(Box::new(store))
+            }
+        })
+    }
 }
 
 /// What is needed to open the store.
@@ -32,8 +64,12 @@ pub(crate) struct SqliteRecipe {
 
 impl SqliteRecipe {
     pub(crate) fn open(&self) -> Result<SqliteStore, entgldb_sqlite::OpenError> {
+        SqliteStore::open(self.config())
+    }
+
+    fn config(&self) -> SqliteConfig {
         let hub = self.hub.clone();
-        SqliteStore::open(SqliteConfig {
+        SqliteConfig {
             path: self.path.clone(),
             watch: self.watch.clone(),
             durability: self.durability,
@@ -44,6 +80,6 @@ impl SqliteRecipe {
                 warn!(for_ms, "the database is locked by another program; waiting");
                 hub.tell(&Event::StoreBusy { for_ms });
             })),
-        })
+        }
     }
 }

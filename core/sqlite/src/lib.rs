@@ -106,7 +106,7 @@ mod watching;
 pub use export::{KnownHead, ListedMember};
 pub use failed::SqliteFailed;
 pub use open::{Durability, OpenError, SqliteConfig};
-pub use restore::{RestoreError, Restored, restore};
+pub use restore::{LosingVersion, RestoreError, Restored, losing_version, restore};
 pub use store::SqliteStore;
 pub use verify::{Fault, Progress, Report, VerifyError, verify};
 pub use watch::Waker;

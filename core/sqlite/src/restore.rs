@@ -6,7 +6,8 @@
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
-use entgldb_replica::id::{Collection, Key};
+use bytes::Bytes;
+use entgldb_replica::id::{Collection, DocId, Key};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::document::{self, Extra};
@@ -126,6 +127,38 @@ pub fn restore(
     let refused = |error: rusqlite::Error| refusal(&lost, "committing", error);
     connection.execute_batch("COMMIT").map_err(refused)?;
     Ok(Restored { version: lost.version, is_deletion: lost.content.is_none() })
+}
+
+/// A losing version in the conflict list of the engine's own file.
+#[derive(Clone, Debug)]
+pub struct LosingVersion {
+    /// The document.
+    pub doc: DocId,
+    /// Its content; `None` for a deletion.
+    pub content: Option<Bytes>,
+    /// What is said once it was written.
+    pub restored: Restored,
+}
+
+/// Looks a losing version up, to be written again by whoever keeps the documents. `version` is the number that the list gives
+/// it; none will do if the document has one losing version only.
+///
+/// # Errors
+/// When there is no such version, or the file can't be read.
+pub fn losing_version(
+    path: &Path,
+    (collection, key): (&str, &str),
+    version: Option<u64>,
+) -> Result<LosingVersion, RestoreError> {
+    let connection = open_file(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.busy_timeout(BUSY_WAIT).doing("setting up the connection")?;
+    harden(&connection).doing("setting up the connection")?;
+    if schema::format(&connection)?.is_none() {
+        return Err(RestoreError::NeverSynced { path: path.to_owned() });
+    }
+    let lost = find(&connection, collection, key, version)?;
+    let restored = Restored { version: lost.version, is_deletion: lost.content.is_none() };
+    Ok(LosingVersion { doc: (lost.collection, lost.key), content: lost.content.map(Bytes::from), restored })
 }
 
 /// A version in the conflict list.

@@ -6,7 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use entgldb_replica::custom::{Resolver, ResolverFailed};
+use tracing::warn;
+
 use super::{HostCapabilities, HostError, HostResult, HostStore};
+use crate::event::Event;
+use crate::hub::Hub;
 
 thread_local! {
     static DEPTH: Cell<u32> = const { Cell::new(0) };
@@ -63,13 +69,44 @@ impl HooksInFlight {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long a hook has been running, and which.
-    pub(crate) fn running(&self) -> Option<(&'static str, Duration)> {
-        self.now().map(|hook| (hook.hook, hook.since.elapsed()))
-    }
-
     fn set(&self, hook: Option<InFlight>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = hook;
+    }
+}
+
+/// How long a hook may run before it is told of, and how often it is looked.
+const SLOW: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Tells of hooks that take long, from a thread of its own, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct HookWatch {
+    // Closing it ends the thread.
+    _end: Sender<()>,
+}
+
+impl HookWatch {
+    pub(crate) fn start(hooks: HooksInFlight, hub: Hub) -> std::io::Result<Self> {
+        let (end, ended) = bounded::<()>(1);
+        let watch = move || {
+            let mut told: Option<(Instant, Duration)> = None;
+            while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                let Some(InFlight { hook, since }) = hooks.now() else { continue };
+                let so_far = since.elapsed();
+                let next = match told {
+                    Some((known, at)) if known == since => at * 2,
+                    _ => SLOW,
+                };
+                if so_far >= next {
+                    told = Some((since, next));
+                    let for_ms = u64::try_from(so_far.as_millis()).unwrap_or(u64::MAX);
+                    warn!(hook, for_ms, "a hook of the application's store takes long");
+                    hub.tell(&Event::HookSlow { hook, for_ms });
+                }
+            }
+        };
+        std::thread::Builder::new().name("entgldb-hooks".to_owned()).spawn(watch)?;
+        Ok(Self { _end: end })
     }
 }
 
@@ -89,6 +126,16 @@ impl HostCell {
 
     pub(crate) fn in_flight(&self) -> HooksInFlight {
         self.in_flight.clone()
+    }
+
+    /// The hook that decides between versions, as a resolver.
+    pub(crate) fn resolver(&self) -> Resolver {
+        let host = self.clone();
+        Resolver::fallible(move |collection, key, versions| {
+            let doc = (collection.clone(), key.clone());
+            let resolved = host.call("resolve", |store| store.resolve(&doc, versions));
+            resolved.map_err(|error| ResolverFailed(error.to_string()))
+        })
     }
 
     /// Calls one hook.

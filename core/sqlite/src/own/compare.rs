@@ -96,7 +96,7 @@ impl OwnStore {
         Ok(due)
     }
 
-    /// Compares the documents after a key with what the engine knows, up to the last of them, or to the end. They are in the
+    /// Compares the documents after a key with what the engine knows, up to another key or to the end. They are in the
     /// order of their keys' bytes. What has changed is noted in the outbox, what is missing in a list.
     ///
     /// # Errors
@@ -106,15 +106,14 @@ impl OwnStore {
         collection: &Collection,
         after: Option<&Key>,
         documents: &[(Key, Bytes)],
-        to_end: bool,
+        until: Option<&Key>,
     ) -> Result<Compared, SqliteFailed> {
         let no = self.no(collection)?;
         let mut documents = documents.iter().peekable();
-        let last = documents.clone().last().map(|(key, _)| key.clone());
         let mut after: Option<Key> = after.cloned();
         let mut sum = Compared::default();
         loop {
-            let rows = self.known(no, after.as_ref(), last.as_ref().filter(|_| !to_end))?;
+            let rows = self.known(no, after.as_ref(), until)?;
             let is_last = rows.len() < SLICE;
             let mut found = Found::default();
             for (key, hash) in &rows {

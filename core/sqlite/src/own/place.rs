@@ -9,11 +9,13 @@ use entgldb_replica::id::{Collection, DocId, Key};
 use entgldb_replica::store::{Commit, Committed, Guard, Problem, ProblemKind};
 use rusqlite::Connection;
 
-use super::{OwnStore, Shown, intent, shown};
+use super::intake::note;
+use super::{Number, OwnStore, Recorded, Shown, intent, shown};
 use crate::aside::{self, Aside, Reason};
 use crate::commit::{Step, Stopped};
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::names::Names;
+use crate::schema;
 
 /// Writes a document into the file, or removes it. To be called in a write transaction.
 pub(crate) fn place(connection: &Connection, no: i64, key: &Key, content: Option<&Bytes>) -> Outcome<()> {
@@ -155,12 +157,13 @@ impl OwnStore {
     /// # Errors
     /// When the file can't be read.
     pub fn guard_holds(&mut self, commit: &Commit) -> Result<bool, SqliteFailed> {
-        let done = self.sqlite.transact(commit.wall, |step| {
+        let mut holds = false;
+        let _ = self.sqlite.transact(commit.wall, |step| {
             step.check_guard(commit.guard, &commit.rows)?;
+            holds = true;
             Ok(false)
         })?;
-        let moved = done.is_none() && !crate::capture::outbox_is_empty(&self.sqlite.connection)?;
-        Ok(!moved)
+        Ok(holds)
     }
 
     /// Documents in quarantine after one in the order of the keys, or from the beginning; at most `count`.
@@ -185,6 +188,71 @@ impl OwnStore {
             content,
         };
         Ok(waiting.into_iter().map(item).collect())
+    }
+
+    /// A document in quarantine.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn quarantined(&self, doc: &DocId) -> Result<Option<QuarantineItem>, SqliteFailed> {
+        let Some(aside) = self.aside(doc)? else { return Ok(None) };
+        Ok(Some(QuarantineItem { doc: doc.clone(), stamp: aside.stamp, content: aside.content }))
+    }
+
+    /// For a document in quarantine: hash of the canonical form of what the application's store has in its place, or none if
+    /// it has nothing.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn refused_in_place_of(&self, doc: &DocId) -> Result<Option<Option<[u8; 32]>>, SqliteFailed> {
+        Ok(self.aside(doc)?.and_then(|aside| match aside.reason {
+            Reason::Refused { table_hash, .. } => Some(table_hash),
+            Reason::Collided { .. } => None,
+        }))
+    }
+
+    fn aside(&self, (collection, key): &DocId) -> Outcome<Option<Aside>> {
+        let Some(no) = self.sqlite.names.known_collection(collection) else { return Ok(None) };
+        if !aside::any(&self.sqlite.connection)? {
+            return Ok(None);
+        }
+        aside::get(&self.sqlite.connection, &self.sqlite.names, no, key)
+    }
+
+    /// Drops a document from quarantine. What the application's store has in its place counts from now on as how it shows
+    /// the document. Answers whether there was such a document.
+    ///
+    /// # Errors
+    /// When it is not certain that it is durable.
+    pub fn discard(&mut self, doc: &DocId) -> Result<bool, SqliteFailed> {
+        let Some(aside) = self.aside(doc)? else { return Ok(false) };
+        let Reason::Refused { table_hash, .. } = aside.reason else { return Ok(false) };
+        let no = self.no(&doc.0)?;
+        let shown = Shown { doc: doc.clone(), hash: table_hash, content: aside.content };
+        crate::open::in_transaction(&self.sqlite.connection, |connection| {
+            shown::put(connection, no, &shown)?;
+            aside::remove(connection, no, &doc.1)
+        })
+    }
+
+    /// Takes notes of the application's own outbox over: the documents, and when they were written. `until` is the last
+    /// note's number there.
+    ///
+    /// # Errors
+    /// When it is not certain that they are durable.
+    pub fn take_notes(&mut self, notes: &[(DocId, u64)], until: u64) -> Result<(), SqliteFailed> {
+        let names = &self.sqlite.names;
+        let collections = &self.collections;
+        crate::open::in_transaction(&self.sqlite.connection, |connection| {
+            for ((collection, key), at_ms) in notes {
+                if let Some(no) = names.known_collection(collection)
+                    && collections.contains(collection)
+                {
+                    note(connection, (no, key.as_str()), &Recorded::Look, *at_ms, &mut None)?;
+                }
+            }
+            schema::put(connection, Number::OutboxAfter.name(), until.cast_signed())
+        })
     }
 
     /// Takes documents out of quarantine that the application's store has taken now, with what it makes of them.

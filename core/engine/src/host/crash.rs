@@ -1,0 +1,376 @@
+//! Two replicas, each beside a store of the application's that is cut off at every step in turn: before a hook did anything,
+//! in the middle of it, after it and before anything else. Between two hooks the engine's file makes at most one durable
+//! step, so these are all the places where a process can end.
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use common::{Cut, Manners, Memory, collection, doc, lossy, now_ms};
+use entgldb_replica::clock::{Mono, Now, WallMillis};
+use entgldb_replica::entry::AuthorKey;
+use entgldb_replica::id::{DocId, LinkId};
+use entgldb_replica::limits::{FRAME_BYTES_DEFAULT, PAYLOAD_BYTES_DEFAULT};
+use entgldb_replica::{Config, Input, Link, Output, Replica};
+use entgldb_sqlite::own::{Intake, Keeps, Recorded};
+use entgldb_sqlite::{Durability, SqliteConfig};
+use tempfile::TempDir;
+
+use super::{HostCell, HostedStore};
+use crate::hub::Hub;
+
+/// Steps of the clock until two nodes that nobody disturbs must hold the same.
+const SETTLE_STEPS: usize = 60;
+const STEP_MS: u64 = 400;
+
+/// A random number generator of which nothing is asked but to be repeatable.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+struct Side {
+    path: PathBuf,
+    memory: Memory,
+    key: AuthorKey,
+    replica: Option<Replica<HostedStore>>,
+    intake: Option<Intake>,
+    crashes: usize,
+}
+
+struct World {
+    _dir: TempDir,
+    sides: [Side; 2],
+    wires: [VecDeque<(u64, Bytes)>; 2],
+    links: u64,
+    is_closed: bool,
+    mono: u64,
+    start_ms: u64,
+    /// What each document was last written as, and how many writes there were.
+    last: BTreeMap<DocId, Option<String>>,
+    writes: usize,
+}
+
+impl World {
+    fn new(manners: &Manners) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let side = |number: u8| Side {
+            path: dir.path().join(format!("{number}.entgldb")),
+            memory: Memory::new(manners.clone()),
+            key: AuthorKey::from_seed(&[number + 1; 32]),
+            replica: None,
+            intake: None,
+            crashes: 0,
+        };
+        let sides = [side(0), side(1)];
+        let mut world = Self {
+            _dir: dir,
+            sides,
+            wires: Default::default(),
+            links: 0,
+            is_closed: false,
+            mono: 0,
+            start_ms: now_ms(),
+            last: BTreeMap::new(),
+            writes: 0,
+        };
+        world.open(0);
+        world.open(1);
+        world.link();
+        world
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: Mono(self.mono), wall: WallMillis(self.start_ms + self.mono) }
+    }
+
+    /// Opens a side, again and again while its store is cut off.
+    fn open(&mut self, at: usize) {
+        let now = self.now();
+        for _ in 0..50 {
+            let side = &mut self.sides[at];
+            {
+                let mut state = side.memory.state();
+                (state.is_cut, state.begun, state.dropped) = (false, None, 0);
+            }
+            let stop = Arc::default();
+            let config = SqliteConfig {
+                path: side.path.clone(),
+                watch: vec!["notes".into()],
+                durability: Durability::Normal,
+                payload_bytes_max: PAYLOAD_BYTES_DEFAULT,
+                stop,
+                on_busy: None,
+            };
+            let opened = HostedStore::open(config, HostCell::new(side.memory.host()), Hub::default());
+            let replica = opened.map_err(|error| error.to_string()).and_then(|store| {
+                let config = Config {
+                    name: format!("side {at}"),
+                    interests: [collection("notes")].into(),
+                    ..Config::default()
+                };
+                Replica::open(config, store, side.key.clone(), now.mono.0, now)
+                    .map_err(|error| error.to_string())
+            });
+            match replica {
+                Ok(replica) => {
+                    side.replica = Some(replica);
+                    let intake =
+                        Intake::open(&side.path, Keeps::Host, Durability::Normal, Arc::default()).unwrap();
+                    side.intake = Some(intake);
+                    return;
+                }
+                Err(error) => assert!(error.contains("cut off"), "{error}"),
+            }
+            side.crashes += 1;
+        }
+        panic!("the store could not be opened");
+    }
+
+    /// The process of a side ends without a word, and is started again.
+    fn crash(&mut self, at: usize) {
+        self.sides[at].crashes += 1;
+        self.sides[at].replica = None;
+        self.sides[at].intake = None;
+        self.unlink(1 - at);
+        self.open(at);
+        self.link();
+    }
+
+    fn unlink(&mut self, at: usize) {
+        let link = LinkId(self.links * 2 + at as u64);
+        self.input(at, Input::LinkDown { link, reason: "crash".into() });
+    }
+
+    fn link(&mut self) {
+        self.links += 1;
+        self.wires = Default::default();
+        let generation = self.links;
+        for at in 0..2 {
+            if self.links != generation {
+                // It was cut off in the middle of this, and is linked anew.
+                return;
+            }
+            let link = Link {
+                id: LinkId(self.links * 2 + at as u64),
+                peer: self.sides[1 - at].key.node_id(),
+                name: format!("side {}", 1 - at),
+                instance: self.sides[1 - at].crashes as u64,
+                we_dialled: at == 0,
+                target: None,
+                frame_bytes_max: FRAME_BYTES_DEFAULT,
+            };
+            self.input(at, Input::LinkUp(link));
+        }
+    }
+
+    fn input(&mut self, at: usize, input: Input) {
+        let now = self.now();
+        let Some(replica) = &mut self.sides[at].replica else { return };
+        match replica.handle(now, input) {
+            Ok(outputs) => {
+                for output in outputs {
+                    match output {
+                        Output::Send { kind, body, .. } => self.wires[1 - at].push_back((kind, body)),
+                        Output::Close { link, .. } => self.is_closed |= link.0 / 2 == self.links,
+                        _ => {}
+                    }
+                }
+            }
+            Err(failed) => {
+                assert!(failed.to_string().contains("cut off"), "{failed}");
+                self.crash(at);
+            }
+        }
+    }
+
+    /// Delivers frames until there are none, or so many.
+    fn deliver(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some(at) = (0..2).find(|at| !self.wires[*at].is_empty()) else { return };
+            let (kind, body) = self.wires[at].pop_front().unwrap();
+            let link = LinkId(self.links * 2 + at as u64);
+            self.input(at, Input::Frame { link, kind, body });
+        }
+    }
+
+    fn step(&mut self) {
+        self.mono += STEP_MS;
+        if std::mem::take(&mut self.is_closed) {
+            self.unlink(0);
+            self.unlink(1);
+            self.link();
+        }
+        for at in 0..2 {
+            self.input(at, Input::LocalChange);
+            self.input(at, Input::Tick);
+        }
+        self.deliver(10_000);
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..SETTLE_STEPS {
+            self.step();
+        }
+    }
+
+    /// The application of a side writes a document of its own, and tells of it or not.
+    fn write(&mut self, at: usize, dice: &mut Dice, tells: bool) {
+        let name = doc(&format!("{at}/{}", dice.roll(4)));
+        self.writes += 1;
+        let content = match dice.roll(4) {
+            0 => None,
+            _ => Some(format!(r#"{{"w":{}.0,"unknown":{at},"a":"x"}}"#, self.writes)),
+        };
+        let memory = self.sides[at].memory.clone();
+        memory.write(name.clone(), content.as_deref());
+        self.last.insert(name.clone(), content.clone());
+        if !tells || memory.state().manners.outbox {
+            return;
+        }
+        let recorded = match (dice.roll(2), content) {
+            (0, _) => Recorded::Look,
+            (_, Some(content)) => Recorded::Put(content.into()),
+            (_, None) => Recorded::Gone,
+        };
+        let intake = self.sides[at].intake.as_mut().unwrap();
+        intake.record(&[(name, recorded, self.start_ms + self.mono)]).unwrap();
+    }
+
+    /// Tells of all that a store has as if the application had written it.
+    fn echo(&mut self, at: usize) {
+        let now = self.start_ms + self.mono;
+        let docs = self.sides[at].memory.all();
+        let notes: Vec<_> = docs
+            .iter()
+            .flat_map(|(doc, content)| {
+                [(doc.clone(), Recorded::Look, now), (doc.clone(), Recorded::Put(content.clone()), now)]
+            })
+            .collect();
+        self.sides[at].intake.as_mut().unwrap().record(&notes).unwrap();
+    }
+
+    fn entries(&self) -> [u64; 2] {
+        [0, 1].map(|at| {
+            let replica = self.sides[at].replica.as_ref().unwrap();
+            replica.status().entries
+        })
+    }
+
+    fn check(&mut self, what: &str) {
+        for at in 0..2 {
+            self.sides[at].memory.state().cut = None;
+            assert!(!self.sides[at].memory.state().is_cut);
+        }
+        self.settle();
+        let (left, right) = (self.sides[0].memory.all(), self.sides[1].memory.all());
+        let is_lossy = self.sides[0].memory.state().manners.lossy;
+        let shown = |doc: &DocId, at: usize, content: &String| {
+            // What an application has written itself stays as it wrote it.
+            let is_own = doc.1.as_str().starts_with(&at.to_string());
+            let content = Bytes::from(content.clone());
+            if is_lossy && !is_own { lossy(&content) } else { content }
+        };
+        let expected = |at: usize| -> BTreeMap<DocId, Bytes> {
+            let there = self.last.iter().filter_map(|(doc, content)| Some((doc, content.as_ref()?)));
+            there.map(|(doc, content)| (doc.clone(), shown(doc, at, content))).collect()
+        };
+        assert_eq!(left, expected(0), "{what}: the left store");
+        assert_eq!(right, expected(1), "{what}: the right store");
+        let entries = self.entries();
+        assert_eq!(entries[0], entries[1], "{what}");
+        for round in 0..2 {
+            self.echo(0);
+            self.echo(1);
+            self.settle();
+            assert_eq!(self.entries(), entries, "{what}: echoes became changes in round {round}");
+        }
+        assert_eq!((left, right), (self.sides[0].memory.all(), self.sides[1].memory.all()), "{what}");
+    }
+}
+
+/// One schedule with the hook of a number cut off on one side. Answers how many hooks were called there.
+fn run(manners: &Manners, seed: u64, cut: Option<(usize, Cut)>) -> usize {
+    let what = format!("seed {seed}, cut {cut:?}");
+    let mut world = World::new(manners);
+    let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let victim = (seed % 2) as usize;
+    {
+        let mut state = world.sides[victim].memory.state();
+        state.calls.clear();
+        state.cut = cut;
+    }
+    for _ in 0..20 {
+        for _ in 0..dice.roll(4) {
+            world.write(dice.roll(2) as usize, &mut dice, true);
+        }
+        if dice.roll(8) == 0 {
+            // A write that nobody hears of, and the end of the process.
+            let at = dice.roll(2) as usize;
+            world.write(at, &mut dice, false);
+            world.crash(at);
+        }
+        world.mono += 50;
+        match dice.roll(3) {
+            0 => world.deliver(1 + dice.roll(4) as usize),
+            1 => world.input(dice.roll(2) as usize, Input::LocalChange),
+            _ => world.step(),
+        }
+    }
+    let calls = world.sides[victim].memory.state().calls.len();
+    world.check(&what);
+    calls
+}
+
+fn cut_everywhere(manners: &Manners, seeds: std::ops::Range<u64>) {
+    let mut cuts = 0;
+    for seed in seeds {
+        let calls = run(manners, seed, None);
+        for number in 1..=calls {
+            let cut = [Cut::Before, Cut::Middle, Cut::After][(number + seed as usize) % 3];
+            run(manners, seed, Some((number, cut)));
+            cuts += 1;
+        }
+    }
+    assert!(cuts > 20, "only {cuts} places were cut at");
+    println!("{cuts} cuts");
+}
+
+#[test]
+fn a_store_with_transactions_and_an_outbox_loses_nothing_wherever_it_is_cut_off() {
+    let manners = Manners { transactions: true, outbox: true, ..Manners::default() };
+    cut_everywhere(&manners, seeds());
+}
+
+#[test]
+fn a_store_with_transactions_loses_nothing_wherever_it_is_cut_off() {
+    cut_everywhere(&Manners { transactions: true, ..Manners::default() }, seeds());
+}
+
+#[test]
+fn a_store_without_transactions_loses_nothing_wherever_it_is_cut_off() {
+    cut_everywhere(&Manners { keys_only: true, ..Manners::default() }, seeds());
+}
+
+#[test]
+fn a_lossy_store_comes_to_rest_wherever_it_is_cut_off() {
+    for transactions in [false, true] {
+        cut_everywhere(&Manners { lossy: true, transactions, ..Manners::default() }, seeds());
+    }
+}
+
+/// More on demand: ENTGLDB_CRASH_SEEDS.
+fn seeds() -> std::ops::Range<u64> {
+    let count = std::env::var("ENTGLDB_CRASH_SEEDS").ok().and_then(|count| count.parse().ok());
+    0..count.unwrap_or(3)
+}

@@ -1,0 +1,472 @@
+//! Nodes beside a store of the application's, over loopback.
+
+mod common;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::{Manners, Memory, PATIENCE, Place, collection, doc, eventually, key, level};
+use entgldb::{CloseError, Event, Events, GuardError, HostChange, NoEvent, Node, RecordError, State};
+
+fn open(config: entgldb::Config, memory: &Memory) -> (Node, Events) {
+    memory.state().dropped = 0;
+    Node::open_with_host(config, Some(memory.host())).unwrap()
+}
+
+fn put(name: &str, content: &str) -> HostChange {
+    HostChange::Put { doc: doc(name), content: Bytes::from(content.to_owned()) }
+}
+
+/// The application writes and tells of it.
+fn write(node: &Node, memory: &Memory, name: &str, content: &str) {
+    memory.write(doc(name), Some(content));
+    node.record(&[put(name, content)]).unwrap();
+}
+
+fn all_manners() -> Vec<Manners> {
+    let plain = Manners::default();
+    vec![
+        plain.clone(),
+        Manners { transactions: true, ..plain.clone() },
+        Manners { transactions: true, outbox: true, ..plain.clone() },
+        Manners { lossy: true, ..plain.clone() },
+        Manners { lossy: true, transactions: true, keys_only: true, ..plain },
+    ]
+}
+
+#[test]
+fn recorded_and_touched_changes_travel_both_ways_whatever_the_store_can_do() {
+    for manners in all_manners() {
+        let place = Place::new();
+        let (left, right) = (Memory::new(manners.clone()), Memory::new(manners.clone()));
+        let (a, _) = open(place.config("a"), &left);
+        let (b, _) = open(place.config_to("b", &a), &right);
+        write(&a, &left, "one", r#"{"n":1}"#);
+        right.write(doc("two"), Some(r#"{"n":2}"#));
+        b.touch(vec![doc("two")]).unwrap();
+        level(&a, &b);
+        assert_eq!(right.get(&doc("one")).as_deref(), Some(r#"{"n":1}"#));
+        assert_eq!(left.get(&doc("two")).as_deref(), Some(r#"{"n":2}"#));
+        left.write(doc("two"), None);
+        a.record(&[HostChange::Delete { doc: doc("two") }]).unwrap();
+        level(&a, &b);
+        assert_eq!(right.get(&doc("two")), None);
+        assert_eq!((a.status().entries, a.status().conflicts), (3, 0), "{:?}", a.status());
+    }
+}
+
+#[test]
+fn the_outbox_of_the_application_is_enough() {
+    let place = Place::new();
+    let manners = Manners { transactions: true, outbox: true, ..Manners::default() };
+    let (left, right) = (Memory::new(manners.clone()), Memory::new(manners));
+    left.write(doc("before"), Some("0"));
+    let (a, _) = open(place.config("a"), &left);
+    let (b, _) = open(place.config_to("b", &a), &right);
+    left.write(doc("one"), Some("1"));
+    eventually("the write", || right.get(&doc("one")).is_some() && right.get(&doc("before")).is_some());
+    right.write(doc("one"), Some("2"));
+    level(&a, &b);
+    assert_eq!(left.get(&doc("one")).as_deref(), Some("2"));
+    assert!(left.state().outbox.is_empty(), "what was read is removed");
+}
+
+#[test]
+fn documents_that_are_there_already_are_captured_and_changes_made_without_a_word_are_found_after_a_crash() {
+    let place = Place::new();
+    let (left, right) = (Memory::default(), Memory::default());
+    for number in 0..40 {
+        left.write(doc(&format!("k{number}")), Some(&number.to_string()));
+    }
+    let (a, _) = open(place.config("a"), &left);
+    let (b, _) = open(place.config_to("b", &a), &right);
+    eventually("the catch-up", || right.all() == left.all());
+    a.close();
+    // A clean end: nobody looks.
+    left.write(doc("k1"), Some("\"silent\""));
+    let (a, events) = open(place.config_to("a", &b), &left);
+    level(&a, &b);
+    assert_ne!(right.get(&doc("k1")), left.get(&doc("k1")));
+    a.command_json(r#"{"command":"reconcile"}"#).unwrap();
+    eventually("the silent write", || right.get(&doc("k1")) == left.get(&doc("k1")));
+    let done = std::iter::repeat_with(|| events.next(PATIENCE).unwrap()).find_map(|event| match event {
+        Event::Reconcile { keys, changed, missing, done: true, .. } => Some((keys, changed, missing)),
+        _ => None,
+    });
+    assert_eq!(done, Some((40, 1, 0)));
+}
+
+#[test]
+fn a_reconciliation_that_would_delete_more_than_a_tenth_stops_and_asks() {
+    let place = Place::new();
+    let (left, right) = (Memory::default(), Memory::default());
+    for number in 10..50 {
+        left.write(doc(&format!("k{number}")), Some("1"));
+    }
+    let (a, events) = open(place.config("a"), &left);
+    let (b, _) = open(place.config_to("b", &a), &right);
+    eventually("the catch-up", || right.all().len() == 40);
+    // A tenth may go.
+    for number in 10..14 {
+        left.write(doc(&format!("k{number}")), None);
+    }
+    a.command_json(r#"{"command":"reconcile","collection":"notes"}"#).unwrap();
+    eventually("the deletions", || right.all().len() == 36);
+    for number in 14..18 {
+        left.write(doc(&format!("k{number}")), None);
+    }
+    left.write(doc("k20"), Some("\"changed\""));
+    a.command_json(r#"{"command":"reconcile"}"#).unwrap();
+    let stopped = std::iter::repeat_with(|| events.next(PATIENCE).unwrap()).find_map(|event| match event {
+        Event::ReconcileStopped { missing, of, .. } => Some((missing, of)),
+        _ => None,
+    });
+    assert_eq!(stopped, Some((4, 36)));
+    eventually("the change", || right.get(&doc("k20")) == left.get(&doc("k20")));
+    level(&a, &b);
+    assert_eq!(right.all().len(), 36);
+    // One came back before it was confirmed.
+    left.write(doc("k14"), Some("1"));
+    a.command_json(r#"{"command":"reconcile","confirm_deletes":true}"#).unwrap();
+    eventually("the deletions", || right.all().len() == 33);
+    assert_eq!(right.all(), left.all());
+}
+
+#[test]
+fn lossy_stores_that_echo_everything_come_to_rest() {
+    for transactions in [false, true] {
+        let place = Place::new();
+        let manners = Manners { lossy: true, transactions, ..Manners::default() };
+        let (left, right) = (Memory::new(manners.clone()), Memory::new(manners));
+        let (a, _) = open(place.config("a"), &left);
+        let (b, _) = open(place.config_to("b", &a), &right);
+        let content = r#"{"z":1.0,"unknown":[1],"a":"x"}"#;
+        for number in 0..20 {
+            // As its own store shows it; the document has more.
+            left.write(doc(&format!("k{number}")), Some(content));
+            a.record(&[put(&format!("k{number}"), content)]).unwrap();
+        }
+        level(&a, &b);
+        assert_eq!(right.get(&doc("k1")).as_deref(), Some(r#"{"a":"x","z":1}"#));
+        for _ in 0..3 {
+            let echo: Vec<HostChange> =
+                right.all().into_iter().map(|(doc, content)| HostChange::Put { doc, content }).collect();
+            b.record(&echo).unwrap();
+            b.touch(right.all().into_keys().collect()).unwrap();
+            b.command_json(r#"{"command":"reconcile"}"#).unwrap();
+            level(&a, &b);
+        }
+        assert_eq!((a.status().entries, b.status().entries), (20, 20), "echoes are no changes");
+        // A real edit of what the store shows is one.
+        write(&b, &right, "k1", r#"{"a":"y","z":1}"#);
+        level(&a, &b);
+        assert_eq!(left.get(&doc("k1")).as_deref(), Some(r#"{"a":"y","z":1}"#));
+        assert_eq!(b.status().entries, 21);
+    }
+}
+
+#[test]
+fn a_poison_document_is_set_aside_and_the_rest_flows() {
+    for transactions in [false, true] {
+        let place = Place::new();
+        let left = Memory::default();
+        let right = Memory::new(Manners { transactions, poison: Some("poison"), ..Manners::default() });
+        let (a, _) = open(place.config("a"), &left);
+        let (b, events) = open(place.config_to("b", &a), &right);
+        let mut changes: Vec<HostChange> = (0..50).map(|number| put(&format!("k{number}"), "1")).collect();
+        changes.insert(20, put("poison", r#"{"bad":1}"#));
+        changes.insert(40, put("poison too", "2"));
+        for change in &changes {
+            left.write(change.doc().clone(), Some("1"));
+        }
+        a.record(&changes).unwrap();
+        level(&a, &b);
+        assert_eq!(right.all().len(), 50);
+        let aside = std::iter::repeat_with(|| events.next(PATIENCE).unwrap())
+            .filter(|event| matches!(event, Event::Problem { kind: "set_aside", .. }))
+            .take(2)
+            .count();
+        assert_eq!(aside, 2);
+        let listed = b.command_json(r#"{"command":"quarantine"}"#).unwrap();
+        assert!(
+            listed.contains("poison is refused") && listed.contains(r#""content":{"bad":1}"#),
+            "{listed}"
+        );
+
+        // A newer version takes its place in quarantine; nothing else is held up.
+        write(&a, &left, "poison", "3");
+        write(&a, &left, "k1", "4");
+        level(&a, &b);
+        assert_eq!(right.get(&doc("k1")).as_deref(), Some("4"));
+        let retry = r#"{"command":"quarantine_retry","collection":"notes","key":"poison"}"#;
+        assert!(b.command_json(retry).is_err(), "it is still refused");
+        right.state().manners.poison = None;
+        b.command_json(retry).unwrap();
+        assert_eq!(right.get(&doc("poison")).as_deref(), Some("3"));
+        let discard = r#"{"command":"quarantine_discard","collection":"notes","key":"poison too"}"#;
+        b.command_json(discard).unwrap();
+        assert_eq!(b.command_json(r#"{"command":"quarantine"}"#).unwrap(), r#"{"documents":[]}"#);
+        b.command_json(r#"{"command":"reconcile"}"#).unwrap();
+        level(&a, &b);
+        assert_eq!(
+            left.get(&doc("poison too")).as_deref(),
+            Some("1"),
+            "discarding deletes nothing elsewhere"
+        );
+        assert_eq!(right.get(&doc("poison too")), None);
+    }
+}
+
+#[test]
+fn what_was_refused_is_tried_again_at_the_next_start() {
+    let place = Place::new();
+    let left = Memory::default();
+    let right = Memory::new(Manners { poison: Some("p"), ..Manners::default() });
+    let (a, _) = open(place.config("a"), &left);
+    let (b, _) = open(place.config_to("b", &a), &right);
+    write(&a, &left, "p", "1");
+    level(&a, &b);
+    b.close();
+    right.state().manners.poison = None;
+    let (_b, _) = open(place.config_to("b", &a), &right);
+    eventually("the document", || right.get(&doc("p")).is_some());
+}
+
+#[test]
+fn a_store_that_refuses_everything_is_waited_for_and_nothing_is_set_aside() {
+    let place = Place::new();
+    let left = Memory::default();
+    let right = Memory::new(Manners { poison: Some(""), ..Manners::default() });
+    let (a, _) = open(place.config("a"), &left);
+    let (b, _) = open(place.config_to("b", &a), &right);
+    let changes: Vec<HostChange> = (0..40).map(|number| put(&format!("k{number}"), "1")).collect();
+    for change in &changes {
+        left.write(change.doc().clone(), Some("1"));
+    }
+    a.record(&changes).unwrap();
+    eventually("the failure", || b.status().state == State::Recovering);
+    right.state().manners.poison = None;
+    eventually("the documents", || right.all() == left.all());
+    assert_eq!(b.command_json(r#"{"command":"quarantine"}"#).unwrap(), r#"{"documents":[]}"#);
+    level(&a, &b);
+    assert_eq!(a.status().entries, 40, "nothing came back as a change");
+}
+
+/// A store whose hooks do something with the node.
+struct Meddling {
+    memory: Memory,
+    node: std::sync::Arc<std::sync::OnceLock<std::sync::Weak<Node>>>,
+    found: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
+    wait: std::sync::Arc<std::sync::Mutex<()>>,
+}
+
+impl entgldb::HostStore for Meddling {
+    fn apply(&mut self, documents: &[entgldb::HostDocument]) -> entgldb::HostResult<()> {
+        if let Some(node) = self.node.get().and_then(std::sync::Weak::upgrade) {
+            let mut found = self.found.lock().unwrap();
+            assert!(entgldb::in_hook());
+            found.push(format!("{:?}", node.sync_now(PATIENCE)));
+            found.push(format!("{:?}", node.record(&[put("x", "1")])));
+            found.push(format!("{:?}", node.command_json(r#"{"command":"peers"}"#)));
+            found.push(format!("{:?}", node.unwatch("notes")));
+            found.push(format!("{:?}", node.touch(vec![doc("touched")])));
+            found.push(format!("{:?}", node.status().state));
+        }
+        drop(self.wait.lock().unwrap());
+        common::MemoryHost(self.memory.clone()).apply_through(documents)
+    }
+
+    fn read(&mut self, docs: &[entgldb::DocId]) -> entgldb::HostResult<Vec<Option<Bytes>>> {
+        let state = self.memory.state();
+        Ok(docs.iter().map(|doc| state.docs.get(doc).cloned()).collect())
+    }
+
+    fn delete(&mut self, _: &[entgldb::DocId]) -> entgldb::HostResult<()> {
+        panic!("deletes are not for this store")
+    }
+
+    fn enumerate(
+        &mut self,
+        _: &entgldb::Collection,
+        after: Option<&entgldb::Key>,
+        _: usize,
+    ) -> entgldb::HostResult<Vec<(entgldb::Key, Option<Bytes>)>> {
+        let state = self.memory.state();
+        let keys = state.docs.iter().filter(|((_, key), _)| after.is_none_or(|after| key > after));
+        Ok(keys.map(|((_, key), content)| (key.clone(), Some(content.clone()))).collect())
+    }
+}
+
+impl Drop for Meddling {
+    fn drop(&mut self) {
+        assert!(!entgldb::in_hook());
+        self.memory.state().dropped += 1;
+    }
+}
+
+fn meddling(memory: &Memory) -> Meddling {
+    let memory = memory.clone();
+    Meddling { memory, node: Default::default(), found: Default::default(), wait: Default::default() }
+}
+
+#[test]
+fn calls_that_would_wait_are_refused_inside_a_hook_and_touch_is_not() {
+    let place = Place::new();
+    let (left, right) = (Memory::default(), Memory::default());
+    let (a, _) = open(place.config("a"), &left);
+    let host = meddling(&right);
+    let (node, found) = (host.node.clone(), host.found.clone());
+    right.write(doc("touched"), Some("1"));
+    let b =
+        std::sync::Arc::new(Node::open_with_host(place.config_to("b", &a), Some(Box::new(host))).unwrap().0);
+    node.set(std::sync::Arc::downgrade(&b)).unwrap();
+    write(&a, &left, "one", "1");
+    eventually("the document", || right.get(&doc("one")).is_some());
+    let found = found.lock().unwrap().clone();
+    assert_eq!(found[0], "Err(Guard(InHook))");
+    assert_eq!(found[1], "Err(Guard(InHook))");
+    assert_eq!(found[2], "Err(Guard(InHook))");
+    assert_eq!(found[3], "Err(Guard(InHook))");
+    assert_eq!(found[4..], ["Ok(())", "Running"]);
+    eventually("the touched document", || left.get(&doc("touched")).is_some());
+}
+
+#[test]
+fn a_node_can_be_dropped_by_its_own_hook_and_its_store_goes_once() {
+    let place = Place::new();
+    let (left, right) = (Memory::default(), Memory::default());
+    let (a, _) = open(place.config("a"), &left);
+    struct Dropping(Memory, std::sync::Arc<std::sync::Mutex<Option<Node>>>);
+    impl entgldb::HostStore for Dropping {
+        fn apply(&mut self, documents: &[entgldb::HostDocument]) -> entgldb::HostResult<()> {
+            drop(self.1.lock().unwrap().take());
+            common::MemoryHost(self.0.clone()).apply_through(documents)
+        }
+        fn read(&mut self, docs: &[entgldb::DocId]) -> entgldb::HostResult<Vec<Option<Bytes>>> {
+            let state = self.0.state();
+            Ok(docs.iter().map(|doc| state.docs.get(doc).cloned()).collect())
+        }
+        fn delete(&mut self, _: &[entgldb::DocId]) -> entgldb::HostResult<()> {
+            Ok(())
+        }
+        fn enumerate(
+            &mut self,
+            _: &entgldb::Collection,
+            _: Option<&entgldb::Key>,
+            _: usize,
+        ) -> entgldb::HostResult<Vec<(entgldb::Key, Option<Bytes>)>> {
+            Ok(Vec::new())
+        }
+    }
+    impl Drop for Dropping {
+        fn drop(&mut self) {
+            self.0.state().dropped += 1;
+        }
+    }
+    let own = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let host = Dropping(right.clone(), own.clone());
+    let (b, events) = Node::open_with_host(place.config_to("b", &a), Some(Box::new(host))).unwrap();
+    *own.lock().unwrap() = Some(b);
+    write(&a, &left, "one", "1");
+    eventually("the end", || events.next(Duration::ZERO) == Err(NoEvent::Stopped));
+    eventually("the drop", || right.state().dropped == 1);
+    assert!(right.get(&doc("one")).is_some(), "the hook was not cut short");
+}
+
+#[test]
+fn close_within_waits_for_the_hook_in_flight_and_says_which() {
+    let place = Place::new();
+    let (left, right) = (Memory::default(), Memory::default());
+    let (a, _) = open(place.config("a"), &left);
+    let host = meddling(&right);
+    let wait = host.wait.clone();
+    let (b, _) = Node::open_with_host(place.config_to("b", &a), Some(Box::new(host))).unwrap();
+    let held = wait.lock().unwrap();
+    write(&a, &left, "one", "1");
+    std::thread::sleep(Duration::from_millis(300));
+    eventually("the hook", || {
+        b.close_within(Duration::from_millis(50)) == Err(CloseError::Timeout { hook: Some("apply") })
+    });
+    assert_eq!(right.state().dropped, 0);
+    assert!(matches!(b.touch(Vec::new()), Err(RecordError::Guard(GuardError::Closed))));
+    drop(held);
+    assert_eq!(b.close_within(PATIENCE), Ok(()));
+    assert_eq!(right.state().dropped, 1);
+    assert_eq!(b.close_within(Duration::ZERO), Ok(()));
+    drop(b);
+    assert_eq!(right.state().dropped, 1);
+    assert!(right.get(&doc("one")).is_some());
+}
+
+#[test]
+fn a_panic_in_a_hook_is_a_failure_of_the_document() {
+    let place = Place::new();
+    let (left, right) = (Memory::default(), Memory::default());
+    let (a, _) = open(place.config("a"), &left);
+    let (b, _) = Node::open_with_host(place.config_to("b", &a), Some(Box::new(meddling(&right)))).unwrap();
+    write(&a, &left, "one", "1");
+    level(&a, &b);
+    left.write(doc("one"), None);
+    a.record(&[HostChange::Delete { doc: doc("one") }]).unwrap();
+    level(&a, &b);
+    let listed = b.command_json(r#"{"command":"quarantine"}"#).unwrap();
+    assert!(listed.contains("the delete hook panicked: deletes are not for this store"), "{listed}");
+    assert_eq!(b.status().state, State::Running);
+}
+
+#[test]
+fn a_losing_version_is_brought_back_through_the_store() {
+    let place = Place::new();
+    let (left, right) = (Memory::default(), Memory::default());
+    let (a, _) = open(place.config("a"), &left);
+    let (b, _) = open(place.config("b"), &right);
+    write(&a, &left, "one", "\"of a\"");
+    write(&b, &right, "one", "\"of b\"");
+    eventually("the captures", || a.status().entries == 1 && b.status().entries == 1);
+    b.add_peer(&a.local_address().unwrap().to_string()).unwrap();
+    eventually("the link", || b.sync_now(PATIENCE).is_ok());
+    let (won, lost) = (left.get(&doc("one")).unwrap(), b.conflicts(1).unwrap().remove(0).conflict.loser);
+    assert_eq!(right.get(&doc("one")).unwrap(), won);
+    let restored = b.command_json(r#"{"command":"restore","collection":"notes","key":"one"}"#).unwrap();
+    assert!(restored.contains(r#""is_deletion":false"#), "{restored}");
+    level(&a, &b);
+    assert_eq!(left.get(&doc("one")).unwrap().as_bytes(), lost.content.unwrap());
+    assert_eq!(left.all(), right.all());
+}
+
+#[test]
+fn the_resolve_hook_decides_between_versions_on_every_node() {
+    let place = Place::new();
+    let manners = Manners { resolve: true, ..Manners::default() };
+    let (left, right) = (Memory::new(manners.clone()), Memory::new(manners));
+    let custom = |mut config: entgldb::Config| {
+        config.custom_hook = vec!["notes".to_owned()];
+        config
+    };
+    let (a, _) = open(custom(place.config("a")), &left);
+    let (b, _) = open(custom(place.config("b")), &right);
+    write(&a, &left, "one", "\"the longest\"");
+    write(&b, &right, "one", "\"short\"");
+    eventually("the captures", || a.status().entries == 1 && b.status().entries == 1);
+    b.add_peer(&a.local_address().unwrap().to_string()).unwrap();
+    eventually("the link", || b.sync_now(PATIENCE).is_ok());
+    eventually("one answer", || {
+        left.get(&doc("one")).as_deref() == Some("\"the longest\"") && left.all() == right.all()
+    });
+    let refused = Node::open_with_host(custom(place.config("c")), Some(Memory::default().host()));
+    assert!(refused.err().unwrap().to_string().contains("custom_hook"));
+}
+
+#[test]
+fn documents_of_other_collections_are_refused_before_anything_is_written() {
+    let place = Place::new();
+    let memory = Memory::default();
+    let (a, _) = open(place.config("a"), &memory);
+    let other = (collection("other"), key("k"));
+    assert!(matches!(a.touch(vec![other]), Err(RecordError::UnknownCollection { .. })));
+    assert!(matches!(a.record(&[put("k", "{")]), Err(RecordError::Document { .. })));
+    assert!(a.documents().is_none());
+    a.close();
+    let documents = Node::open_with_host(place.config("d"), None).unwrap().0;
+    assert!(matches!(documents.touch(Vec::new()), Err(RecordError::NoHostStore)));
+}
