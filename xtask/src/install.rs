@@ -96,7 +96,11 @@ fn static_library(workspace: &Workspace, from: &Path, to: &Path) -> Result<()> {
     cmd!(shell, "ld -r --gc-sections {wanted...} -o {whole} {from}").run()?;
     // The bitcode that Rust's own objects bring along would only confuse tools that look for it.
     let bitcode = ["--remove-section=.llvmbc", "--remove-section=.llvmcmd"];
-    cmd!(shell, "objcopy --strip-debug {bitcode...} --wildcard --keep-global-symbol=entgldb_* {whole} {ours}").run()?;
+    cmd!(
+        shell,
+        "objcopy --strip-debug {bitcode...} --wildcard --keep-global-symbol=entgldb_* {whole} {ours}"
+    )
+    .run()?;
     let _ = fs::remove_file(to);
     cmd!(shell, "ar rcs {to} {ours}").run()?;
     ensure!(to.is_file(), "{} was not made", to.display());

@@ -39,9 +39,11 @@ pub(crate) fn run(workspace: &Workspace, depth: Depth) -> Result<()> {
     exported(workspace, &built.join("libentgldb_ffi.so"))?;
     let _calls = workspace.shell.push_env("ENTGLDB_CALLS", depth.calls.to_string());
     let _kills = workspace.shell.push_env("ENTGLDB_KILLS", depth.kills.to_string());
-    programs(workspace, &built, "c-tests", &[])?;
+    let peer = workspace.build("entgldb-conformance-peer", "entgldb-conformance-peer", Profile::Dev)?;
+    let peer = format!("-DENTGLDB_CONFORMANCE_PEER={}", peer.display());
+    programs(workspace, &built, "c-tests", &[&peer])?;
     // LeakSanitizer too: the library's memory comes from the same malloc.
-    programs(workspace, &built, "c-tests-sanitized", &["-DENTGLDB_SANITIZE=ON"])?;
+    programs(workspace, &built, "c-tests-sanitized", &["-DENTGLDB_SANITIZE=ON", &peer])?;
     under_valgrind(workspace, &built)?;
     outside(workspace, &built)
 }
