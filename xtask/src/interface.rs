@@ -35,12 +35,14 @@ pub(crate) fn run(workspace: &Workspace, depth: Depth) -> Result<()> {
     if !tools_are_there(workspace)? {
         return Ok(());
     }
-    let built = workspace.build_ffi(Profile::Dev)?;
+    // Together, so that cargo chooses one set of features for both.
+    cmd!(workspace.shell, "cargo build --locked --package entgldb-ffi --package entgldb-conformance-peer")
+        .run()?;
+    let built = Profile::Dev.folder()?;
     exported(workspace, &built.join("libentgldb_ffi.so"))?;
     let _calls = workspace.shell.push_env("ENTGLDB_CALLS", depth.calls.to_string());
     let _kills = workspace.shell.push_env("ENTGLDB_KILLS", depth.kills.to_string());
-    let peer = workspace.build("entgldb-conformance-peer", "entgldb-conformance-peer", Profile::Dev)?;
-    let peer = format!("-DENTGLDB_CONFORMANCE_PEER={}", peer.display());
+    let peer = format!("-DENTGLDB_CONFORMANCE_PEER={}", built.join("entgldb-conformance-peer").display());
     programs(workspace, &built, "c-tests", &[&peer])?;
     // LeakSanitizer too: the library's memory comes from the same malloc.
     programs(workspace, &built, "c-tests-sanitized", &["-DENTGLDB_SANITIZE=ON", &peer])?;
