@@ -2,6 +2,7 @@
 
 use entgldb_replica::resolve::Side;
 use entgldb_sqlite::inspect::{ListedConflict, ListedProblem};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -10,30 +11,30 @@ use crate::member::MemberInfo;
 use crate::status::{PeerHealth, TargetHealth};
 
 /// It was done.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Done {}
 
 /// The linked peers and the addresses to dial.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct PeersAnswer {
     pub(crate) peers: Vec<PeerHealth>,
     pub(crate) targets: Vec<TargetHealth>,
 }
 
 /// The members of the cluster.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct MembersAnswer {
     pub(crate) members: Vec<MemberInfo>,
 }
 
 /// The newest conflicts.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ConflictAnswer {
     pub(crate) conflicts: Vec<ConflictListed>,
 }
 
 /// A conflict.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ConflictListed {
     /// The losing version's number, for `restore`.
     pub(crate) version: u64,
@@ -45,7 +46,7 @@ pub(crate) struct ConflictListed {
 }
 
 /// A version of a document.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct SideListed {
     pub(crate) node: String,
     pub(crate) at_ms: u64,
@@ -54,13 +55,13 @@ pub(crate) struct SideListed {
 }
 
 /// Documents that the store refused, and changes that can't travel.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(crate) struct QuarantineAnswer {
     pub(crate) documents: Vec<QuarantineListed>,
 }
 
 /// A document in quarantine.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct QuarantineListed {
     pub(crate) collection: String,
     pub(crate) key: String,
@@ -72,45 +73,45 @@ pub(crate) struct QuarantineListed {
 }
 
 /// A version that was brought back.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RestoreAnswer {
     pub(crate) version: u64,
     pub(crate) is_deletion: bool,
 }
 
 /// The collections that are being compared.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ReconcileAnswer {
     pub(crate) collections: Vec<String>,
 }
 
 /// How many rows were written.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RowsAnswer {
     pub(crate) rows: u64,
 }
 
 /// The collection that is synced now.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct WatchAnswer {
     pub(crate) collection: String,
 }
 
 /// A document of the built-in store.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct DocumentAnswer {
     /// Null if there is none. A document may be `null` too: use the typed calls where that matters.
     pub(crate) content: Option<Box<RawValue>>,
 }
 
 /// Documents of the built-in store.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ScanAnswer {
     pub(crate) documents: Vec<DocumentListed>,
 }
 
 /// A document with its key.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct DocumentListed {
     pub(crate) key: String,
     pub(crate) content: Box<RawValue>,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use entgldb_replica::custom::Resolver;
 use entgldb_replica::id::{NodeId, NodeIdError};
 use entgldb_replica::limits;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::retention::Retention;
@@ -17,7 +18,7 @@ const SYNC_INTERVAL_RANGE_MS: std::ops::RangeInclusive<u64> = 50..=600_000;
 const FRAME_SPARE_BYTES: usize = 64 << 10;
 
 /// When a change counts as durable.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// Synced to the disk before any peer is told: what was acknowledged survives a power cut.
@@ -29,7 +30,7 @@ pub enum Durability {
 }
 
 /// The configuration of a [`crate::Node`]. As JSON it has the same fields; unknown ones are refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The application's SQLite database.

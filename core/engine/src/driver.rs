@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use entgldb_net::{Frame, InFlight, NetEvent, SendError, Transport};
-use entgldb_replica::event::Event as ReplicaEvent;
 use entgldb_replica::id::LinkId;
-use entgldb_replica::store::Problem;
 use entgldb_replica::{Config as ReplicaConfig, Input, Link, Output, Replica};
 use entgldb_sqlite::Waker;
 use tracing::{debug, error, info, warn};
@@ -91,7 +89,7 @@ pub(crate) struct Driver {
     mark: MarkFile,
     control: Control,
     pub(crate) publisher: Publisher,
-    attention: Attention,
+    pub(crate) attention: Attention,
     is_short_of_room: bool,
     reopen_at: Instant,
     reopen_wait: Duration,
@@ -448,17 +446,6 @@ impl Driver {
         SyncError::Timeout {
             behind: status.peers.iter().map(|peer| peer.behind).max().unwrap_or_default(),
             ahead: status.peers.iter().map(|peer| peer.ahead).max().unwrap_or_default(),
-        }
-    }
-
-    /// Looks at the application's store at once.
-    pub(crate) fn look_soon(&mut self) {
-        self.attention.woken();
-    }
-
-    pub(crate) fn tell_problem(&mut self, problem: Problem) {
-        if let Some(event) = Event::from_replica(ReplicaEvent::Problem(problem)) {
-            self.tell(&event);
         }
     }
 

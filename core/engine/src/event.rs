@@ -3,11 +3,12 @@
 use entgldb_replica::event::{Anew, Event as ReplicaEvent};
 use entgldb_replica::resolve::{Conflict, Side};
 use entgldb_replica::store::ProblemKind;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tracing::{debug, error, info, warn};
 
 /// Something that happened. As JSON, `event` says what.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
@@ -250,7 +251,7 @@ pub enum Event {
 }
 
 /// A version of a document in an event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Version {
     /// Who wrote it.
     pub node: String,

@@ -8,6 +8,7 @@ use crossbeam_channel::Sender;
 use entgldb_replica::id::Collection;
 use entgldb_replica::wire::{Chunk, Part};
 use entgldb_replica::{Imported, Importing, Input};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{CommandError, ask};
@@ -54,7 +55,7 @@ pub enum ImportError {
 }
 
 /// What was imported.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ImportSummary {
     /// Rows looked at, those of deleted documents too. Those that were here in the same or a younger version stayed.
     pub rows: u64,

@@ -4,8 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use entgldb_replica::event::Event as ReplicaEvent;
 use entgldb_replica::id::{Collection, DocId, Key};
+use entgldb_replica::store::Problem;
 use entgldb_sqlite::inspect::Inspector;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -15,12 +18,13 @@ use crate::answer::{
 };
 use crate::documents::Documents;
 use crate::driver::Driver;
+use crate::event::Event;
 use crate::hub::NoEvent;
 use crate::node::Node;
 use crate::store::StoreError;
 
 /// What can be asked of a node as JSON. `command` says what; unknown fields are refused.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Command {
@@ -397,6 +401,17 @@ impl Driver {
                 self.store_failed(&failed);
                 Err(HostCommandError::StoreFailed)
             }
+        }
+    }
+
+    /// Looks at the application's store at once.
+    fn look_soon(&mut self) {
+        self.attention.woken();
+    }
+
+    fn tell_problem(&mut self, problem: Problem) {
+        if let Some(event) = Event::from_replica(ReplicaEvent::Problem(problem)) {
+            self.tell(&event);
         }
     }
 

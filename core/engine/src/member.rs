@@ -4,10 +4,11 @@ use std::path::Path;
 
 use entgldb_sqlite::inspect::Inspector;
 use entgldb_sqlite::{ListedMember, OpenError};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A member of the cluster. Times are in milliseconds since 1970.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct MemberInfo {
     /// Its identity.
     pub node: String,

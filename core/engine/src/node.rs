@@ -1,101 +1,32 @@
 //! A running node.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use entgldb_net::{
-    ClusterSecret, Codec, Identity, IdentityError, NetConfig, SecretError, StartError, Transport,
-};
-use entgldb_replica::Config as ReplicaConfig;
-use entgldb_replica::custom::Resolver;
-use entgldb_replica::entry::AuthorKey;
-use entgldb_replica::id::{Collection, NameError, NodeId};
+use entgldb_net::Transport;
+use entgldb_replica::id::NodeId;
 use entgldb_sqlite::inspect::{Inspector, ListedConflict};
-use entgldb_sqlite::own::Keeps;
-use entgldb_sqlite::{RestoreError, Restored, Waker};
-use tracing::info;
+use entgldb_sqlite::{RestoreError, Restored};
 
-use crate::clocks::Clocks;
 use crate::command::{CommandError, ask};
-use crate::config::{Checked, Config, ConfigError, Durability, check_target, invalid};
-use crate::control::Control;
-use crate::data_dir::{DataDir, DataDirError};
+use crate::config::{Config, ConfigError, check_target};
 use crate::documents::Watchers;
-use crate::driver::{self, Driver, Message, Parts, SyncError};
-use crate::ending::{Ending, Running};
+use crate::driver::{self, Driver, Message, SyncError};
+use crate::ending::Ending;
 use crate::event::Event;
 use crate::guard::{GuardError, Home};
-use crate::host::{HookWatch, HostCell, HostStore};
+use crate::host::{HostCell, HostStore};
 use crate::hub::{Events, Hub};
 use crate::import::{ImportError, ImportSummary};
-use crate::mark::MarkFile;
 use crate::member::{MemberInfo, read_members};
+use crate::opening::OpenError;
 use crate::portable::{Exported, PortableError};
-use crate::publish::Publisher;
-use crate::recipe::{Keeping, Recipe, SqliteRecipe};
-use crate::recording::{Recorder, Shared};
-use crate::resolver::guarded_all;
-use crate::status::{STATUS_FILE, State, Status};
-use crate::store::{StoreError, StoreOpenError};
-use crate::trust::{Trust, TrustError};
-
-/// Threads for the network. Encryption and compression are the load; the store thread is the bottleneck.
-const NET_THREADS: usize = 2;
-
-/// A node could not be opened. Nothing runs, and no file but new ones in the data folder has changed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// The configuration is impossible.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A table's name is no name for a collection.
-    #[error("watch: {name:?}: {reason}")]
-    Collection {
-        /// The table.
-        name: String,
-        /// What is wrong with its name.
-        reason: NameError,
-    },
-    /// The data folder can't be used.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// The cluster secret can't be used.
-    #[error("the secret file: {0}")]
-    Secret(#[from] SecretError),
-    /// The identity can't be used.
-    #[error("the identity: {0}")]
-    Identity(#[from] IdentityError),
-    /// The known peers can't be read.
-    #[error(transparent)]
-    Trust(#[from] TrustError),
-    /// The database can't be used.
-    #[error(transparent)]
-    Store(#[from] entgldb_sqlite::OpenError),
-    /// The database was opened and then failed.
-    #[error("the database failed: {0}")]
-    StoreFailed(#[from] StoreError),
-    /// The network can't be used.
-    #[error(transparent)]
-    Network(#[from] StartError),
-    /// The operating system gave no threads.
-    #[error("no threads for the engine: {0}")]
-    Threads(std::io::Error),
-}
-
-impl From<StoreOpenError> for OpenError {
-    fn from(error: StoreOpenError) -> Self {
-        match error {
-            StoreOpenError::Open(error) => Self::Store(error),
-            StoreOpenError::Failed(failed) => Self::StoreFailed(failed),
-        }
-    }
-}
+use crate::recipe::Keeping;
+use crate::recording::Recorder;
+use crate::status::Status;
 
 /// A node has not come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -129,19 +60,19 @@ pub enum AddPeerError {
 
 /// A running node: it syncs until it is closed or dropped. All methods may be called from any thread.
 pub struct Node {
-    id: NodeId,
-    name: String,
-    transport: Transport,
-    to_driver: Sender<Message>,
-    hub: Hub,
+    pub(crate) id: NodeId,
+    pub(crate) name: String,
+    pub(crate) transport: Transport,
+    pub(crate) to_driver: Sender<Message>,
+    pub(crate) hub: Hub,
     /// What [`Node::next_event_json`] reads.
     pub(crate) events: Events,
-    status: Arc<Mutex<Status>>,
-    database: PathBuf,
-    home: Home,
-    recorder: Option<Recorder>,
-    watchers: Option<Watchers>,
-    ending: Ending,
+    pub(crate) status: Arc<Mutex<Status>>,
+    pub(crate) database: PathBuf,
+    pub(crate) home: Home,
+    pub(crate) recorder: Option<Recorder>,
+    pub(crate) watchers: Option<Watchers>,
+    pub(crate) ending: Ending,
 }
 
 impl Node {
@@ -180,98 +111,6 @@ impl Node {
         Self::open_keeping(config, keeping)
     }
 
-    fn open_keeping(config: Config, keeping: Keeping) -> Result<(Self, Events), OpenError> {
-        let checked = config.check()?;
-        let interests = interests(&config.watch)?;
-        let secret = ClusterSecret::read_file(&config.secret_file)?;
-        let data_dir = DataDir::lock(&config.data_dir())?;
-        let identity = Identity::load_or_create(&data_dir.file("identity"))?;
-        let id = identity.node_id();
-        let name = config.name.clone().unwrap_or_else(|| format!("node-{}", id.short()));
-        let Checked { listen, allow } = checked;
-        let trust = Trust::load(data_dir.path(), allow)?;
-        let hub = Hub::default();
-        let events = hub.subscribe();
-        let stop = Arc::new(AtomicBool::new(false));
-        let custom = resolvers(&config, &keeping)?;
-        let merging = self::interests(&config.merge)?;
-        let collections = Collections { interests, merging, custom };
-        let recipe = recipe((&config, &name), (collections, keeping.clone()), &identity, &hub, &stop);
-        let store = recipe.open_store()?;
-        let (to_driver, inbox) = driver::channel();
-        let waker = Waker::start(&config.database, wake(&to_driver));
-        let runtime = runtime()?;
-        let net = net_config(&config, &name, listen);
-        let sink = to_driver.clone();
-        let sink = Arc::new(move |event| drop(sink.send(Message::Net(event))));
-        let transport = Transport::start(runtime.handle(), &net, &secret, &identity, sink)?;
-        let address = transport.local_address().map(|address| address.to_string());
-        let status = Arc::new(Mutex::new(first_status(&config, id, &name, address)));
-        let home = Home::here();
-        let closed = Arc::new(AtomicBool::new(false));
-        let shared = Shared {
-            home,
-            closed: Arc::clone(&closed),
-            status: Arc::clone(&status),
-            to_driver: to_driver.clone(),
-        };
-        let recorder = recorder(&config, &keeping, &stop, shared)?;
-        let parts = Parts {
-            recipe,
-            store,
-            transport: transport.clone(),
-            inbox,
-            clocks: Clocks::start(),
-            trust,
-            hub: hub.clone(),
-            mark: MarkFile::load(data_dir.path()),
-            control: Control::new(data_dir.path(), to_driver.clone()),
-            publisher: Publisher::new(Arc::clone(&status), data_dir.file(STATUS_FILE)),
-            waker,
-        };
-        let (hooks, watch) = match &keeping {
-            Keeping::Host(host) => {
-                let hooks = host.in_flight();
-                let watch = HookWatch::start(hooks.clone(), hub.clone()).map_err(OpenError::Threads)?;
-                (Some(hooks), Some(watch))
-            }
-            _ => (None, None),
-        };
-        let watchers = match keeping {
-            Keeping::Documents(watchers) => Some(watchers),
-            // The last of it is dropped where the hooks are called.
-            Keeping::Tables | Keeping::Host(_) => None,
-        };
-        let driver = Driver::new(parts)?;
-        let thread = std::thread::Builder::new().name("entgldb-store".to_owned());
-        let thread = thread.spawn(move || driver.run()).map_err(OpenError::Threads)?;
-        info!(node = %id.short(), name, listen = ?transport.local_address(), "started");
-        let running = Running {
-            runtime,
-            thread,
-            transport: transport.clone(),
-            stop,
-            data_dir,
-            watch,
-            to_driver: to_driver.clone(),
-        };
-        let node = Self {
-            id,
-            name,
-            transport,
-            to_driver,
-            events: hub.subscribe(),
-            hub,
-            status,
-            database: config.database,
-            home,
-            recorder,
-            watchers,
-            ending: Ending::new(running, closed, hooks),
-        };
-        Ok((node, events))
-    }
-
     pub(crate) fn home(&self) -> Home {
         self.home
     }
@@ -291,10 +130,6 @@ impl Node {
     ) -> Result<T, CommandError> {
         self.home.may_wait()?;
         ask(&self.to_driver, work)
-    }
-
-    pub(crate) fn to_driver(&self) -> &Sender<Message> {
-        &self.to_driver
     }
 
     pub(crate) fn database(&self) -> &Path {
@@ -486,146 +321,6 @@ impl Drop for Node {
         if self.home.may_wait().is_ok() {
             self.ending.wait(None);
         }
-    }
-}
-
-/// The resolvers of the collections that have one.
-fn resolvers(config: &Config, keeping: &Keeping) -> Result<BTreeMap<Collection, Resolver>, OpenError> {
-    let named = |(name, reason)| OpenError::Collection { name, reason };
-    let mut custom = guarded_all(&config.custom).map_err(named)?;
-    for name in &config.custom_hook {
-        let collection = Collection::new(name).map_err(|reason| named((name.clone(), reason)))?;
-        let resolver = match keeping {
-            Keeping::Host(host) if host.capabilities.resolve => host.resolver(),
-            _ => return Err(invalid("custom_hook", "there is no store with a resolve hook").into()),
-        };
-        custom.insert(collection, resolver);
-    }
-    Ok(custom)
-}
-
-fn recorder(
-    config: &Config,
-    keeping: &Keeping,
-    stop: &Arc<AtomicBool>,
-    shared: Shared,
-) -> Result<Option<Recorder>, OpenError> {
-    let keeps = match keeping {
-        Keeping::Tables => return Ok(None),
-        Keeping::Documents(_) => Keeps::Documents,
-        Keeping::Host(_) => Keeps::Host,
-    };
-    let how = (keeps, durability(config));
-    let recorder = Recorder::open(&config.database, how, config.payload_bytes_max, Arc::clone(stop), shared)?;
-    Ok(Some(recorder))
-}
-
-fn durability(config: &Config) -> entgldb_sqlite::Durability {
-    match config.durability {
-        Durability::Full => entgldb_sqlite::Durability::Full,
-        Durability::Normal => entgldb_sqlite::Durability::Normal,
-    }
-}
-
-fn interests(watch: &[String]) -> Result<BTreeSet<Collection>, OpenError> {
-    let collection = |name: &String| {
-        Collection::new(name).map_err(|reason| OpenError::Collection { name: name.clone(), reason })
-    };
-    watch.iter().map(collection).collect()
-}
-
-/// What is synced, and how it is written.
-struct Collections {
-    interests: BTreeSet<Collection>,
-    merging: BTreeSet<Collection>,
-    custom: BTreeMap<Collection, Resolver>,
-}
-
-fn recipe(
-    (config, name): (&Config, &str),
-    (Collections { interests, merging, custom }, keeping): (Collections, Keeping),
-    identity: &Identity,
-    hub: &Hub,
-    stop: &Arc<AtomicBool>,
-) -> Recipe {
-    Recipe {
-        store: SqliteRecipe {
-            path: config.database.clone(),
-            watch: config.watch.clone(),
-            durability: durability(config),
-            payload_bytes_max: config.payload_bytes_max,
-            stop: Arc::clone(stop),
-            hub: hub.clone(),
-        },
-        keeping,
-        replica: ReplicaConfig {
-            name: name.to_owned(),
-            retention_ms: config.retention_hours.ms(),
-            interests,
-            merging,
-            custom,
-            max_skew_ms: config.max_skew_ms,
-            sync_interval_ms: config.sync_interval_ms,
-            payload_bytes_max: config.payload_bytes_max,
-            frame_bytes_max: config.frame_bytes_max,
-            ..ReplicaConfig::default()
-        },
-        key: AuthorKey::from_seed(&identity.signing_key().to_bytes()),
-        peers: config.peers.clone(),
-    }
-}
-
-fn net_config(config: &Config, name: &str, listen: Option<SocketAddr>) -> NetConfig {
-    let mut instance = [0; 8];
-    getrandom::fill(&mut instance).expect("the operating system gives random bytes");
-    let mut net = NetConfig::new(name, u64::from_le_bytes(instance));
-    net.listen = listen;
-    net.frame_bytes_max = config.frame_bytes_max;
-    net.link_bytes_per_second = config.peer_bytes_per_second;
-    if !config.zstd {
-        net.codecs = vec![Codec::Brotli];
-    }
-    net
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime, OpenError> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(NET_THREADS).thread_name("entgldb-net").enable_all();
-    builder.build().map_err(OpenError::Threads)
-}
-
-fn wake(to_driver: &Sender<Message>) -> impl Fn() + Send + Sync + 'static {
-    let to_driver = to_driver.clone();
-    move || drop(to_driver.send(Message::Wake))
-}
-
-fn first_status(config: &Config, id: NodeId, name: &str, listen: Option<String>) -> Status {
-    Status {
-        at_ms: 0,
-        state: State::Running,
-        pid: std::process::id(),
-        node: id.to_string(),
-        name: name.to_owned(),
-        incarnation: String::new(),
-        listen,
-        database: config.database.clone(),
-        database_bytes: 0,
-        durability: config.durability,
-        collections: config.watch.clone(),
-        entries: 0,
-        logs: 0,
-        captured: 0,
-        applied: 0,
-        conflicts: 0,
-        problems: 0,
-        backlog: true,
-        forgotten: 0,
-        snapshot: None,
-        retention_hours: config.retention_hours,
-        peers: Vec::new(),
-        targets: Vec::new(),
-        traffic: Default::default(),
-        last_error: None,
     }
 }
 

@@ -1,8 +1,10 @@
 //! How long history is kept.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const MS_PER_HOUR: f64 = 3_600_000.0;
@@ -81,6 +83,22 @@ impl FromStr for Retention {
             FOREVER => Ok(Self::Forever),
             hours => Self::hours(hours.parse().map_err(|_| NotARetention)?),
         }
+    }
+}
+
+impl JsonSchema for Retention {
+    fn schema_name() -> Cow<'static, str> {
+        "Retention".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "How long history is kept after all members hold it: hours, or \"forever\".",
+            "anyOf": [
+                { "type": "number", "minimum": 0.000_27, "maximum": Self::MOST_HOURS },
+                { "const": FOREVER },
+            ],
+        })
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use entgldb_net::Traffic;
 use entgldb_replica::Status as ReplicaStatus;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Durability;
@@ -13,7 +14,7 @@ use crate::data_dir::{is_locked, replace};
 use crate::retention::Retention;
 
 /// What a node does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// It syncs.
@@ -27,7 +28,7 @@ pub enum State {
 }
 
 /// A node's health. Times are in milliseconds since 1970 by this machine's clock.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// When this was true.
     pub at_ms: u64,
@@ -85,7 +86,7 @@ pub struct Status {
 }
 
 /// A snapshot that is coming in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SnapshotProgress {
     /// The collection.
     pub collection: String,
@@ -94,7 +95,7 @@ pub struct SnapshotProgress {
 }
 
 /// A linked peer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PeerHealth {
     /// Its identity.
     pub node: String,
@@ -117,7 +118,7 @@ pub struct PeerHealth {
 }
 
 /// An address to dial.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TargetHealth {
     /// `host:port`.
     pub target: String,
@@ -130,7 +131,7 @@ pub struct TargetHealth {
 }
 
 /// What went over the network since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrafficCounts {
     /// Frames received.
     pub frames_in: u64,

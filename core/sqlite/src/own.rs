@@ -47,6 +47,9 @@ use crate::store::SqliteStore;
 use crate::watched::Watched;
 use crate::{schema, unsynced};
 
+/// Answers what documents are now where they are kept, in order.
+pub type Look<'l, E> = dyn FnMut(&mut OwnStore, &[DocId]) -> Result<Vec<Option<Bytes>>, E> + 'l;
+
 /// Who keeps the documents of an own file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Keeps {

@@ -5,7 +5,6 @@
 //! forgets the intent. Whatever step a process ends at, the next start does the rest again, or, if the application has
 //! written meanwhile, forgets the intent: then nothing was acknowledged, and the peers send the entries again.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -21,7 +20,7 @@ use entgldb_replica::store::{
     UnitLimits,
 };
 use entgldb_replica::version::{Hash, Seq};
-use entgldb_sqlite::own::{Keeps, Number, OwnStore, canonical, is_lossy_image};
+use entgldb_sqlite::own::{Keeps, Number, OwnStore, Shown, canonical, is_lossy_image};
 use entgldb_sqlite::{OpenError, SqliteConfig};
 use tracing::{info, warn};
 
@@ -84,46 +83,43 @@ impl HostedStore {
     fn redo(&mut self) -> Result<(), StoreError> {
         let Some(commit) = self.own.intended()? else { return Ok(()) };
         let guarded = Commit { guard: Guard::OutboxDisjoint, ..commit.clone() };
-        let stands =
-            self.own.guard_holds(&guarded)? && self.take_outbox()? == 0 && self.is_untouched(&commit)?;
+        let noted = !self.own.guard_holds(&guarded)? || self.take_outbox()? > 0;
+        let (untouched, shown) = self.examine(&commit)?;
+        // Where every write is noted, only a note tells of one.
+        let stands = !noted && (untouched || self.host.capabilities.outbox);
         if stands && let Some(placed) = self.place(&commit)? {
             let _ = self.own.commit_placed(&commit, &placed)?;
             return Ok(());
         }
         warn!("the application has written while a unit was being applied: it is decided again");
-        self.own.drop_intent(&commit)?;
-        for collection in collections(&commit) {
-            self.own.begin_compare(&collection)?;
-        }
+        self.own.drop_intent(&commit, &shown)?;
         Ok(())
     }
 
-    /// Whether the application's store has of each document either what it had before the unit, or what the unit brings.
-    fn is_untouched(&mut self, commit: &Commit) -> Result<bool, StoreError> {
-        if self.host.capabilities.outbox {
-            return Ok(true);
-        }
+    /// Whether the application's store has of each document either what it had before the unit, or what the unit brings;
+    /// and how it shows those of which it has what the unit brings.
+    fn examine(&mut self, commit: &Commit) -> Result<(bool, Vec<Shown>), StoreError> {
         let writes: Vec<&RowWrite> = to_place(commit).collect();
         let docs: Vec<DocId> = writes.iter().map(|write| write.doc.clone()).collect();
         let now = self.read(&docs)?;
+        let (mut untouched, mut already) = (true, Vec::new());
         for (write, now) in writes.into_iter().zip(now) {
             let new = write.apply.as_ref().and_then(Option::as_ref);
             let is_new = match (&now, new) {
                 (Some(now), Some(new)) => now == new || is_lossy_image(now, new),
                 (now, new) => now.is_none() && new.is_none(),
             };
+            let hash = canonical_hash(now.as_ref());
             if is_new {
+                already.push(Shown { doc: write.doc.clone(), hash, content: None });
                 continue;
             }
             let before = write.before.and_then(|row| row.content);
-            let shown = self.own.shown(&write.doc)?;
             let is_before = now.as_ref().map(|now| sha256(now)) == before.map(|hash| hash.0)
-                || shown.is_some_and(|shown| shown.hash == canonical_hash(now.as_ref()));
-            if !is_before {
-                return Ok(false);
-            }
+                || self.own.shown(&write.doc)?.is_some_and(|shown| shown.hash == hash);
+            untouched &= is_before;
         }
-        Ok(true)
+        Ok((untouched, already))
     }
 
     pub(crate) fn collections(&self) -> &[Collection] {
@@ -234,10 +230,6 @@ pub(super) fn to_place(commit: &Commit) -> impl Iterator<Item = &RowWrite> {
     commit.rows.iter().filter(|write| write.apply.is_some() && write.doc.0 != *members())
 }
 
-fn collections(commit: &Commit) -> BTreeSet<Collection> {
-    to_place(commit).map(|write| write.doc.0.clone()).collect()
-}
-
 impl Store for HostedStore {
     type Error = StoreError;
 
@@ -321,7 +313,9 @@ impl Store for HostedStore {
         match self.place(commit)? {
             Some(placed) => Ok(self.own.commit_placed(commit, &placed)?),
             None => {
-                self.own.drop_intent(commit)?;
+                // Without transactions, or piece by piece, some of it may be there.
+                let (_, shown) = self.examine(commit)?;
+                self.own.drop_intent(commit, &shown)?;
                 Ok(Committed::OutboxMoved)
             }
         }

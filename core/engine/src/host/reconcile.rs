@@ -86,18 +86,6 @@ impl HostedStore {
         Ok(collections)
     }
 
-    /// Collections that miss so many documents that nothing was decided about them.
-    pub(crate) fn undecided(&self) -> Result<Vec<(Collection, Missing)>, StoreError> {
-        let mut found = Vec::new();
-        for collection in self.own.collections() {
-            let missing = self.own.missing(collection)?;
-            if missing.count > 0 && !self.reconciling.due.contains(collection) {
-                found.push((collection.clone(), missing));
-            }
-        }
-        Ok(found)
-    }
-
     /// Goes on for a while. Answers whether there is more to compare.
     pub(super) fn reconcile_on(&mut self) -> Result<bool, StoreError> {
         let until = Instant::now() + GO;

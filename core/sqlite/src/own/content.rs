@@ -12,7 +12,7 @@ use entgldb_replica::store::{Scan, ScanLimits};
 use entgldb_replica::version::Hash;
 use rusqlite::OptionalExtension;
 
-use super::{Keeps, OwnStore, Recorded, intake, shown};
+use super::{Keeps, Look, OwnStore, Recorded, intake, shown};
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::open;
 use crate::outgoing;
@@ -36,9 +36,6 @@ pub(super) fn document(store: &SqliteStore, collection: &Collection, key: &Key) 
         .map(|content| content.map(Bytes::from))
         .doing("reading a document")
 }
-
-/// Answers what documents are now in the application's store.
-type Look<'l, E> = dyn FnMut(&mut OwnStore, &[DocId]) -> Result<Vec<Option<Bytes>>, E> + 'l;
 
 impl OwnStore {
     pub(super) fn documents_now(&self, docs: &[DocId]) -> Outcome<Vec<Option<Bytes>>> {
@@ -80,7 +77,7 @@ impl OwnStore {
         &mut self,
         doc: &DocId,
         stamp: &Stamp,
-        look: &mut dyn FnMut(&mut Self, &[DocId]) -> Result<Vec<Option<Bytes>>, E>,
+        look: &mut Look<'_, E>,
     ) -> Result<Option<Version>, E> {
         let Some(no) = self.sqlite.names.known_collection(&doc.0) else { return Ok(None) };
         let found = outgoing::standing(&self.sqlite.connection, &self.sqlite.names, no, doc.1.as_str())?;

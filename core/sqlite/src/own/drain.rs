@@ -10,14 +10,11 @@ use entgldb_replica::id::{DocId, Key};
 use entgldb_replica::store::{Change, Drain, OutboxMark, Problem, ProblemKind, UnitLimits};
 use serde::de::IgnoredAny;
 
-use super::{OwnStore, Recorded};
+use super::{Look, OwnStore, Recorded};
 use crate::failed::{Outcome, SqliteFailed, While};
 
 /// Documents whose contents are looked for at once.
 const LOOK_AT_ONCE: usize = 256;
-
-/// Answers what documents are now where they are kept.
-pub(super) type Look<'l, E> = dyn FnMut(&mut OwnStore, &[DocId]) -> Result<Vec<Option<Bytes>>, E> + 'l;
 
 /// A note.
 struct Note {
@@ -38,7 +35,7 @@ impl OwnStore {
     pub fn drain<E: From<SqliteFailed>>(
         &mut self,
         limits: &UnitLimits,
-        look: &mut dyn FnMut(&mut Self, &[DocId]) -> Result<Vec<Option<Bytes>>, E>,
+        look: &mut Look<'_, E>,
     ) -> Result<Drain, E> {
         let (notes, more) = self.notes(limits)?;
         let Some(last) = notes.last().map(|note| note.id) else { return Ok(Drain::default()) };

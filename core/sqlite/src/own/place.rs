@@ -140,13 +140,20 @@ impl OwnStore {
     }
 
     /// Forgets what was about to be done, because it must be decided again. Its clock is kept: the times that it has seen, or
-    /// given out, lie before all that come.
+    /// given out, lie before all that come. What the application's store shows already of what was intended is no change of
+    /// the application's.
     ///
     /// # Errors
     /// When it is not certain that it is durable.
-    pub fn drop_intent(&mut self, commit: &Commit) -> Result<(), SqliteFailed> {
+    pub fn drop_intent(&mut self, commit: &Commit, shown: &[Shown]) -> Result<(), SqliteFailed> {
+        let names = &self.sqlite.names;
         crate::open::in_transaction(&self.sqlite.connection, |connection| {
             intent::forget(connection)?;
+            for shown in shown {
+                if let Some(no) = names.known_collection(&shown.doc.0) {
+                    shown::put(connection, no, shown)?;
+                }
+            }
             let clock = crate::schema::get::<i64>(connection, "clock")?.unwrap_or_default().cast_unsigned();
             crate::schema::put(connection, "clock", clock.max(commit.clock.0).cast_signed())
         })
