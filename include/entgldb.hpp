@@ -444,7 +444,7 @@ private:
 class Event {
 public:
     explicit Event(std::string text) : json(std::move(text)) {}
-    /// docs/schema/events.json.
+    /// docs/schema/event.json.
     std::string json;
     /// Which event it is, such as "peer_up".
     std::string name() const {

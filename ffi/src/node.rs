@@ -187,7 +187,7 @@ pub unsafe extern "C" fn entgldb_status_json(node: *const Node, out: *mut Buffer
     })
 }
 
-/// The next event as JSON (docs/schema/events.json), waiting for it at most `timeout_ms`; 0 does not wait. Answers
+/// The next event as JSON (docs/schema/event.json), waiting for it at most `timeout_ms`; 0 does not wait. Answers
 /// `ENTGLDB_ERROR_TIMEOUT` if nothing has happened, `ENTGLDB_ERROR_CLOSED` once the node has ended and all its events are
 /// read. One queue for all threads that ask, from the start of the node on; nobody has to read it: what is too much is
 /// counted and left out.

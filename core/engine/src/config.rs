@@ -254,6 +254,9 @@ impl Config {
             let reason = format!("it must be at least {min} (FRAME_BYTES_PER_SECOND)");
             return Err(invalid("peer_bytes_per_second", reason));
         }
+        if self.hook_timeout_ms == 0 {
+            return Err(invalid("hook_timeout_ms", "it must be at least 1"));
+        }
         if self.name.as_ref().is_some_and(String::is_empty) {
             return Err(invalid("name", "it must not be empty"));
         }
