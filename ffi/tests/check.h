@@ -72,8 +72,7 @@ static inline void remove_tree(const char *path) {
     if (!folder) return;
     while ((entry = readdir(folder)) != NULL) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-        snprintf(inner, sizeof inner, "%s/%s", path, entry->d_name);
-        remove_tree(inner);
+        if (snprintf(inner, sizeof inner, "%s/%s", path, entry->d_name) < (int)sizeof inner) remove_tree(inner);
     }
     closedir(folder);
     rmdir(path);
