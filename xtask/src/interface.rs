@@ -15,23 +15,28 @@ const VALGRIND_SECONDS: u32 = 1200;
 const VALGRIND_CALLS: u32 = 4000;
 
 /// How often the parts are run.
-#[derive(Clone, Copy)]
-pub(crate) struct Depth {
+struct Depth {
     /// Calls of the random test.
-    pub(crate) calls: u32,
+    calls: u32,
     /// How often one of two tills is killed.
-    pub(crate) kills: u32,
+    kills: u32,
+    /// How long one test may take.
+    seconds: u32,
 }
 
-const SHORT: Depth = Depth { calls: 20_000, kills: 3 };
+const SHORT: Depth = Depth { calls: 20_000, kills: 3, seconds: 120 };
 
 /// All of it, as short as it can be and still find something.
 pub(crate) fn test(workspace: &Workspace) -> Result<()> {
     run(workspace, SHORT)
 }
 
-/// All of it.
-pub(crate) fn run(workspace: &Workspace, depth: Depth) -> Result<()> {
+/// All of it, with so many kills and a million random calls.
+pub(crate) fn soak(workspace: &Workspace, kills: u32) -> Result<()> {
+    run(workspace, Depth { calls: 1_000_000, kills, seconds: 3600 })
+}
+
+fn run(workspace: &Workspace, depth: Depth) -> Result<()> {
     if !tools_are_there(workspace)? {
         return Ok(());
     }
@@ -43,9 +48,10 @@ pub(crate) fn run(workspace: &Workspace, depth: Depth) -> Result<()> {
     let _calls = workspace.shell.push_env("ENTGLDB_CALLS", depth.calls.to_string());
     let _kills = workspace.shell.push_env("ENTGLDB_KILLS", depth.kills.to_string());
     let peer = format!("-DENTGLDB_CONFORMANCE_PEER={}", built.join("entgldb-conformance-peer").display());
-    programs(workspace, &built, "c-tests", &[&peer])?;
+    let seconds = format!("-DENTGLDB_SECONDS={}", depth.seconds);
+    programs(workspace, &built, "c-tests", &[&peer, &seconds])?;
     // LeakSanitizer too: the library's memory comes from the same malloc.
-    programs(workspace, &built, "c-tests-sanitized", &["-DENTGLDB_SANITIZE=ON", &peer])?;
+    programs(workspace, &built, "c-tests-sanitized", &["-DENTGLDB_SANITIZE=ON", &peer, &seconds])?;
     under_valgrind(workspace, &built)?;
     outside(workspace, &built)
 }

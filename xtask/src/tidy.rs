@@ -16,7 +16,8 @@ const MACHINE_PATHS: [&str; 4] =
     [concat!("/ho", "me/"), concat!("/Us", "ers/"), concat!("/ro", "ot/"), concat!("/wo", "rk/")];
 
 const TEXT_EXTENSIONS: [&str; 16] = [
-    "rs", "py", "md", "toml", "proto", "json", "sh", "sql", "yml", "lock", "mjs", "c", "h", "cpp", "hpp", "in",
+    "rs", "py", "md", "toml", "proto", "json", "sh", "sql", "yml", "lock", "mjs", "c", "h", "cpp", "hpp",
+    "in",
 ];
 
 /// The one crate with `unsafe`. The workspace's lints forbid it, which nobody below can allow again: it repeats the others.
