@@ -7,7 +7,7 @@
  * after days offline. It has two ways to hold documents:
  *
  *   - in its own file (`store` NULL): `entgldb_command` puts, gets, deletes and scans documents. Nothing else is needed;
- *   - in the application's own store: eight hooks, four of them required (`entgldb_store`), write and read it; the application
+ *   - in the application's own store: nine hooks (`entgldb_store`), of which four are required, write and read it; the application
  *     tells of its own writes with `entgldb_record` or `entgldb_touch`, or through the `outbox` hook. For SQLite there is
  *     a ready one: examples/c/entgldb_sqlite.h.
  *
@@ -222,6 +222,10 @@ typedef struct entgldb_doc {
  * `ENTGLDB_ERROR_REENTRANT`; `entgldb_touch`, `entgldb_status_json`, `entgldb_free` and the `entgldb_reply_...` functions
  * are allowed. A C++ exception must not leave a hook: `entgldb.hpp` takes care of that.
  *
+ * No hook may write a document between the application's own write of it and the `entgldb_record` or `entgldb_touch` that tells
+ * of it: do both under one lock, and take that lock in `apply` and `remove` too. A store with `begin`, `commit` and `outbox` needs
+ * no lock: its database keeps the order.
+ *
  * A hook answers `ENTGLDB_OK`, `ENTGLDB_PENDING` where it has a reply, or an error, best with a text by
  * `entgldb_reply_error`. What fails is tried again; a document that keeps failing is set aside in the quarantine list,
  * and the others go on.
@@ -277,7 +281,7 @@ typedef struct entgldb_store {
      */
     entgldb_status (*outbox)(void *ctx, uint64_t after, uint32_t limit, entgldb_reply *reply);
     /**
-     * Optional, for the collections that the configuration names in `custom`: decides between versions of a document that
+     * Optional, for the collections that the configuration names in `custom_hook`: decides between versions of a document that
      * were made apart, given in order of their age, a deleted one with `content.data` NULL. Answers once, with
      * `entgldb_reply_doc` or `entgldb_reply_missing` (deleted). It must be a pure function of `heads`, the same on all nodes.
      */
@@ -346,7 +350,7 @@ size_t entgldb_last_error(char *buf,
  * `store` has the application's hooks; NULL for documents in the engine's own file. It is copied. Hooks may be called before
  * this returns. `store->destroy` is called exactly once, also if this fails (before it returns then).
  *
- * On success `*out` is a node to be closed and freed. May not be called from inside a hook.
+ * On success `*out` is a node to be closed and freed.
  */
 entgldb_status entgldb_open(entgldb_bytes config_json,
                             const entgldb_store *store,
@@ -391,7 +395,7 @@ entgldb_status entgldb_status_json(const entgldb_node *node,
                                    entgldb_buffer *out);
 
 /**
- * The next event as JSON (docs/schema/events.json), waiting for it at most `timeout_ms`; 0 does not wait. Answers
+ * The next event as JSON (docs/schema/event.json), waiting for it at most `timeout_ms`; 0 does not wait. Answers
  * `ENTGLDB_ERROR_TIMEOUT` if nothing has happened, `ENTGLDB_ERROR_CLOSED` once the node has ended and all its events are
  * read. One queue for all threads that ask, from the start of the node on; nobody has to read it: what is too much is
  * counted and left out.
@@ -413,7 +417,7 @@ entgldb_status entgldb_command(const entgldb_node *node,
  * Ends the node: links are closed with a word, and no hook is called any more. `ENTGLDB_OK` says that no hook runs and
  * `destroy` has returned. `ENTGLDB_ERROR_TIMEOUT` says that a hook is still in flight after `timeout_ms`; the node ends once
  * it has returned, and this may be called again to wait for that. From inside a hook it answers
- * `ENTGLDB_ERROR_REENTRANT`.
+ * `ENTGLDB_ERROR_REENTRANT`, and the node ends once the hook has returned.
  *
  * The node must still be freed.
  */

@@ -71,3 +71,30 @@ pub unsafe extern "C" fn entgldb_last_error(buf: *mut c_char, cap: usize) -> usi
     }
     text.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn last() -> String {
+        let mut text = [0u8; 200];
+        // SAFETY: so many bytes may be written there.
+        let length = unsafe { entgldb_last_error(text.as_mut_ptr().cast(), text.len()) };
+        String::from_utf8(text[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_panic_becomes_an_error_with_its_text() {
+        assert_eq!(call(|| panic!("number {}", 7)), ENTGLDB_ERROR_PANIC);
+        assert_eq!(last(), "a bug of EntglDb: number 7");
+        assert_eq!(call(|| std::panic::panic_any(7)), ENTGLDB_ERROR_PANIC);
+        assert_eq!(last(), "a bug of EntglDb: a panic without a text");
+    }
+
+    #[test]
+    fn what_succeeds_leaves_the_last_error_as_it_was() {
+        assert_eq!(call(|| Err(Failure::argument("no"))), ENTGLDB_ERROR_INVALID_ARGUMENT);
+        assert_eq!(call(|| Ok(())), ENTGLDB_OK);
+        assert_eq!(last(), "no");
+    }
+}

@@ -274,3 +274,66 @@ pub unsafe extern "C" fn entgldb_reply_finish(reply: *mut types::Reply, status: 
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn documents(most: usize) -> Call {
+        Call { name: "read", answers: Answers::Documents, most, patience: Duration::from_millis(30) }
+    }
+
+    fn missing(reply: *mut types::Reply) -> Status {
+        // SAFETY: it takes anything.
+        unsafe { entgldb_reply_missing(reply) }
+    }
+
+    #[test]
+    fn answers_come_out_in_order_and_no_more_than_asked_for() {
+        let two = ask(documents(2), (), |reply| {
+            assert_eq!((missing(reply), missing(reply)), (ENTGLDB_OK, ENTGLDB_OK));
+            ENTGLDB_OK
+        });
+        assert_eq!(two.unwrap().len(), 2);
+        let three = ask(documents(2), (), |reply| {
+            assert_eq!((missing(reply), missing(reply)), (ENTGLDB_OK, ENTGLDB_OK));
+            assert_eq!(missing(reply), ENTGLDB_ERROR_LIMIT);
+            ENTGLDB_OK
+        });
+        assert!(three.is_err());
+    }
+
+    #[test]
+    fn what_a_pending_hook_was_lent_lives_until_it_is_finished() {
+        let lent = Arc::new(());
+        let mut late = std::ptr::null_mut();
+        let answer = ask(documents(1), Arc::clone(&lent), |reply| {
+            late = reply;
+            ENTGLDB_PENDING
+        });
+        assert_eq!(answer.unwrap_err(), HookFailed::Expired);
+        assert_eq!(Arc::strong_count(&lent), 2);
+        // SAFETY: both take anything.
+        unsafe {
+            assert_eq!(entgldb_reply_finish(late, ENTGLDB_OK), ENTGLDB_ERROR_TIMEOUT);
+            assert_eq!(Arc::strong_count(&lent), 1);
+            assert_eq!(entgldb_reply_finish(late, ENTGLDB_OK), ENTGLDB_ERROR_CLOSED);
+        }
+    }
+
+    #[test]
+    fn a_reply_may_be_finished_before_its_hook_returns() {
+        let answer = ask(documents(1), (), |reply| {
+            // SAFETY: it takes anything.
+            unsafe { entgldb_reply_finish(reply, ENTGLDB_OK) };
+            ENTGLDB_PENDING
+        });
+        assert_eq!(answer.unwrap().len(), 0);
+        let both = ask(documents(1), (), |reply| {
+            // SAFETY: as above.
+            unsafe { entgldb_reply_finish(reply, ENTGLDB_OK) };
+            ENTGLDB_OK
+        });
+        assert!(both.is_err());
+    }
+}

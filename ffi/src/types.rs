@@ -67,6 +67,10 @@ pub struct Node {
 /// `ENTGLDB_ERROR_REENTRANT`; `entgldb_touch`, `entgldb_status_json`, `entgldb_free` and the `entgldb_reply_...` functions
 /// are allowed. A C++ exception must not leave a hook: `entgldb.hpp` takes care of that.
 ///
+/// No hook may write a document between the application's own write of it and the `entgldb_record` or `entgldb_touch` that tells
+/// of it: do both under one lock, and take that lock in `apply` and `remove` too. A store with `begin`, `commit` and `outbox` needs
+/// no lock: its database keeps the order.
+///
 /// A hook answers `ENTGLDB_OK`, `ENTGLDB_PENDING` where it has a reply, or an error, best with a text by
 /// `entgldb_reply_error`. What fails is tried again; a document that keeps failing is set aside in the quarantine list,
 /// and the others go on.
@@ -113,7 +117,7 @@ pub struct Store {
     /// `limit`. Notes up to `after` are done with and may be dropped. `entgldb_touch` with no keys tells the engine to look.
     pub outbox:
         Option<unsafe extern "C" fn(ctx: *mut c_void, after: u64, limit: u32, reply: *mut Reply) -> Status>,
-    /// Optional, for the collections that the configuration names in `custom`: decides between versions of a document that
+    /// Optional, for the collections that the configuration names in `custom_hook`: decides between versions of a document that
     /// were made apart, given in order of their age, a deleted one with `content.data` NULL. Answers once, with
     /// `entgldb_reply_doc` or `entgldb_reply_missing` (deleted). It must be a pure function of `heads`, the same on all nodes.
     pub resolve: Option<
