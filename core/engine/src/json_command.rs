@@ -197,7 +197,7 @@ impl Command {
         let unreadable = |path: String, reason: String| JsonCommandError::Unreadable { path, reason };
         let command: Self = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let path = match error.path().to_string() {
-                path if path == "." => "command".to_owned(),
+                path if path == "." || path == "?" => "command".to_owned(),
                 path => path,
             };
             unreadable(path, error.inner().to_string())
@@ -429,7 +429,9 @@ impl Driver {
         self.hosted(|hosted| {
             hosted.retry_soon();
             Ok(())
-        })
+        })?;
+        self.look_soon();
+        Ok(())
     }
 
     fn discard_quarantined(&mut self, doc: &DocId) -> Result<bool, HostCommandError> {

@@ -20,6 +20,24 @@
 //! # }
 //! ```
 //!
+//! # Other stores
+//!
+//! Without a database of its own, an application gives its documents to the node ([`Node::documents`]). With any other store
+//! it implements [`HostStore`], and tells the node of its writes.
+//!
+//! ```no_run
+//! use entgldb::{Collection, Config, Key, Node};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut config = Config::new("notes.entgldb", "cluster.secret");
+//! config.watch = vec!["notes".into()];
+//! let (node, _events) = Node::open_with_host(config, None)?;
+//! let notes = node.documents().expect("the node was opened without a store");
+//! notes.put(&Collection::new("notes")?, &Key::new("today")?, r#"{"text":"buy pears"}"#)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Contract
 //!
 //! - One process runs a node at a time; any number of processes may use the database meanwhile.

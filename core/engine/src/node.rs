@@ -315,7 +315,9 @@ impl Drop for Node {
     fn drop(&mut self) {
         if !self.home.is_here() {
             // What runs the node is in another process; here are only copies of it.
-            return self.ending.forget();
+            self.ending.forget();
+            std::mem::forget(self.recorder.take());
+            return;
         }
         self.ending.begin();
         if self.home.may_wait().is_ok() {

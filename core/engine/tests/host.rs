@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Manners, Memory, PATIENCE, Place, collection, doc, eventually, key, level};
-use entgldb::{CloseError, Event, Events, GuardError, HostChange, NoEvent, Node, RecordError, State};
+use entgldb::{
+    CloseError, Event, Events, GuardError, HostChange, NoEvent, Node, RecordError, Retention, State,
+};
 
 fn open(config: entgldb::Config, memory: &Memory) -> (Node, Events) {
     memory.state().dropped = 0;
@@ -469,4 +471,185 @@ fn documents_of_other_collections_are_refused_before_anything_is_written() {
     a.close();
     let documents = Node::open_with_host(place.config("d"), None).unwrap().0;
     assert!(matches!(documents.touch(Vec::new()), Err(RecordError::NoHostStore)));
+}
+
+#[test]
+fn who_joins_after_history_was_forgotten_gets_documents_as_they_were_written_from_a_lossy_store() {
+    let place = Place::new();
+    let retain = |mut config: entgldb::Config| {
+        config.retention_hours = Retention::LEAST;
+        config
+    };
+    let manners = Manners { lossy: true, transactions: true, ..Manners::default() };
+    let (left, right) = (Memory::default(), Memory::new(manners));
+    let (a, _) = open(retain(place.config("a")), &left);
+    let (b, _) = open(retain(place.config_to("b", &a)), &right);
+    for number in 0..100 {
+        let content = match number % 2 {
+            0 => format!(r#"{{"a":{number}}}"#),
+            _ => format!(r#"{{"z":{number}.0,"unknown":true}}"#),
+        };
+        write(&a, &left, &format!("k{number:02}"), &content);
+    }
+    level(&a, &b);
+    left.write(doc("k98"), None);
+    a.record(&[HostChange::Delete { doc: doc("k98") }]).unwrap();
+    level(&a, &b);
+    assert_eq!(right.get(&doc("k01")).as_deref(), Some(r#"{"z":1}"#));
+    eventually("history to go", || b.status().forgotten >= 101 && a.status().forgotten >= 101);
+    let (c, events) = Node::open_with_host(place.config_to("c", &b), None).unwrap();
+    let documents = c.documents().unwrap();
+    eventually("all documents", || documents.scan(&collection("notes"), "", None, 1000).unwrap().len() == 99);
+    let found = documents.scan(&collection("notes"), "", None, 1000).unwrap();
+    let found: std::collections::BTreeMap<_, _> =
+        found.into_iter().map(|(key, content)| ((collection("notes"), key), content)).collect();
+    assert_eq!(found, left.all());
+    let snapshot = std::iter::repeat_with(|| events.next(PATIENCE).unwrap())
+        .find(|event| matches!(event, Event::Snapshot { done: true, .. }));
+    assert!(snapshot.is_some());
+}
+
+#[test]
+fn documents_of_a_store_merge_field_by_field() {
+    let place = Place::new();
+    let merge = |mut config: entgldb::Config| {
+        config.merge = vec!["notes".to_owned()];
+        config
+    };
+    let (left, right) = (Memory::default(), Memory::default());
+    let (a, _) = open(merge(place.config("a")), &left);
+    let (b, _) = open(merge(place.config_to("b", &a)), &right);
+    write(&a, &left, "one", r#"{"a":1,"b":1}"#);
+    level(&a, &b);
+    b.close();
+    write(&a, &left, "one", r#"{"a":2,"b":1}"#);
+    eventually("the capture", || a.status().captured == 2);
+    let (b, _) = open(merge(place.config("b")), &right);
+    write(&b, &right, "one", r#"{"a":1,"b":3}"#);
+    b.add_peer(&a.local_address().unwrap().to_string()).unwrap();
+    level(&a, &b);
+    assert_eq!(left.get(&doc("one")).as_deref(), Some(r#"{"a":2,"b":3}"#));
+    assert_eq!(right.all(), left.all());
+}
+
+#[test]
+fn a_hook_that_takes_long_is_told_of_while_it_runs() {
+    let place = Place::new();
+    let (left, right) = (Memory::default(), Memory::default());
+    let (a, _) = open(place.config("a"), &left);
+    let host = meddling(&right);
+    let wait = host.wait.clone();
+    let (b, events) = Node::open_with_host(place.config_to("b", &a), Some(Box::new(host))).unwrap();
+    let held = wait.lock().unwrap();
+    write(&a, &left, "one", "1");
+    let slow = std::iter::repeat_with(|| events.next(PATIENCE).unwrap())
+        .find(|event| matches!(event, Event::HookSlow { hook: "apply", for_ms: 5000.. }));
+    assert!(slow.is_some());
+    drop(held);
+    level(&a, &b);
+    assert_eq!(right.all(), left.all());
+}
+
+#[test]
+fn commands_name_what_is_wrong_with_them_and_numbers_stay_as_they_were_written() {
+    let place = Place::new();
+    let node = Node::open_with_host(place.config("a"), None).unwrap().0;
+    let put = r#"{"command":"put","collection":"notes","key":"k","content":{"n":12345678901234567890.10}}"#;
+    assert_eq!(node.command_json(put).unwrap(), "{}");
+    let get = r#"{"command":"get","collection":"notes","key":"k"}"#;
+    assert_eq!(node.command_json(get).unwrap(), r#"{"content":{"n":12345678901234567890.10}}"#);
+    let scan = node.command_json(r#"{"command":"scan","collection":"notes"}"#).unwrap();
+    assert_eq!(scan, r#"{"documents":[{"key":"k","content":{"n":12345678901234567890.10}}]}"#);
+    for (command, words) in [
+        (r#"{"command":"put","collection":"notes","key":"k"}"#, "content"),
+        (r#"{"command":"peers","of":1}"#, "of"),
+        (r#"{"command":"nothing"}"#, "nothing"),
+        (r#"{"command":"get","collection":"","key":"k"}"#, "collection"),
+        (r#"{"command":"get","collection":"other","key":"k","x":1}"#, "x"),
+        (r#"{"command":"reconcile"}"#, "no store of the application's"),
+        ("{", "command"),
+    ] {
+        let refused = node.command_json(command).unwrap_err().to_string();
+        assert!(refused.contains(words), "{command}: {refused}");
+    }
+    let status: serde_json::Value = serde_json::from_str(&node.status_json()).unwrap();
+    assert_eq!(status["state"], "running");
+    eventually("an event", || node.next_event_json(PATIENCE).unwrap().contains(r#""event":"captured""#));
+}
+
+/// For figures: `cargo test --release -p entgldb --test host -- --ignored --nocapture million`.
+#[test]
+#[ignore = "a measurement, in release builds"]
+fn a_million_documents_are_compared() {
+    let place = Place::new();
+    let memory = Memory::default();
+    {
+        let mut state = memory.state();
+        for number in 0..1_000_000 {
+            let content = format!(r#"{{"id":{number},"name":"document {number}","price":{}}}"#, number % 977);
+            state.docs.insert(doc(&format!("k{number:07}")), content.into());
+        }
+    }
+    let timed = |what: &str, since: std::time::Instant| {
+        eprintln!("{what}: {:.2} s", since.elapsed().as_secs_f64());
+    };
+    let done = |events: &Events, what: &str, since| {
+        while !matches!(events.next(Duration::from_secs(300)).unwrap(), Event::Reconcile { done: true, .. }) {
+        }
+        timed(what, since);
+    };
+    let since = std::time::Instant::now();
+    let (node, events) = open(place.config("a"), &memory);
+    done(&events, "first comparison, a million captured", since);
+    eventually("the capture", || !node.status().backlog && node.status().entries >= 1_000_000);
+    timed("all durable", since);
+    for what in ["nothing changed", "nothing changed, again"] {
+        let since = std::time::Instant::now();
+        node.command_json(r#"{"command":"reconcile"}"#).unwrap();
+        done(&events, what, since);
+    }
+    for number in (0..1_000_000).step_by(1000) {
+        memory.write(doc(&format!("k{number:07}")), Some("1"));
+    }
+    let since = std::time::Instant::now();
+    node.command_json(r#"{"command":"reconcile"}"#).unwrap();
+    done(&events, "a thousand changed", since);
+}
+
+/// For figures: as above, with `catch_up`.
+#[test]
+#[ignore = "a measurement, in release builds"]
+fn catch_up_of_a_hundred_thousand_documents() {
+    let place = Place::new();
+    let full = |mut config: entgldb::Config| {
+        config.durability = entgldb::Durability::Full;
+        config
+    };
+    let (a, _) = Node::open_with_host(full(place.config("a")), None).unwrap();
+    for unit in 0..100 {
+        let write = |number: u32| {
+            let content = format!(
+                r#"{{"id":{number},"till":"till-{}","product":"product {}","quantity":{},"price":{},"at":"2026-11-23T0{}:00:00Z","note":"{number:0150}"}}"#,
+                number % 7,
+                number % 1000,
+                number % 9,
+                number % 977,
+                number % 10
+            );
+            put(&format!("k{number:07}"), &content)
+        };
+        let changes: Vec<HostChange> = (unit * 1000..(unit + 1) * 1000).map(write).collect();
+        a.documents().unwrap().write(&changes).unwrap();
+    }
+    eventually("the captures", || a.status().entries >= 100_000);
+    let since = std::time::Instant::now();
+    let (b, _) = Node::open_with_host(full(place.config_to("b", &a)), None).unwrap();
+    eventually("the documents", || b.status().entries >= 100_000);
+    eprintln!("documents in the engine's file: {:.2} s", since.elapsed().as_secs_f64());
+    b.close();
+    let memory = Memory::default();
+    let since = std::time::Instant::now();
+    let (_c, _) = open(full(place.config_to("c", &a)), &memory);
+    eventually("the documents", || memory.state().docs.len() == 100_000);
+    eprintln!("a store in memory: {:.2} s", since.elapsed().as_secs_f64());
 }

@@ -146,9 +146,9 @@ impl HostedStore {
         Ok(self.own.outbox_is_empty()? && self.host_outbox_is_empty()?)
     }
 
-    /// Whether the application's store is being compared.
+    /// Whether the application's store is being compared, or documents in quarantine are tried again.
     pub(crate) fn is_scanning(&self) -> bool {
-        !self.reconciling.is_done()
+        !self.reconciling.is_done() || self.retries.is_some()
     }
 
     /// Leaves the engine's file as after a clean end.
@@ -243,7 +243,10 @@ impl Store for HostedStore {
         let host = self.host.clone();
         let stop = Arc::clone(&self.stop);
         let mut drain = self.own.drain(limits, &mut |_, docs| read_with(&host, &stop, docs))?;
-        drain.more |= more || scanning;
+        if drain.mark.is_none() {
+            drain.refused.extend(self.retry_quarantine()?);
+        }
+        drain.more |= more || scanning || self.retries.is_some();
         let mut changes = Vec::with_capacity(drain.changes.len());
         for change in drain.changes {
             if !self.is_echo(&change.doc, change.content.as_ref())? {
@@ -322,9 +325,7 @@ impl Store for HostedStore {
     }
 
     fn tend(&mut self, conflicts_before: WallMillis) -> Result<Vec<Problem>, StoreError> {
-        let mut problems = self.own.tend(conflicts_before)?;
-        problems.extend(self.retry_quarantine()?);
-        Ok(problems)
+        Ok(self.own.tend(conflicts_before)?)
     }
 }
 
