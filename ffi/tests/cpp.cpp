@@ -42,6 +42,13 @@ public:
         }
     }
 
+    bool has_resolve() const override { return true; }
+    std::optional<std::string> resolve(std::string_view, std::string_view, entgldb::Documents heads) override {
+        std::size_t bytes = 0;
+        for (const auto head : heads) bytes += head.content().size();
+        return "{\"bytes\":" + std::to_string(bytes) + ",\"heads\":" + std::to_string(heads.size()) + "}";
+    }
+
     std::optional<std::string> get(const std::string &key) {
         std::lock_guard<std::mutex> guard(lock_);
         const auto found = rows_.find(key);
@@ -143,6 +150,23 @@ void two_stores() {
     CHECK(destroyed == 2);
 }
 
+void the_stores_decide_on_what_was_written_apart() {
+    std::atomic<int> destroyed{0};
+    auto one = std::make_shared<MemoryStore>(destroyed);
+    auto other = std::make_shared<MemoryStore>(destroyed);
+    auto deciding = config("decides-a");
+    deciding.custom_hook = {"notes"};
+    entgldb::Node a(deciding, one);
+    deciding.database = std::string(check_folder) + "/decides-b.entgldb";
+    deciding.name = "b";
+    entgldb::Node b(deciding, other);
+    a.record(entgldb::Changes().put("notes", "1", R"({"from":"a"})"));
+    b.record(entgldb::Changes().put("notes", "1", R"({"from":"bb"})"));
+    pause_ms(300);
+    CHECK(b.sync_now(20s, address(a)));
+    WAIT(one->get("1") == R"({"bytes":25,"heads":2})" && other->get("1") == R"({"bytes":25,"heads":2})");
+}
+
 }  // namespace
 
 int main() {
@@ -150,5 +174,6 @@ int main() {
     what_fails_throws_with_a_text();
     documents_without_a_store();
     two_stores();
+    the_stores_decide_on_what_was_written_apart();
     return 0;
 }
