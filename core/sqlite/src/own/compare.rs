@@ -143,18 +143,23 @@ impl OwnStore {
         after: Option<&Key>,
         until: Option<&Key>,
     ) -> Outcome<Vec<(Key, Option<[u8; 32]>)>> {
-        let mut statement = self
-            .sqlite
-            .connection
-            .prepare_cached(
-                "SELECT key, hash FROM _entgldb_rows WHERE collection_no = ?1 AND key > ?2 AND (?3 IS NULL OR key <= ?3)
-                 ORDER BY key LIMIT ?4",
-            )
-            .doing("reading rows")?;
+        // Two statements: with one and an OR, SQLite would look at all rows behind the last key each time.
+        let until = match until {
+            Some(until) => (" AND key <= ?4", until.as_str()),
+            None => ("", ""),
+        };
+        let sql = format!(
+            "SELECT key, hash FROM _entgldb_rows WHERE collection_no = ?1 AND key > ?2{} ORDER BY key LIMIT ?3",
+            until.0
+        );
+        let mut statement = self.sqlite.connection.prepare_cached(&sql).doing("reading rows")?;
         let after = after.map_or("", Key::as_str);
-        let mut rows = statement
-            .query((no, after, until.map(Key::as_str), SLICE.cast_signed()))
-            .doing("reading rows")?;
+        let limit = SLICE.cast_signed();
+        let rows = match until {
+            ("", _) => statement.query((no, after, limit)),
+            (_, until) => statement.query((no, after, limit, until)),
+        };
+        let mut rows = rows.doing("reading rows")?;
         let mut found = Vec::new();
         while let Some(row) = rows.next().doing("reading rows")? {
             let read = || Ok((Key::new(row.get_ref(0)?.as_str()?), row.get::<_, Option<[u8; 32]>>(1)?));

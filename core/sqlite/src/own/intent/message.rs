@@ -444,3 +444,95 @@ impl Conflict {
         Ok(ConflictWrite::Put(ReplicaConflict { doc, winner, loser, missing }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use entgldb_replica::entry::AuthorKey;
+    use prost::Message;
+
+    use super::*;
+
+    fn commit() -> Commit {
+        let key = AuthorKey::from_seed(&[7; 32]);
+        let stamp = |hlc| ReplicaStamp { hlc: Hlc(hlc), node: key.node_id() };
+        let collection = Collection::new("t").unwrap();
+        let log =
+            LogId { author: key.node_id(), incarnation: Incarnation(5), collection: collection.clone() };
+        let doc = (collection.clone(), Key::new("k").unwrap());
+        let mut chain = Chain::resume(log.clone(), ReplicaHead::default(), Hlc::default());
+        let entry = |seq, op, payload: &'static [u8], replaces| ReplicaEntry {
+            seq: Seq(seq),
+            hlc: Hlc(100 + seq),
+            replaces,
+            op,
+            key: doc.1.clone(),
+            payload: Bytes::from_static(payload),
+        };
+        let entries = vec![
+            chain.link(entry(1, Op::Put, b"1", None)).unwrap(),
+            chain.link(entry(2, Op::Delete, b"", Some(stamp(101)))).unwrap(),
+        ];
+        let signed = SignedHead::sign(&key, &log, chain.head(), Hlc(102));
+        let row = |hlc, content| ReplicaRow { stamp: stamp(hlc), content };
+        let write = |apply, before, merged| RowWrite {
+            doc: doc.clone(),
+            row: row(102, Some(Hash([1; 32]))),
+            before,
+            apply,
+            merged,
+        };
+        let side = |hlc, content: Option<&'static [u8]>| ReplicaSide {
+            stamp: stamp(hlc),
+            content: content.map(Bytes::from_static),
+        };
+        Commit {
+            owner: (key.node_id(), Incarnation(9)),
+            guard: Guard::OutboxDisjoint,
+            clock: Hlc(200),
+            wall: WallMillis(3),
+            appended: vec![Appended { log: log.clone(), entries, signed }],
+            authors: vec![key.public_key()],
+            rows: vec![
+                write(None, None, None),
+                write(Some(None), Some(row(50, None)), Some(Bytes::new())),
+                write(Some(Some(Bytes::new())), Some(row(50, Some(Hash([2; 32])))), Some("state".into())),
+            ],
+            tallies: vec![(collection, ReplicaTally { rows: 4, ..ReplicaTally::default() })],
+            conflicts: vec![
+                ConflictWrite::Put(ReplicaConflict {
+                    doc: doc.clone(),
+                    winner: side(9, Some(b"w")),
+                    loser: side(8, None),
+                    missing: Some(stamp(7)),
+                }),
+                ConflictWrite::Remove { doc: doc.clone(), winner: stamp(9), loser: stamp(6) },
+            ],
+            drained: Some(OutboxMark(0)),
+            adopted: vec![(log.clone(), SignedHead::sign(&key, &log, chain.head(), Hlc(102)))],
+            floors: vec![(log, Seq(1))],
+            notes: vec![("one".into(), None), ("two".into(), Some(Bytes::new()))],
+        }
+    }
+
+    #[test]
+    fn a_commit_is_read_back_as_it_was_written() {
+        let written = commit();
+        let bytes = Step::of(&written).encode_to_vec();
+        let read = Step::decode(bytes.as_slice()).unwrap().commit(&Names::default()).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{written:?}"));
+    }
+
+    #[test]
+    fn what_no_engine_writes_is_refused() {
+        let names = Names::default();
+        let wrong = |change: &dyn Fn(&mut Step)| {
+            let mut step = Step::of(&commit());
+            change(&mut step);
+            step.commit(&names).unwrap_err().to_string()
+        };
+        assert!(wrong(&|step| step.node = Bytes::from_static(b"short")).contains("length"));
+        assert!(wrong(&|step| step.rows[0].key = String::new()).contains("key"));
+        assert!(wrong(&|step| step.rows[0].row = None).contains("row"));
+        assert!(wrong(&|step| step.runs[0].entries[1].seq = 7).contains("what was about to be done"));
+    }
+}
