@@ -1,7 +1,6 @@
 //! `entgldb keygen`: a new cluster secret, into a file that only its owner can read.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use entgldb::ClusterSecret;
@@ -11,11 +10,10 @@ use crate::args::KeygenArguments;
 use crate::failure::Failure;
 use crate::output;
 
-const COMMENT: &str = "# EntglDb cluster secret. Whoever has it can join the cluster: keep it private.\n";
-
 pub(crate) fn run(arguments: &KeygenArguments) -> Result<(), Failure> {
-    let secret = ClusterSecret::generate().to_text();
+    let secret = ClusterSecret::generate();
     if arguments.file == Path::new("-") {
+        let secret = secret.to_text();
         if arguments.json {
             return Ok(output::json_line(&json!({ "secret": secret.as_str() }))?);
         }
@@ -34,34 +32,11 @@ pub(crate) fn run(arguments: &KeygenArguments) -> Result<(), Failure> {
 
 /// Makes a secret and keeps it in a new file.
 pub(crate) fn generate_into(path: &Path) -> Result<(), Failure> {
-    create(path, &ClusterSecret::generate().to_text())
+    create(path, &ClusterSecret::generate())
 }
 
-fn create(path: &Path, secret: &str) -> Result<(), Failure> {
-    write_new(path, secret).map_err(|error| refusal(path, &error))
-}
-
-/// Creates the file with its final permissions: at no moment can others read it. An existing file, or a link of that
-/// name, is left alone.
-fn write_new(path: &Path, secret: &str) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    let written = write_all(&mut file, secret);
-    if written.is_err() {
-        // A half-written secret helps nobody; the first error is the one to report.
-        let _ = fs::remove_file(path);
-    }
-    written
-}
-
-fn write_all(file: &mut File, secret: &str) -> io::Result<()> {
-    file.write_all(COMMENT.as_bytes())?;
-    file.write_all(secret.as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()
+fn create(path: &Path, secret: &ClusterSecret) -> Result<(), Failure> {
+    secret.write_new_file(path).map_err(|error| refusal(path, &error))
 }
 
 fn refusal(path: &Path, error: &io::Error) -> Failure {

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result};
 use xshell::cmd;
 
-use crate::tidy;
 use crate::workspace::Workspace;
+use crate::{header, tidy};
 
 /// Runs all checks, the quick ones first, and stops at the first that fails.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
@@ -15,6 +15,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         .context("building this has brought Cargo.lock in line with the manifests: look at the difference and stage it")?;
     cmd!(shell, "cargo fmt --all -- --check").run().context("run `cargo fmt --all`")?;
     tidy::run(workspace)?;
+    header::check(workspace)?;
     cmd!(shell, "cargo clippy --locked --workspace --all-targets -- -D warnings").run()?;
     document(workspace)?;
     audit(workspace)

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! cargo xtask check    formatting, lints, documentation, lock file, house rules
-//! cargo xtask test     every test: Rust, doc tests, scenarios with real processes, the benchmark in small
+//! cargo xtask test     every test: Rust, doc tests, C and C++, scenarios with real processes, the benchmark in small
 //! cargo xtask bench    EntglDb measured beside its control
+//! cargo xtask header   include/entgldb.h made anew of ffi/src
+//! cargo xtask install  headers and libraries for C and C++ under a prefix
 //! cargo xtask fuzz     everything that reads what others wrote, fed with anything
 //! cargo xtask soak     the simulator, bit flips and the scenarios in their long form
 //! ```
@@ -11,6 +13,9 @@
 mod bench;
 mod check;
 mod fuzz;
+mod header;
+mod install;
+mod interface;
 mod python;
 mod scenarios;
 mod test;
@@ -33,10 +38,17 @@ struct Arguments {
 enum Chore {
     /// Formatting, lints, documentation, the lock file and the house rules. Changes nothing.
     Check,
-    /// Every test there is. Needs python3 for the scenarios; without it they are skipped, except where CI=true.
+    /// Every test there is. Needs python3 for the scenarios, and cmake, a C++ compiler and SQLite's headers
+    /// for the C interface; what is missing is skipped, except where CI=true.
     Test,
     /// Measures EntglDb beside its control, in release mode, and prints a table.
     Bench(bench::Options),
+    /// Makes include/entgldb.h anew of ffi/src.
+    Header,
+    /// The tests of the C interface alone, as a part of `test` runs them.
+    Interface,
+    /// Lays out headers and libraries for C and C++ programs, for pkg-config and CMake.
+    Install(install::Options),
     /// Feeds everything that reads what others wrote with anything. Needs cargo-fuzz.
     Fuzz(fuzz::Options),
     /// The simulator until told, bit flips, and the scenarios in their long form: hundreds of kills and power cuts. Says
@@ -60,6 +72,9 @@ fn run(chore: Chore) -> Result<()> {
         Chore::Check => check::run(&workspace),
         Chore::Test => test::run(&workspace),
         Chore::Bench(options) => bench::run(&workspace, &options),
+        Chore::Header => header::write(&workspace),
+        Chore::Interface => interface::test(&workspace),
+        Chore::Install(options) => install::run(&workspace, &options),
         Chore::Fuzz(options) => fuzz::run(&workspace, &options),
         Chore::Soak(soak) => scenarios::soak(&workspace, &soak),
     }

@@ -4,8 +4,8 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 use xshell::cmd;
 
-use crate::python;
 use crate::workspace::{Profile, Workspace};
+use crate::{interface, python};
 
 /// How long the long form is.
 #[derive(Args)]
@@ -64,7 +64,7 @@ impl Soak {
         format!(
             "soak:\n  simulator: {} minutes of new seeds\n  bit flips: {}\n  scenarios: {} kills, {} power cuts of each \
              durability, {faults} failing, {} minutes apart, {} s frozen, {} s of each bad network, and all others in \
-             their only form; what needs root or a tool that is missing says so and is skipped",
+             their only form\n  the C interface: a million random calls, two tills killed {} times; what needs root or a tool that is missing says so and is skipped",
             self.minutes,
             self.bit_flips,
             self.kills,
@@ -72,6 +72,7 @@ impl Soak {
             self.apart_minutes,
             self.frozen_seconds,
             self.storm_seconds,
+            self.kills,
         )
     }
 }
@@ -116,6 +117,10 @@ pub(crate) fn soak(workspace: &Workspace, soak: &Soak) -> Result<()> {
     part("the bit flips", flips.run());
     let scenarios = cmd!(shell, "python3 -m unittest discover --verbose --start-directory tests/scenarios");
     part("the scenarios", scenarios.run());
+    if let Err(error) = interface::soak(workspace, soak.kills) {
+        eprintln!("FAILED: the C interface: {error:#}");
+        failed.push("the C interface");
+    }
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
 }

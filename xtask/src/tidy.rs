@@ -15,8 +15,13 @@ const SOURCE_LINES_MAX: usize = 500;
 const MACHINE_PATHS: [&str; 4] =
     [concat!("/ho", "me/"), concat!("/Us", "ers/"), concat!("/ro", "ot/"), concat!("/wo", "rk/")];
 
-const TEXT_EXTENSIONS: [&str; 11] =
-    ["rs", "py", "md", "toml", "proto", "json", "sh", "sql", "yml", "lock", "mjs"];
+const TEXT_EXTENSIONS: [&str; 16] = [
+    "rs", "py", "md", "toml", "proto", "json", "sh", "sql", "yml", "lock", "mjs", "c", "h", "cpp", "hpp",
+    "in",
+];
+
+/// The one crate with `unsafe`. The workspace's lints forbid it, which nobody below can allow again: it repeats the others.
+const UNSAFE_CRATE: &str = "ffi";
 
 /// Checks all files and names every fault, not only the first.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
@@ -93,7 +98,12 @@ fn dead_links(root: &Path, path: &Path, text: &str) -> Vec<String> {
 
 /// A member that leaves the workspace's lints or version behind would do so unseen.
 fn manifest_faults(path: &Path, text: &str) -> Vec<String> {
-    ["version.workspace = true", "[lints]\nworkspace = true"]
+    let lints = if path.parent() == Some(Path::new(UNSAFE_CRATE)) {
+        "unsafe_op_in_unsafe_fn = \"deny\""
+    } else {
+        "[lints]\nworkspace = true"
+    };
+    ["version.workspace = true", lints]
         .iter()
         .filter(|needed| !text.contains(**needed))
         .map(|needed| format!("{} lacks `{}`", path.display(), needed.replace('\n', " ")))

@@ -14,6 +14,16 @@ pub(crate) enum Profile {
     Release,
 }
 
+impl Profile {
+    /// Where cargo puts what it builds.
+    pub(crate) fn folder(self) -> Result<PathBuf> {
+        Ok(target_folder()?.join(match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        }))
+    }
+}
+
 /// A shell that stands in the root of the source.
 pub(crate) struct Workspace {
     pub(crate) shell: Shell,
@@ -30,15 +40,18 @@ impl Workspace {
         Ok(Self { shell, root: root.to_owned() })
     }
 
+    /// Builds the libraries for C and returns the folder where they lie.
+    pub(crate) fn build_ffi(&self, profile: Profile) -> Result<PathBuf> {
+        let release = (profile == Profile::Release).then_some("--release");
+        cmd!(self.shell, "cargo build --locked {release...} --package entgldb-ffi").run()?;
+        profile.folder()
+    }
+
     /// Builds one program and returns where it lies.
     pub(crate) fn build(&self, package: &str, program: &str, profile: Profile) -> Result<PathBuf> {
         let release = (profile == Profile::Release).then_some("--release");
         cmd!(self.shell, "cargo build --locked {release...} --package {package} --bin {program}").run()?;
-        let path = target_folder()?.join(match profile {
-            Profile::Dev => "debug",
-            Profile::Release => "release",
-        });
-        let path = path.join(format!("{program}{}", std::env::consts::EXE_SUFFIX));
+        let path = profile.folder()?.join(format!("{program}{}", std::env::consts::EXE_SUFFIX));
         ensure!(path.is_file(), "cargo built {program}, but it is not at {}", path.display());
         Ok(path)
     }

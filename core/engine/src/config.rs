@@ -87,6 +87,10 @@ pub struct Config {
     /// Bytes of frames that are taken from one peer in a second, decompressed. A peer that sends more is read more slowly.
     #[serde(default = "default_peer_bytes_per_second")]
     pub peer_bytes_per_second: usize,
+    /// Milliseconds that a hook which answers later (a pending one in C, a future in other languages) has until it counts as
+    /// failed. A hook that blocks can't be given up on.
+    #[serde(default = "default_hook_timeout_ms")]
+    pub hook_timeout_ms: u64,
     /// Whether zstd is offered to peers; brotli always is.
     #[serde(default = "default_true")]
     pub zstd: bool,
@@ -110,6 +114,10 @@ fn default_frame_bytes_max() -> usize {
 
 fn default_peer_bytes_per_second() -> usize {
     limits::LINK_BYTES_PER_SECOND
+}
+
+fn default_hook_timeout_ms() -> u64 {
+    30_000
 }
 
 fn default_true() -> bool {
@@ -166,6 +174,7 @@ impl Config {
             payload_bytes_max: default_payload_bytes_max(),
             frame_bytes_max: default_frame_bytes_max(),
             peer_bytes_per_second: default_peer_bytes_per_second(),
+            hook_timeout_ms: default_hook_timeout_ms(),
             zstd: default_true(),
         }
     }
@@ -244,6 +253,9 @@ impl Config {
             let min = limits::FRAME_BYTES_PER_SECOND;
             let reason = format!("it must be at least {min} (FRAME_BYTES_PER_SECOND)");
             return Err(invalid("peer_bytes_per_second", reason));
+        }
+        if self.hook_timeout_ms == 0 {
+            return Err(invalid("hook_timeout_ms", "it must be at least 1"));
         }
         if self.name.as_ref().is_some_and(String::is_empty) {
             return Err(invalid("name", "it must not be empty"));

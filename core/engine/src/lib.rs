@@ -83,6 +83,7 @@ mod restoring;
 mod retention;
 mod status;
 mod store;
+mod sync_with;
 mod trust;
 
 pub use command::CommandError;
@@ -123,4 +124,5 @@ pub use status::{
     PeerHealth, SnapshotProgress, State, Status, StatusError, TargetHealth, TrafficCounts, read_status,
 };
 pub use store::StoreError;
+pub use sync_with::SyncWithError;
 pub use trust::{KnownPeer, TrustError, forget_peer, known_peers};

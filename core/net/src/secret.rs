@@ -1,6 +1,8 @@
 //! The cluster secret: whoever has it belongs to the cluster.
 
 use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::path::Path;
 
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -21,6 +23,7 @@ const GROUP_DIGITS: usize = 8;
 /// Marks a generated secret for people and for secret scanners. The `1` is its version, and no base32 digit.
 const PREFIX: &str = "entgldb1-";
 const FILE_BYTES_MAX: u64 = 4096;
+const COMMENT: &str = "# EntglDb cluster secret. Whoever has it can join the cluster: keep it private.\n";
 const DEFAULT_CLUSTER: &str = "default";
 
 const ARGON2_MEMORY_KIB: u32 = 64 << 10;
@@ -114,6 +117,28 @@ impl ClusterSecret {
         }
         digits.zeroize();
         text
+    }
+
+    /// Writes the secret to a new file, with its final permissions from the first moment: only its owner can read it. A file,
+    /// or a link of that name, that is there is left alone.
+    ///
+    /// # Errors
+    /// When the file is there, or can't be written. No half of it is left.
+    pub fn write_new_file(&self, path: &Path) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(path)?;
+        let text = self.to_text();
+        let lines = [COMMENT, text.as_str(), "\n"];
+        let written = lines.iter().try_for_each(|line| file.write_all(line.as_bytes()));
+        let written = written.and_then(|()| file.sync_all());
+        if written.is_err() {
+            // A half-written secret helps nobody; the first error is the one to report.
+            let _ = fs::remove_file(path);
+        }
+        written
     }
 
     /// Reads a secret file. It holds either a generated secret, or the lines `passphrase: ...` and, if it is not
