@@ -22,6 +22,9 @@ pub(crate) struct Soak {
     /// How many writes and syncs of each kind fail, one a run; 0 means every one of them. Needs strace.
     #[arg(long, default_value_t = 0)]
     io_faults: u32,
+    /// How often a database is put back to an older copy, alone and as often with its node's folder.
+    #[arg(long, default_value_t = 100)]
+    restores: u32,
     /// How many single bits of a database file are flipped.
     #[arg(long, default_value_t = 1000)]
     bit_flips: u32,
@@ -46,6 +49,7 @@ impl Soak {
             ("ENTGLDB_KILLS", self.kills.to_string()),
             ("ENTGLDB_POWER_CUTS", self.power_cuts.to_string()),
             ("ENTGLDB_IO_FAULTS", self.io_faults.to_string()),
+            ("ENTGLDB_RESTORES", self.restores.to_string()),
             ("ENTGLDB_BIT_FLIPS", self.bit_flips.to_string()),
             ("ENTGLDB_APART_SECONDS", (self.apart_minutes * 60).to_string()),
             ("ENTGLDB_FROZEN_SECONDS", self.frozen_seconds.to_string()),
@@ -62,12 +66,13 @@ impl Soak {
             some => format!("{some} of each kind of write and sync"),
         };
         format!(
-            "soak:\n  simulator: {} minutes of new seeds\n  bit flips: {}\n  scenarios: {} kills, {} power cuts of each \
-             durability, {faults} failing, {} minutes apart, {} s frozen, {} s of each bad network, and all others in \
+            "soak:\n  simulator: {} minutes of new seeds\n  bit flips: {}\n  scenarios: {} kills, {} restored databases, {} power cuts of \
+             each durability, {faults} failing, {} minutes apart, {} s frozen, {} s of each bad network, and all others in \
              their only form\n  the C interface: a million random calls, two tills killed {} times; what needs root or a tool that is missing says so and is skipped",
             self.minutes,
             self.bit_flips,
             self.kills,
+            self.restores,
             self.power_cuts,
             self.apart_minutes,
             self.frozen_seconds,
