@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use entgldb_net::{Frame, InFlight, NetEvent, SendError, Transport};
 use entgldb_replica::id::LinkId;
-use entgldb_replica::{Config as ReplicaConfig, Input, Link, Output, Replica};
+use entgldb_replica::{Config as ReplicaConfig, Input, Link, Output, Replica, wire};
 use entgldb_sqlite::Waker;
 use tracing::{debug, error, info, warn};
 
@@ -308,7 +308,14 @@ impl Driver {
             return;
         };
         match replica.handle(now, input) {
-            Ok(outputs) => self.carry_out(outputs),
+            Ok(outputs) => {
+                // Before entries leave: should the database be put back to an older copy, they must not be numbered again.
+                if outputs.iter().any(gives_entries) {
+                    self.mark.note(replica.mark());
+                    self.mark.write();
+                }
+                self.carry_out(outputs);
+            }
             Err(failed) => return self.store_failed(&failed.0),
         }
         self.notice_room();
@@ -472,6 +479,11 @@ impl Driver {
             self.control.look();
         }
     }
+}
+
+/// Whether peers get entries by it.
+fn gives_entries(output: &Output) -> bool {
+    matches!(output, Output::Send { kind: wire::Message::PAGE | wire::Message::CHUNK, .. })
 }
 
 /// A channel for the thread.

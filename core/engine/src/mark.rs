@@ -1,10 +1,11 @@
 //! How far this node's oplog had come, kept in the data folder: a database that falls short of it was put back to an older
 //! copy, or lost its last commits in a power cut.
 //!
-//! The file may be a second behind the oplog, never ahead of it, so a database that was not touched is never mistaken for
-//! an older one.
+//! The file is never ahead of the oplog, so a database that was not touched is never mistaken for an older one. It is never
+//! behind what peers were given, whenever the process ends: no position is given out twice. (After a power cut it may be.)
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use entgldb_replica::Mark;
@@ -15,6 +16,8 @@ use tracing::warn;
 use crate::data_dir::replace;
 
 const FILE: &str = "oplog_mark.json";
+/// The file always has so many bytes, so that it can be written over in place, with one small write.
+const FILE_BYTES: usize = 80;
 
 #[derive(Serialize, Deserialize)]
 struct Written {
@@ -28,6 +31,7 @@ pub(crate) struct MarkFile {
     path: PathBuf,
     mark: Option<Mark>,
     is_written: bool,
+    open: Option<File>,
 }
 
 impl MarkFile {
@@ -46,7 +50,7 @@ impl MarkFile {
             },
             Err(_) => None,
         };
-        Self { path, mark, is_written: true }
+        Self { path, mark, is_written: true, open: None }
     }
 
     /// The last mark, written or not.
@@ -66,11 +70,25 @@ impl MarkFile {
     pub(crate) fn write(&mut self) {
         let Some(Mark { incarnation, entries }) = self.mark.filter(|_| !self.is_written) else { return };
         let written = Written { incarnation: incarnation.0, entries };
-        let bytes = serde_json::to_vec(&written).expect("two numbers are JSON");
-        match replace(&self.path, &bytes) {
+        let mut bytes = serde_json::to_vec(&written).expect("two numbers are JSON");
+        bytes.resize(FILE_BYTES, b' ');
+        match self.put(&bytes) {
             Ok(()) => self.is_written = true,
             Err(error) => warn!(file = FILE, %error, "the mark of the oplog can't be written"),
         }
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let file = match &mut self.open {
+            Some(file) => file,
+            none => {
+                // A file of an earlier version is shorter or longer.
+                replace(&self.path, bytes)?;
+                none.insert(File::options().write(true).open(&self.path)?)
+            }
+        };
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(bytes)
     }
 }
 

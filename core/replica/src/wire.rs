@@ -298,6 +298,8 @@ impl Message {
     pub(crate) const PULL: u64 = proto::Kind::Pull as u64;
     /// The frame type of a chunk.
     pub const CHUNK: u64 = proto::Kind::Chunk as u64;
+    /// The type of [`Message::Page`].
+    pub const PAGE: u64 = proto::Kind::Page as u64;
     /// The frame type of a vector.
     pub const VECTOR: u64 = proto::Kind::Vector as u64;
 
