@@ -318,6 +318,29 @@ impl World {
 }
 
 #[test]
+fn what_the_application_writes_in_the_middle_of_a_unit_is_captured_first() {
+    for number in 1..12 {
+        let manners = Manners { transactions: true, outbox: true, ..Manners::default() };
+        let mut world = World::new(&manners);
+        world.settle();
+        let (from, to) = (world.sides[0].memory.clone(), world.sides[1].memory.clone());
+        from.write(doc("one"), Some("1"));
+        {
+            let mut state = to.state();
+            state.calls.clear();
+            state.meddle = Some((number, doc("one"), "\"in the middle\""));
+        }
+        world.settle();
+        let all = [from.all(), to.all()];
+        assert_eq!(all[0], all[1], "before hook {number}");
+        let is_written = to.state().meddle.is_none();
+        if is_written {
+            assert_eq!(to.get(&doc("one")).as_deref(), Some("\"in the middle\""), "before hook {number}");
+        }
+    }
+}
+
+#[test]
 fn a_unit_that_was_begun_is_finished_at_the_next_start_without_the_peer() {
     for transactions in [false, true] {
         let mut cuts = 0;
@@ -383,6 +406,11 @@ fn run(manners: &Manners, seed: u64, cut: Option<(usize, Cut)>) -> usize {
         }
     }
     let calls = world.sides[victim].memory.state().calls.len();
+    for at in 0..2 {
+        // The last write of each is one that nobody hears of.
+        world.write(at, &mut dice, false);
+        world.crash(at);
+    }
     world.check(&what);
     calls
 }

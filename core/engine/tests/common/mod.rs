@@ -108,6 +108,8 @@ pub struct State {
     /// The hook with this number cuts the store off, before or after its effect, or in the middle of it.
     pub cut: Option<(usize, Cut)>,
     pub is_cut: bool,
+    /// Before the hook with this number the application writes this, outside of the hooks' transaction.
+    pub meddle: Option<(usize, DocId, &'static str)>,
     pub dropped: usize,
     /// Documents that the hooks have brought in.
     pub applied: Vec<HostDocument>,
@@ -201,6 +203,13 @@ impl MemoryHost {
         let mut state = self.0.state();
         assert_eq!(state.dropped, 0, "a hook after the end");
         state.calls.push(name.to_owned());
+        let number = state.calls.len();
+        if let Some((_, doc, content)) = state.meddle.take_if(|(at, ..)| *at == number) {
+            state.docs.insert(doc.clone(), Bytes::from(content));
+            state.outbox_id += 1;
+            let id = state.outbox_id;
+            state.outbox.push(OutboxItem { id, doc, written_ms: now_ms() });
+        }
         let gone = Err(HostError::unavailable("cut off"));
         if state.is_cut {
             return gone;
