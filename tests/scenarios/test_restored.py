@@ -124,4 +124,3 @@ class ADatabaseIsPutBack(Scenario):
             self.assertLessEqual(kinds, {"rolled_back", "forked", "refused", "refused_by_peer"}, engine.name)
         for engine in (self.a, self.b):
             self.verify(engine)
-

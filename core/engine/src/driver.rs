@@ -307,17 +307,17 @@ impl Driver {
             }
             return;
         };
-        match replica.handle(now, input) {
-            Ok(outputs) => {
-                // Before entries leave: should the database be put back to an older copy, they must not be numbered again.
-                if outputs.iter().any(gives_entries) {
-                    self.mark.note(replica.mark());
-                    self.mark.write();
-                }
-                self.carry_out(outputs);
-            }
+        let outputs = match replica.handle(now, input) {
+            Ok(outputs) => outputs,
             Err(failed) => return self.store_failed(&failed.0),
+        };
+        // Before entries leave: should the database be put back to an older copy, they must not be numbered again.
+        let entries = [wire::Message::PAGE, wire::Message::CHUNK];
+        if outputs.iter().any(|out| matches!(out, Output::Send { kind, .. } if entries.contains(kind))) {
+            self.mark.note(replica.mark());
+            self.mark.write();
         }
+        self.carry_out(outputs);
         self.notice_room();
     }
 
@@ -479,11 +479,6 @@ impl Driver {
             self.control.look();
         }
     }
-}
-
-/// Whether peers get entries by it.
-fn gives_entries(output: &Output) -> bool {
-    matches!(output, Output::Send { kind: wire::Message::PAGE | wire::Message::CHUNK, .. })
 }
 
 /// A channel for the thread.
