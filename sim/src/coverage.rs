@@ -44,6 +44,7 @@ pub(crate) fn event_name(event: &Event) -> &'static str {
         Event::RolledBack { .. } => "event: rolled back",
         Event::StartedAnew(_) => "event: started anew",
         Event::Diverged { .. } => "event: diverged",
+        Event::Copied { .. } => "event: copied identity",
         Event::Repairing { .. } => "event: repairing",
         Event::SnapshotRefused { .. } => "event: snapshot refused",
         Event::Snapshot { done: true, .. } => "event: snapshot taken",

@@ -13,6 +13,7 @@ use entgldb_replica::id::{Collection, DocId, Key, LogId};
 use entgldb_replica::member::members;
 
 use crate::mutation::Mutation;
+use crate::options::Fault;
 use crate::seen::Ending;
 use crate::world::{Event, Stop, World};
 
@@ -48,7 +49,9 @@ impl World {
         let begun = self.now;
         self.converge()?;
         self.coverage.add("simulated milliseconds from healing to convergence", self.now.0 - begun.0);
-        self.run_until(self.now.plus(SETTLE_MS))?;
+        // A node that had a clone may not be let in for so long.
+        let copied = if self.options.faults.contains_key(&Fault::Clone) { SETTLE_MS } else { 0 };
+        self.run_until(self.now.plus(SETTLE_MS + copied))?;
         self.rest.counting = true;
         self.run_until(self.now.plus(QUIET_MS))?;
         self.rest.counting = false;
@@ -132,7 +135,9 @@ impl World {
     /// The longest that healing may take: every wait that a fault may have left behind, one after the other.
     fn bound_ms(&self) -> u64 {
         let options = &self.options;
-        let waits = ACK_MS + BAD_LOG_RETRY_MS + 2 * DIAL_BACKOFF_MAX_MS + DROP_AFTER_MS + options.silence_ms;
+        let copied = if options.faults.contains_key(&Fault::Clone) { SETTLE_MS } else { 0 };
+        let waits =
+            copied + ACK_MS + BAD_LOG_RETRY_MS + 2 * DIAL_BACKOFF_MAX_MS + DROP_AFTER_MS + options.silence_ms;
         let hops = options.nodes as u64;
         let entries: usize = self.nodes.iter().map(|node| node.store.disk().entries()).max().unwrap_or(0);
         // The least pages hold one entry, and the least that may be on their way is one page.

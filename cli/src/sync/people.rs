@@ -128,6 +128,11 @@ impl People {
                 "rows of {collection} differ from {} though all changes are the same; joining them",
                 self.label(node)
             )),
+            Event::Copied { node, .. } => self.alarm(format_args!(
+                "two processes run with the identity of {}: neither is let in until one of them is ended. A copied machine \
+                 becomes a node of its own without the file `identity` in its data folder",
+                self.label(node)
+            )),
             Event::MemberRemoved { node, by } => {
                 let (node, by) = (self.label(node), self.label(by));
                 self.warn(format_args!("member {node} was removed by {by}: no history is kept for it"));

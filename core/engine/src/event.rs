@@ -183,6 +183,13 @@ pub enum Event {
         /// The collection.
         collection: String,
     },
+    /// Two processes run with one identity, as after a machine was copied: neither is let in until one of them is gone.
+    Copied {
+        /// The node.
+        node: String,
+        /// The label of the one that came last.
+        name: String,
+    },
     /// A member was removed: no history is kept for it any more.
     MemberRemoved {
         /// The member.
@@ -375,6 +382,7 @@ impl Event {
             ReplicaEvent::Repairing { node, collection } => {
                 Self::Repairing { node: node.to_string(), collection: collection.to_string() }
             }
+            ReplicaEvent::Copied { node, name } => Self::Copied { node: node.to_string(), name },
             ReplicaEvent::MemberRemoved { node, by } => {
                 Self::MemberRemoved { node: node.to_string(), by: by.to_string() }
             }
@@ -405,6 +413,7 @@ impl Event {
             Self::Repairing { node, collection } => {
                 warn!(node, collection, "rows differ though all changes are the same: they are joined");
             }
+            Self::Copied { node, name } => error!(node, name, "two processes run with one identity"),
             Self::MemberRemoved { node, by } => info!(node, by, "a member was removed"),
             Self::MemberReturned { node } => info!(node, "a member is back"),
             Self::Collections { collections } => info!(?collections, "other tables are synced"),

@@ -142,6 +142,13 @@ pub enum Event {
         /// The collection.
         collection: Collection,
     },
+    /// Two processes run with one identity, as after a machine was copied: neither is let in until one of them is gone.
+    Copied {
+        /// The node.
+        node: NodeId,
+        /// The label of the one that came last.
+        name: String,
+    },
     /// A member was removed: no history is kept for it any more.
     MemberRemoved {
         /// The member.

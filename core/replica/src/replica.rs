@@ -10,13 +10,14 @@ use bytes::Bytes;
 use fastrand::Rng;
 
 use crate::clock::{Mono, Now, Stamp};
-use crate::contract::{Config, Input, Link, Mark, Output, Status, StoreFailed};
+use crate::contract::{Config, Input, Mark, Output, Status, StoreFailed};
+use crate::copies::Copies;
 use crate::entry::{AuthorKey, SignedHead};
 use crate::event::Event;
 use crate::flow::regulate;
 use crate::id::{Collection, LinkId, LogId, NodeId};
 use crate::ledger::Ledger;
-use crate::limits::{FRAME_BYTES_LEAST, SESSIONS_MAX};
+use crate::limits::FRAME_BYTES_LEAST;
 use crate::member::{Member, members};
 use crate::peers::{Peers, TooManyPeers};
 use crate::retain::tend_ms;
@@ -35,7 +36,8 @@ pub struct Replica<S: Store> {
     pub(crate) ledger: Ledger<S>,
     pub(crate) local: Local,
     pub(crate) sessions: BTreeMap<LinkId, Session>,
-    peers: Peers,
+    pub(crate) peers: Peers,
+    pub(crate) copies: Copies,
     inbox: VecDeque<Received>,
     pub(crate) giving: VecDeque<Asked>,
     pub(crate) taking: Taking,
@@ -84,6 +86,7 @@ impl<S: Store> Replica<S> {
             local,
             sessions: BTreeMap::new(),
             peers: Peers::new(rng.fork()),
+            copies: Copies::default(),
             inbox: VecDeque::new(),
             giving: VecDeque::new(),
             taking: Taking::default(),
@@ -253,46 +256,6 @@ impl<S: Store> Replica<S> {
         self.more |= self.taking.chunk.is_some();
         self.more |= self.giving.front().is_some_and(|asked| asked.again <= now.mono);
         Ok(())
-    }
-
-    fn link_up(&mut self, now: Now, link: Link, out: &mut Vec<Output>) -> Result<(), StoreFailed<S::Error>> {
-        if link.peer == self.local.node {
-            if let Some(target) = &link.target {
-                self.peers.is_ourselves(target);
-            }
-            out.push(Output::Close { link: link.id, reason: "this is the same node".to_owned() });
-            return Ok(());
-        }
-        let dialler = |link: &Link| if link.we_dialled { self.local.node } else { link.peer };
-        let other = self.sessions.values().find(|session| session.link.peer == link.peer);
-        let other = other.map(|session| session.link.clone());
-        // Both sides keep the link that the smaller node dialled, of two that it dialled the newer one; a peer that was
-        // started again has only the new one.
-        let is_kept = |other: &Link| other.instance == link.instance && dialler(&link) > dialler(other);
-        if other.as_ref().is_some_and(is_kept) {
-            if let Some(target) = &link.target {
-                self.peers.covered(target, link.peer);
-            }
-            let reason = "there is another link between these nodes".to_owned();
-            out.push(Output::Close { link: link.id, reason });
-            return Ok(());
-        }
-        if other.is_none() && self.sessions.len() >= SESSIONS_MAX {
-            let reason = format!("the limit SESSIONS_MAX allows {SESSIONS_MAX} links");
-            out.push(Output::Close { link: link.id, reason });
-            return Ok(());
-        }
-        if let Some(target) = &link.target {
-            self.peers.linked(target, link.id, link.peer, now.mono);
-        }
-        let id = link.id;
-        let (session, hello) = Session::open(link, &self.local, now);
-        self.sessions.insert(id, session);
-        // Only now: the node stays linked, so an address that led to the old link rests instead of being dialled again.
-        if let Some(other) = other {
-            self.close(now, other.id, "a newer link between these nodes took over", out);
-        }
-        self.carry_out(now, id, vec![hello], out)
     }
 
     /// Forgets a link and asks the transport to close it.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Files in the order of dependency: each may use those above it.
-const ORDER: [&str; 41] = [
+const ORDER: [&str; 43] = [
     "limits",
     "id",
     "clock",
@@ -32,6 +32,7 @@ const ORDER: [&str; 41] = [
     "snapshot",
     "joining",
     "peers",
+    "copies",
     "contract",
     "ledger",
     "keeping",
@@ -43,6 +44,7 @@ const ORDER: [&str; 41] = [
     "flow",
     "sending",
     "replica",
+    "meeting",
     "exchange",
     "lib",
 ];

@@ -23,6 +23,7 @@ impl Checker for Alarms {
             Event::Diverged { .. } => !lies,
             Event::Refused { .. } | Event::RefusedByPeer { .. } | Event::Forked { .. } => !lies && !forks,
             Event::StartedAnew(_) => !forks && !faults.contains_key(&Fault::Wipe),
+            Event::Copied { .. } => !faults.contains_key(&Fault::Clone),
             // A lie is not enough to make a node believe that it was rolled back.
             Event::RolledBack { .. } => !forks,
             _ => false,
