@@ -1,6 +1,6 @@
 """A database that is put back to an older copy of itself again and again, while programs write it and its peer.
 
-Once the database alone, as from a backup of it; once with the node's folder, as when a whole machine is put back.
+Once the database alone, as from a backup of it; once with the node's folder, as when a whole machine is put back; and a copied machine.
 The long form (`cargo xtask soak`) sets ENTGLDB_RESTORES and, to repeat a run, ENTGLDB_SEED.
 """
 import os
@@ -124,3 +124,26 @@ class ADatabaseIsPutBack(Scenario):
             self.assertLessEqual(kinds, {"rolled_back", "forked", "refused", "refused_by_peer"}, engine.name)
         for engine in (self.a, self.b):
             self.verify(engine)
+
+
+class AMachineIsCopied(Scenario):
+    def test_both_are_told_apart_from_one_node_and_neither_is_let_in(self):
+        b = self.engine("B", listens=True).start()
+        a = self.engine("A", peers=[b.address]).start()
+        a.wait_for("caught_up")
+        a.stop()
+        copy = self.engine("copy", peers=[b.address])
+        shutil.copy(a.database, copy.database)
+        shutil.copytree(f"{a.database}-entgldb", f"{copy.database}-entgldb")
+        a.start()
+        b.wait_for("peer_up", name="A")
+        copy.start()
+        told = b.wait_for("copied", 60)
+        self.assertEqual(told["node"], a.wait_for("started")["node"])
+        for engine in (a, copy):
+            # Whoever was linked is told at once, the other when it comes again.
+            wait_until(
+                lambda: any("identity" in event.get("reason", "") for event in engine.events), 60,
+                lambda: f"{engine.name} is told: {engine.events[-3:]}",
+            )
+        b.stop()
