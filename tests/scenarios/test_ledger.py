@@ -15,7 +15,11 @@ class Checks(unittest.TestCase):
         self.database = pathlib.Path(folder.name) / "a.db"
         self.path = pathlib.Path(folder.name) / "a.ledger"
         shop.create(self.database)
-        self.execute("CREATE TABLE _entgldb_oplog(key TEXT, payload BLOB)")
+        self.execute("CREATE TABLE _entgldb_oplog(id INTEGER PRIMARY KEY, key TEXT, payload BLOB)")
+        self.execute("CREATE TABLE _entgldb_collections(no INTEGER PRIMARY KEY, name TEXT)")
+        self.execute("INSERT INTO _entgldb_collections VALUES(1, 'orders')")
+        self.execute("CREATE TABLE _entgldb_logs(no INTEGER PRIMARY KEY, collection_no INTEGER)")
+        self.execute("INSERT INTO _entgldb_logs VALUES(0, 1)")
 
     def execute(self, statement, *arguments):
         connection = shop.connect(self.database)
@@ -31,7 +35,7 @@ class Checks(unittest.TestCase):
     def write_order(self, n, journal=True):
         self.execute("REPLACE INTO orders VALUES('A-1', '', 'A', ?)", n)
         if journal:
-            self.execute("INSERT INTO _entgldb_oplog VALUES('A-1', ?)", json.dumps({"writer": "A", "n": n}))
+            self.execute("INSERT INTO _entgldb_oplog(key, payload) VALUES('A-1', ?)", json.dumps({"writer": "A", "n": n}))
 
     def faults(self):
         ledgers = [Ledger(self.path, "A")]
@@ -78,6 +82,6 @@ class Checks(unittest.TestCase):
 
     def test_a_shared_row_that_is_nobodys_last_version_is_found(self):
         self.note(1, "products", "product-1")
-        self.execute("INSERT INTO _entgldb_oplog VALUES('product-1', ?)", json.dumps({"writer": "A", "n": 1}))
+        self.execute("INSERT INTO _entgldb_oplog(key, payload) VALUES('product-1', ?)", json.dumps({"writer": "A", "n": 1}))
         self.execute("INSERT INTO products VALUES('product-1', 1, 1, 'B', 9)")
         self.assertEqual(len(self.faults()), 2, "nobody's last, and nobody's at all")

@@ -32,6 +32,9 @@ impl<S: Store> Replica<S> {
             if found == Copied::Now {
                 out.push(Output::Event(Event::Copied { node, name }));
             }
+            if let Some(target) = &link.target {
+                self.peers.dial_failed(target, COPIED.to_owned(), now.mono);
+            }
             let linked = self.sessions.values().find(|session| session.link.peer == node);
             for id in linked.map(|session| session.link.id).into_iter().chain([link.id]) {
                 self.close(now, id, COPIED, out);
@@ -54,6 +57,9 @@ impl<S: Store> Replica<S> {
         }
         if other.is_none() && self.sessions.len() >= SESSIONS_MAX {
             let reason = format!("the limit SESSIONS_MAX allows {SESSIONS_MAX} links");
+            if let Some(target) = &link.target {
+                self.peers.dial_failed(target, reason.clone(), now.mono);
+            }
             out.push(Output::Close { link: link.id, reason });
             return Ok(());
         }
