@@ -135,4 +135,29 @@ static inline int is_text(entgldb_bytes bytes, const char *text) {
     return bytes.len == strlen(text) && memcmp(bytes.data, text, bytes.len) == 0;
 }
 
+/* A program with pipes to its input and from its output. `arguments` begins with its path and ends with NULL. */
+static inline pid_t spawn_piped(const char *const *arguments, FILE **to, FILE **from) {
+    int in[2], out[2];
+    pid_t pid;
+    CHECK(pipe(in) == 0 && pipe(out) == 0);
+    pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        dup2(in[0], 0);
+        dup2(out[1], 1);
+        close(in[0]);
+        close(in[1]);
+        close(out[0]);
+        close(out[1]);
+        execv(arguments[0], (char *const *)arguments);
+        _exit(127);
+    }
+    close(in[0]);
+    close(out[1]);
+    *to = fdopen(in[1], "w");
+    *from = fdopen(out[0], "r");
+    CHECK(*to && *from);
+    return pid;
+}
+
 #endif

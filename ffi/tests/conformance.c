@@ -34,26 +34,9 @@ static char *member(const char *step, const char *name) {
 }
 
 static void start_peer(const char *program) {
-    int in[2], out[2];
-    pid_t pid;
-    CHECK(pipe(in) == 0 && pipe(out) == 0);
-    pid = fork();
-    CHECK(pid >= 0);
-    if (pid == 0) {
-        dup2(in[0], 0);
-        dup2(out[1], 1);
-        close(in[0]);
-        close(in[1]);
-        close(out[0]);
-        close(out[1]);
-        execl(program, program, check_folder, (char *)NULL);
-        _exit(127);
-    }
-    close(in[0]);
-    close(out[1]);
-    to_peer = fdopen(in[1], "w");
-    from_peer = fdopen(out[0], "r");
-    CHECK(to_peer && from_peer && fgets(peer_address, sizeof peer_address, from_peer));
+    const char *arguments[] = {program, check_folder, NULL};
+    spawn_piped(arguments, &to_peer, &from_peer);
+    CHECK(fgets(peer_address, sizeof peer_address, from_peer));
     peer_address[strcspn(peer_address, "\n")] = 0;
 }
 

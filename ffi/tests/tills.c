@@ -19,28 +19,11 @@ typedef struct till {
 static const char *program;
 
 static void start(till *t) {
-    int in[2], out[2];
     char secret[300];
-    CHECK(pipe(in) == 0 && pipe(out) == 0);
+    const char *arguments[] = {program,     t->folder, "--name",   t->name, "--listen", t->listen,
+                               "--secret", secret,    "--peer", t->peer, NULL};
     snprintf(secret, sizeof secret, "%s/secret", check_folder);
-    t->pid = fork();
-    CHECK(t->pid >= 0);
-    if (t->pid == 0) {
-        dup2(in[0], 0);
-        dup2(out[1], 1);
-        close(in[0]);
-        close(in[1]);
-        close(out[0]);
-        close(out[1]);
-        execl(program, program, t->folder, "--name", t->name, "--listen", t->listen, "--secret", secret, "--peer", t->peer,
-              (char *)NULL);
-        _exit(127);
-    }
-    close(in[0]);
-    close(out[1]);
-    t->in = fdopen(in[1], "w");
-    t->out = fdopen(out[0], "r");
-    CHECK(t->in && t->out);
+    t->pid = spawn_piped(arguments, &t->in, &t->out);
 }
 
 static void stop(till *t, int signal_number) {

@@ -104,6 +104,8 @@ fn folder(built: &Path, name: &str) -> Result<PathBuf> {
 fn programs(workspace: &Workspace, built: &Path, name: &str, options: &[&str]) -> Result<()> {
     let shell = &workspace.shell;
     let folder = folder(built, name)?;
+    // From nothing: CMake refuses a folder in which another clone has built, and cargo's folder may be shared by clones.
+    shell.remove_path(&folder)?;
     let library = format!("-DENTGLDB_LIBRARY={}", built.join("libentgldb_ffi.so").display());
     cmd!(shell, "cmake -S ffi/tests -B {folder} {library} {options...}").ignore_stdout().run()?;
     cmd!(shell, "cmake --build {folder} --parallel 2").ignore_stdout().run()?;
