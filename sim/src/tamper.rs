@@ -88,6 +88,7 @@ impl Liar {
                         heads.iter_mut().for_each(|(.., signed)| signed.head.seq = signed.head.seq.next());
                     }
                     Part::Rows(_) => chunk.last = false,
+                    Part::Held(held) => held.iter_mut().for_each(|held| *held = !*held),
                 }
                 ("a chunk that lies", vec![Message::Chunk(chunk).encode()])
             }

@@ -149,7 +149,7 @@ fn join_one(
 fn rows_of(chunk: &Chunk) -> u64 {
     match &chunk.part {
         Part::Rows(rows) => rows.len() as u64,
-        Part::Heads(_) => 0,
+        Part::Heads(_) | Part::Held(_) => 0,
     }
 }
 

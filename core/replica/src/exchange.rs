@@ -137,7 +137,7 @@ impl<S: Store> Replica<S> {
         let rows = self.ledger.snapshot.as_ref().map_or(0, |incoming| incoming.rows);
         let brought = match &chunk.part {
             Part::Rows(rows) => rows.len() as u64,
-            Part::Heads(_) => 0,
+            Part::Heads(_) | Part::Held(_) => 0,
         };
         let joined = self.ledger.join_chunk(now, chunk, impatient, &mut events)?;
         out.extend(events.into_iter().map(Output::Event));

@@ -122,6 +122,11 @@ impl<S: Store> Ledger<S> {
             return Ok(Joined::Refused("there is nothing in it".to_owned()));
         }
         match chunk.part {
+            Part::Held(held) => {
+                incoming.take_held(&held);
+                self.snapshot = Some(incoming);
+                Ok(Joined::Next)
+            }
             Part::Heads(heads) => {
                 if let Err((log, reason)) = incoming.take_heads(heads, last) {
                     return Ok(Joined::Refused(format!("the head of {log}: {reason}")));

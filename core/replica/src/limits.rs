@@ -41,6 +41,8 @@ pub const PAGE_BYTES_TARGET: usize = 512 << 10;
 pub const PAGES_IN_FLIGHT_MAX: usize = 4;
 /// Most logs named in one vector message; a longer vector is sent in parts.
 pub const VECTOR_LOGS_MAX: usize = 4096;
+/// Heads in one question whether a peer holds them, before it goes on with a snapshot that another began.
+pub const HELD_HEADS_MAX: usize = 256;
 /// Most logs that a peer may name in one vector, over all its parts.
 pub const LOGS_MAX: usize = 1 << 16;
 /// Most collections in one node's interest.

@@ -6,9 +6,13 @@
 //! heads were read before any row, so all that they cover is in the rows, as it was or as it is by then. Each row is joined like an
 //! entry, the greater stamp stands, states merge; nothing of the receiver's goes.
 //!
+//! Whoever goes on with it after a cut is asked first which of the heads it holds. It is further in all of these logs, but one that
+//! forked may be another branch there, and then its rows don't stand for this one's head: that is not taken on.
+//!
 //! After the rows the heads are asked for once more: what the rows may contain beyond the first heads. Then the first heads
 //! are taken on. Until the receiver holds the second ones too its rows are ahead of its vector ([`Debt`]). Should that
-//! never come about, since the giver is gone with what only it had, the receiver writes such rows anew, as its own.
+//! never come about, since the giver is gone with what only it had, such rows are compared like any other after a while, and
+//! spread as rows.
 //!
 //! Heads are signed by their authors, rows are not: a member that gives a snapshot could alter what is in it, unlike
 //! history.
@@ -19,8 +23,8 @@ use bytes::Bytes;
 
 use crate::clock::{Hlc, Mono};
 use crate::entry::{SignatureError, SignedHead};
-use crate::id::{Collection, Key, LinkId, LogId, NodeId, PublicKey};
-use crate::limits::VECTOR_LOGS_MAX;
+use crate::id::{Collection, Incarnation, Key, LinkId, LogId, NodeId, PublicKey};
+use crate::limits::{HELD_HEADS_MAX, VECTOR_LOGS_MAX};
 use crate::oplog::Logs;
 use crate::resolve::Row;
 use crate::store::{Commit, ScanLimits, Store};
@@ -58,7 +62,27 @@ pub(crate) fn answer<S: Store>(
             read_heads(store, logs, &pull.collection, after.as_ref(), most).map(Answer::Chunk)
         }
         Cursor::Rows(after) => read_rows(store, &pull.collection, after.as_ref(), limits, frame_bytes),
+        Cursor::Held(heads) => look_for_heads(store, &pull.collection, heads).map(Answer::Chunk),
     }
+}
+
+fn look_for_heads<S: Store>(
+    store: &mut S,
+    collection: &Collection,
+    heads: &[(NodeId, Incarnation, Head)],
+) -> Result<Chunk, S::Error> {
+    let mut held = Vec::with_capacity(heads.len());
+    for &(author, incarnation, head) in heads {
+        let log = LogId { author, incarnation, collection: collection.clone() };
+        // What is forgotten can't be told apart.
+        held.push(store.hash_at(&log, head.seq)? == Some(head.hash));
+    }
+    Ok(Chunk { last: true, ..chunk_of(collection, Part::Held(held)) })
+}
+
+/// A piece that is not the last of its kind.
+fn chunk_of(collection: &Collection, part: Part) -> Chunk {
+    Chunk { collection: collection.clone(), part, last: false, refused: String::new(), ahead: false }
 }
 
 fn read_heads<S: Store>(
@@ -83,13 +107,7 @@ fn read_heads<S: Store>(
             heads.push((log.clone(), *key, signed));
         }
     }
-    Ok(Chunk {
-        collection: collection.clone(),
-        part: Part::Heads(heads),
-        last,
-        refused: String::new(),
-        ahead: false,
-    })
+    Ok(Chunk { last, ..chunk_of(collection, Part::Heads(heads)) })
 }
 
 fn read_rows<S: Store>(
@@ -106,9 +124,7 @@ fn read_rows<S: Store>(
         }
         let count = scan.documents.len();
         let last = !scan.more && !scan.moved;
-        let part = Part::Rows(scan.documents);
-        let chunk =
-            Chunk { collection: collection.clone(), part, last, refused: String::new(), ahead: false };
+        let chunk = Chunk { last, ..chunk_of(collection, Part::Rows(scan.documents)) };
         let bytes = Message::Chunk(chunk.clone()).encode().1.len();
         if bytes <= frame_bytes {
             return Ok(Answer::Chunk(chunk));
@@ -116,14 +132,7 @@ fn read_rows<S: Store>(
         if count <= 1 {
             let refused =
                 format!("a row of {bytes} bytes does not fit the peer's frame_bytes_max of {frame_bytes}");
-            let part = Part::Rows(Vec::new());
-            return Ok(Answer::Chunk(Chunk {
-                collection: collection.clone(),
-                part,
-                last: false,
-                refused,
-                ahead: false,
-            }));
+            return Ok(Answer::Chunk(Chunk { refused, ..chunk_of(collection, Part::Rows(Vec::new())) }));
         }
         limits = ScanLimits { rows: count / 2, bytes: limits.bytes.min(bytes) / 2 };
     }
@@ -137,6 +146,10 @@ pub(crate) struct Incoming {
     from: Cursor,
     /// The heads after the rows, as far as they have come; `None` while rows come.
     last_heads: Option<BTreeMap<LogId, Head>>,
+    /// Logs whose heads whoever gives it now is to be asked for before it goes on.
+    unproven: BTreeSet<LogId>,
+    /// Whether the heads are in the notes as they are here.
+    heads_noted: bool,
     /// Who gives it.
     giver: NodeId,
     /// Whether rows of it came from others too, or of another snapshot before.
@@ -185,7 +198,19 @@ impl Incoming {
     pub(crate) fn new(collection: Collection, giver: NodeId, debt: &Debt) -> Self {
         let is_mixed = debt.unbacked.contains(&collection);
         let (heads, from, purpose) = (BTreeMap::new(), Cursor::Heads(None), Purpose::History);
-        Self { collection, heads, from, last_heads: None, giver, is_mixed, rows: 0, is_noted: true, purpose }
+        Self {
+            collection,
+            heads,
+            from,
+            last_heads: None,
+            unproven: BTreeSet::new(),
+            heads_noted: false,
+            giver,
+            is_mixed,
+            rows: 0,
+            is_noted: true,
+            purpose,
+        }
     }
 
     /// The rows of a peer that has the same history and other rows.
@@ -203,6 +228,8 @@ impl Incoming {
     pub(crate) fn go_on_with(&mut self, giver: NodeId) {
         self.is_mixed |= giver != self.giver;
         self.giver = giver;
+        // Also if it is the same: it may have been put back to an older copy since, and gone on from there.
+        self.unproven = self.heads.keys().cloned().collect();
         if self.last_heads.take().is_some() {
             // The rows were complete; what this giver has beyond them is asked anew.
             self.begin_last_heads();
@@ -230,12 +257,21 @@ impl Incoming {
         let giver = NodeId(note(NOTE_GIVER)?.as_ref().try_into().ok()?);
         let is_mixed = note(NOTE_MIXED).is_some();
         let fresh = Self::new(collection, giver, &Debt::default());
-        Some(Self { heads, from: pull.from, is_mixed, ..fresh })
+        Some(Self { heads, from: pull.from, is_mixed, heads_noted: true, ..fresh })
     }
 
     /// What is asked next.
     pub(crate) fn pull(&self) -> Pull {
-        Pull { collection: self.collection.clone(), from: self.from.clone() }
+        let asked = self.asked_heads();
+        let from = if asked.is_empty() { self.from.clone() } else { Cursor::Held(asked) };
+        Pull { collection: self.collection.clone(), from }
+    }
+
+    /// Heads that the giver is to be asked for next.
+    fn asked_heads(&self) -> Vec<(NodeId, Incarnation, Head)> {
+        let known = self.unproven.iter().filter_map(|log| Some((log, self.heads.get(log)?)));
+        let asked = known.map(|(log, (_, signed))| (log.author, log.incarnation, signed.head));
+        asked.take(HELD_HEADS_MAX).collect()
     }
 
     /// Whether rows of it have been joined.
@@ -245,6 +281,9 @@ impl Incoming {
 
     /// Whether a piece answers what was asked.
     pub(crate) fn expects(&self, chunk: &Chunk) -> bool {
+        if let (false, Part::Held(held)) = (self.unproven.is_empty(), &chunk.part) {
+            return held.len() == self.asked_heads().len() && chunk.collection == self.collection;
+        }
         let follows = match (&self.from, &chunk.part) {
             (Cursor::Heads(after), Part::Heads(heads)) => heads
                 .first()
@@ -254,7 +293,7 @@ impl Incoming {
             }
             _ => false,
         };
-        follows && chunk.collection == self.collection
+        follows && self.unproven.is_empty() && chunk.collection == self.collection
     }
 
     /// Whether what a peer holds covers what this snapshot stands for: then it can go on from there.
@@ -265,6 +304,17 @@ impl Incoming {
     /// Whether what this node holds by now covers it.
     pub(crate) fn is_pointless(&self, holds: impl Fn(&LogId) -> Seq) -> bool {
         !self.is_repair() && self.has_begun() && self.is_covered(holds)
+    }
+
+    /// Takes in which of the heads that were asked for the giver holds. It stands for no others any more.
+    pub(crate) fn take_held(&mut self, held: &[bool]) {
+        for is_held in held {
+            let Some(log) = self.unproven.pop_first() else { return };
+            if !is_held {
+                self.heads.remove(&log);
+                self.heads_noted = false;
+            }
+        }
     }
 
     /// Checks heads that came and goes on behind them.
@@ -305,6 +355,7 @@ impl Incoming {
     /// Goes on behind rows that were joined.
     pub(crate) fn passed(&mut self, last_key: Option<Key>, rows: usize, last: bool) {
         self.rows += rows as u64;
+        self.heads_noted = true;
         if last_key.is_some() {
             self.from = Cursor::Rows(last_key);
         }
@@ -318,24 +369,16 @@ impl Incoming {
         if self.is_repair() {
             return;
         }
-        if !self.has_begun() {
-            let heads = self.heads.iter().map(|(log, (key, signed))| (log.clone(), *key, signed.clone()));
-            let chunk = Chunk {
-                collection: self.collection.clone(),
-                part: Part::Heads(heads.collect()),
-                last: true,
-                refused: String::new(),
-                ahead: false,
-            };
-            if self.is_noted {
-                commit.notes.push((NOTE_HEADS.to_owned(), Some(Message::Chunk(chunk).encode().1)));
-            }
-        }
         if debt.unbacked.insert(self.collection.clone()) {
             commit.notes.push(debt.note());
         }
         if !self.is_noted {
             return;
+        }
+        if !self.heads_noted {
+            let heads = self.heads.iter().map(|(log, (key, signed))| (log.clone(), *key, signed.clone()));
+            let chunk = Chunk { last: true, ..chunk_of(&self.collection, Part::Heads(heads.collect())) };
+            commit.notes.push((NOTE_HEADS.to_owned(), Some(Message::Chunk(chunk).encode().1)));
         }
         let from = match (last_key, &self.from) {
             (Some(key), _) => Cursor::Rows(Some(key.clone())),

@@ -227,6 +227,8 @@ pub struct Pull {
 /// A place in a snapshot: all heads come before all rows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Cursor {
+    /// No place: which of these heads of logs of the collection the giver holds, never empty.
+    Held(Vec<(NodeId, Incarnation, Head)>),
     /// After the head of this author's log, or at the first head.
     Heads(Option<(NodeId, Incarnation)>),
     /// After this key, or at the first row.
@@ -255,6 +257,8 @@ pub enum Part {
     Heads(Vec<(LogId, PublicKey, SignedHead)>),
     /// Rows, in the order of their keys.
     Rows(Vec<Document>),
+    /// Of each head that was asked for whether the giver holds it.
+    Held(Vec<bool>),
 }
 
 impl Part {
@@ -264,6 +268,7 @@ impl Part {
         match self {
             Self::Heads(heads) => heads.is_empty(),
             Self::Rows(rows) => rows.is_empty(),
+            Self::Held(held) => held.is_empty(),
         }
     }
 }
@@ -546,6 +551,15 @@ mod tests {
             (name(), prop::option::of((node(), any::<u64>()))).prop_map(|(collection, after)| {
                 let after = after.map(|(node, incarnation)| (node, Incarnation(incarnation)));
                 Message::Pull(Pull { collection, from: Cursor::Heads(after) })
+            }),
+            prop::collection::vec(run(), 1..4).prop_map(|runs| {
+                let collection = runs[0].log.collection.clone();
+                let heads = runs.iter().map(|run| (run.log.author, run.log.incarnation, run.signed.head));
+                Message::Pull(Pull { collection, from: Cursor::Held(heads.collect()) })
+            }),
+            (name(), prop::collection::vec(any::<bool>(), 1..9)).prop_map(|(collection, held)| {
+                let (part, refused) = (Part::Held(held), String::new());
+                Message::Chunk(Chunk { collection, part, last: true, refused, ahead: false })
             }),
             (name(), prop::option::of("[^\0]{1,30}")).prop_map(|(collection, after)| {
                 let after = after.map(|key| Key::new(&key).unwrap());

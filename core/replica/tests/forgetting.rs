@@ -162,6 +162,54 @@ fn a_snapshot_goes_on_where_it_was_cut_and_after_a_crash() {
 }
 
 #[test]
+fn who_goes_on_with_a_snapshot_is_not_taken_to_hold_another_branch_of_a_log() {
+    let mut mesh = forgetful(3, &["t"]);
+    for n in 0..300 {
+        mesh.write(0, "t", &format!("k{:03}", n % 100), &format!("{{\"n\":{n}}}"));
+    }
+    mesh.run(1_000);
+    let log = mesh.store(0).logs().next().map(|(log, _)| log.clone()).unwrap();
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        mesh.unlink(a, b);
+    }
+    let copy = mesh.store(0).clone();
+    let branch = |mesh: &mut Mesh, keys: &[&str], other: usize| {
+        for key in keys {
+            mesh.write(0, "t", key, "{}");
+        }
+        mesh.link(0, other);
+        mesh.run(1_000);
+        mesh.crash(0);
+        mesh.nodes[0].mark = None;
+        mesh.start(0, copy.clone());
+        mesh.store(other).head(&log).0
+    };
+    let (short, long) = (branch(&mut mesh, &["z0"], 1), branch(&mut mesh, &["z1", "z2"], 2));
+    assert_eq!((short.seq.0, long.seq.0), (301, 302), "the log has forked");
+
+    let late = add(&mut mesh, &["t"]);
+    for index in 1..=late {
+        mesh.limit(index, Limits { page_entries: 10, snapshot_entries: 10, ..Limits::default() });
+    }
+    mesh.link(1, late);
+    while rows(&mut mesh, late, "t") < 50 {
+        assert!(mesh.step());
+    }
+    mesh.unlink(1, late);
+    mesh.link(2, late);
+    mesh.run(10_000);
+    assert_eq!(rows(&mut mesh, late, "t"), 102, "the first has given 50, the other one the rest");
+    let signed = mesh.store(late).signed[&log].values().map(|signed| signed.head);
+    assert!(!signed.collect::<Vec<_>>().contains(&short), "its rows were not all here");
+    assert_eq!(mesh.store(late).head(&log).0, long);
+    mesh.link(1, late);
+    mesh.run(60_000);
+    for index in 1..=late {
+        assert_eq!(rows(&mut mesh, index, "t"), 103, "rows of both branches come to node {index}");
+    }
+}
+
+#[test]
 fn a_member_that_was_removed_is_not_waited_for_and_may_come_back() {
     let mut mesh = forgetful(3, &["t"]);
     for n in 0..10 {

@@ -4,9 +4,11 @@
 
 use bytes::Bytes;
 use entgldb_replica::id::{NodeId, sha256};
-use entgldb_replica::limits::{INTEREST_MAX, PAGE_ENTRIES_MAX, PAYLOAD_BYTES_HARD, VECTOR_LOGS_MAX};
+use entgldb_replica::limits::{
+    HELD_HEADS_MAX, INTEREST_MAX, PAGE_ENTRIES_MAX, PAYLOAD_BYTES_HARD, VECTOR_LOGS_MAX,
+};
 use entgldb_replica::version::{Hash, Seq};
-use entgldb_replica::wire::{Chunk, Message, Page, Part};
+use entgldb_replica::wire::{Chunk, Cursor, Message, Page, Part, Pull};
 
 /// A message that is taken is within the limits and survives being written; nothing else happens with other bytes.
 ///
@@ -37,6 +39,8 @@ pub fn check(data: &[u8]) {
                 assert_eq!(row.row.content, content, "a row says what its content is");
             }
         }
+        Message::Chunk(Chunk { part: Part::Held(held), .. }) => assert!(held.len() <= HELD_HEADS_MAX),
+        Message::Pull(Pull { from: Cursor::Held(heads), .. }) => assert!(heads.len() <= HELD_HEADS_MAX),
         Message::Pull(_) | Message::Digest(_) | Message::Flow { .. } => {}
     }
     let (kind_again, written) = message.encode();

@@ -236,7 +236,7 @@ pub mod run_result {
     }
 }
 /// Asks for the next piece of a snapshot of one collection. The answer is one Chunk; whoever answers remembers nothing.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Pull {
     #[prost(string, tag = "1")]
     pub collection: ::prost::alloc::string::String,
@@ -252,6 +252,24 @@ pub struct Pull {
     pub after_incarnation: u64,
     #[prost(string, tag = "5")]
     pub after_key: ::prost::alloc::string::String,
+    /// If there are any: instead of a piece, tell of each whether you hold this very entry. Asked before a snapshot goes on that
+    /// others have begun to give: in a log that forked, being further is not enough.
+    #[prost(message, repeated, tag = "6")]
+    pub held: ::prost::alloc::vec::Vec<HeldHead>,
+}
+/// An entry by its place in the snapshot's collection and by its hash.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeldHead {
+    /// 32 bytes
+    #[prost(bytes = "vec", tag = "1")]
+    pub author: ::prost::alloc::vec::Vec<u8>,
+    #[prost(fixed64, tag = "2")]
+    pub incarnation: u64,
+    #[prost(uint64, tag = "3")]
+    pub seq: u64,
+    /// 32 bytes
+    #[prost(bytes = "vec", tag = "4")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
 }
 /// A piece of a snapshot: heads in the order of author and incarnation, or rows in the order of their keys.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -277,6 +295,9 @@ pub struct Chunk {
     /// Whether the sender has a part of another's snapshot itself, so that its rows may be ahead of its heads.
     #[prost(bool, tag = "8")]
     pub ahead: bool,
+    /// Instead of a piece: one answer for each of Pull.held, in their order.
+    #[prost(bool, repeated, tag = "9")]
+    pub held: ::prost::alloc::vec::Vec<bool>,
 }
 /// Everything up to this head is in the rows that follow.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

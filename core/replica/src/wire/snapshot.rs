@@ -6,7 +6,7 @@ use super::{Chunk, Cursor, Part, Pull, Table, WireError, array, at_most, collect
 use crate::clock::{Hlc, Stamp};
 use crate::entry::SignedHead;
 use crate::id::{Collection, Incarnation, Key, LogId, NodeId, PublicKey, sha256};
-use crate::limits::{PAGE_ENTRIES_MAX, VECTOR_LOGS_MAX};
+use crate::limits::{HELD_HEADS_MAX, PAGE_ENTRIES_MAX, VECTOR_LOGS_MAX};
 use crate::resolve::{Document, Row};
 use crate::version::{Hash, Head, Seq};
 
@@ -23,11 +23,35 @@ pub(super) fn encode_pull(pull: &Pull) -> proto::Pull {
             message.rows = true;
             message.after_key = after.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default();
         }
+        Cursor::Held(heads) => message.held = heads.iter().map(encode_held).collect(),
     }
     message
 }
 
+fn encode_held((author, incarnation, head): &(NodeId, Incarnation, Head)) -> proto::HeldHead {
+    proto::HeldHead {
+        author: author.0.to_vec(),
+        incarnation: incarnation.0,
+        seq: head.seq.0,
+        hash: head.hash.0.to_vec(),
+    }
+}
+
+fn decode_held(held: &proto::HeldHead) -> Result<(NodeId, Incarnation, Head), WireError> {
+    if held.seq == 0 {
+        return Err(invalid("HeldHead.seq"));
+    }
+    let head = Head { seq: Seq(held.seq), hash: Hash(array(&held.hash, "HeldHead.hash")?) };
+    Ok((NodeId(array(&held.author, "HeldHead.author")?), Incarnation(held.incarnation), head))
+}
+
 pub(super) fn decode_pull(pull: proto::Pull) -> Result<Pull, WireError> {
+    let collection = collection(&pull.collection, "Pull.collection")?;
+    if !pull.held.is_empty() {
+        at_most(pull.held.len(), HELD_HEADS_MAX, "Pull.held", "HELD_HEADS_MAX")?;
+        let heads = pull.held.iter().map(decode_held).collect::<Result<_, _>>()?;
+        return Ok(Pull { collection, from: Cursor::Held(heads) });
+    }
     let from = match (pull.rows, pull.after_author.as_slice(), pull.after_key.as_str()) {
         (true, _, "") => Cursor::Rows(None),
         (true, _, key) => Cursor::Rows(Some(key_of(key, "Pull.after_key")?)),
@@ -37,7 +61,7 @@ pub(super) fn decode_pull(pull: proto::Pull) -> Result<Pull, WireError> {
             Cursor::Heads(Some((author, Incarnation(pull.after_incarnation))))
         }
     };
-    Ok(Pull { collection: collection(&pull.collection, "Pull.collection")?, from })
+    Ok(Pull { collection, from })
 }
 
 fn key_of(key: &str, field: &'static str) -> Result<Key, WireError> {
@@ -54,6 +78,7 @@ pub(super) fn encode_chunk(chunk: &Chunk) -> proto::Chunk {
     };
     match &chunk.part {
         Part::Heads(heads) => message.heads = heads.iter().map(encode_head).collect(),
+        Part::Held(held) => message.held.clone_from(held),
         Part::Rows(rows) => {
             let mut nodes = Table::new();
             message.is_rows = true;
@@ -89,7 +114,10 @@ fn encode_row(document: &Document, nodes: &mut Table<NodeId>) -> proto::Snapshot
 
 pub(super) fn decode_chunk(chunk: proto::Chunk) -> Result<Chunk, WireError> {
     let collection = collection(&chunk.collection, "Chunk.collection")?;
-    let part = if chunk.is_rows {
+    let part = if !chunk.held.is_empty() {
+        at_most(chunk.held.len(), HELD_HEADS_MAX, "Chunk.held", "HELD_HEADS_MAX")?;
+        Part::Held(chunk.held)
+    } else if chunk.is_rows {
         at_most(chunk.rows.len(), PAGE_ENTRIES_MAX, "Chunk.rows", "PAGE_ENTRIES_MAX")?;
         let ids = chunk.nodes.iter().map(|id| Ok(NodeId(array(id, "Chunk.nodes")?)));
         let nodes = ids.collect::<Result<Vec<_>, WireError>>()?;
