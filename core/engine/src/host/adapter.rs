@@ -42,6 +42,8 @@ pub(crate) struct HostedStore {
     pub(super) reconciling: Reconciling,
     /// Whether documents in quarantine are to be tried again.
     pub(super) retries: Option<Retry>,
+    /// Documents that were set aside while a unit was done again at the start: nobody has been told yet.
+    untold: Vec<Problem>,
 }
 
 /// Where the documents in quarantine are tried again.
@@ -57,7 +59,8 @@ impl HostedStore {
         let stop = Arc::clone(&config.stop);
         let own = OwnStore::open(config, Keeps::Host)?;
         let retries = Some(Retry::default());
-        let mut store = Self { own, host, hub, stop, reconciling: Reconciling::default(), retries };
+        let (reconciling, untold) = (Reconciling::default(), Vec::new());
+        let mut store = Self { own, host, hub, stop, reconciling, retries, untold };
         store.begin()?;
         Ok(store)
     }
@@ -88,8 +91,10 @@ impl HostedStore {
         // Where every write is noted, only a note tells of one.
         let stands = !noted && (untouched || self.host.capabilities.outbox);
         if stands && let Some(placed) = self.place(&commit)? {
-            let _ = self.own.commit_placed(&commit, &placed)?;
-            return Ok(());
+            if let Committed::Done(problems) = self.own.commit_placed(&commit, &placed)? {
+                self.untold = problems;
+                return Ok(());
+            }
         }
         warn!("the application has written while a unit was being applied: it is decided again");
         self.own.drop_intent(&commit, &shown)?;
@@ -246,6 +251,7 @@ impl Store for HostedStore {
         if drain.mark.is_none() {
             drain.refused.extend(self.retry_quarantine()?);
         }
+        drain.refused.append(&mut self.untold);
         drain.more |= more || scanning || self.retries.is_some();
         let mut changes = Vec::with_capacity(drain.changes.len());
         for change in drain.changes {

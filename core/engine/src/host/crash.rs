@@ -13,9 +13,10 @@ use bytes::Bytes;
 use common::{Cut, Manners, Memory, collection, doc, lossy, now_ms};
 use entgldb_replica::clock::{Mono, Now, WallMillis};
 use entgldb_replica::entry::AuthorKey;
+use entgldb_replica::event::Event;
 use entgldb_replica::id::{DocId, LinkId};
 use entgldb_replica::limits::{FRAME_BYTES_DEFAULT, PAYLOAD_BYTES_DEFAULT};
-use entgldb_replica::store::Store;
+use entgldb_replica::store::{Problem, Store};
 use entgldb_replica::{Config, Input, Link, Output, Replica};
 use entgldb_sqlite::own::{Intake, Keeps, Recorded};
 use entgldb_sqlite::{Durability, SqliteConfig};
@@ -60,6 +61,8 @@ struct World {
     /// What each document was last written as, and how many writes there were.
     last: BTreeMap<DocId, Option<String>>,
     writes: usize,
+    /// What was told of documents that were set aside.
+    problems: Vec<Problem>,
 }
 
 impl World {
@@ -84,6 +87,7 @@ impl World {
             start_ms: now_ms(),
             last: BTreeMap::new(),
             writes: 0,
+            problems: Vec::new(),
         };
         world.open(0);
         world.open(1);
@@ -183,6 +187,7 @@ impl World {
                 for output in outputs {
                     match output {
                         Output::Send { kind, body, .. } => self.wires[1 - at].push_back((kind, body)),
+                        Output::Event(Event::Problem(problem)) => self.problems.push(problem),
                         Output::Close { link, .. } => self.is_closed |= link.0 / 2 == self.links,
                         _ => {}
                     }
@@ -375,6 +380,38 @@ fn a_unit_that_was_begun_is_finished_at_the_next_start_without_the_peer() {
         }
         assert!(cuts >= 2, "only {cuts} cuts");
     }
+}
+
+#[test]
+fn what_is_refused_when_a_unit_is_done_again_is_told_like_any_other() {
+    let mut cuts = 0;
+    for number in 1.. {
+        let mut world = World::new(&Manners { transactions: true, ..Manners::default() });
+        world.settle();
+        let memory = world.sides[0].memory.clone();
+        let docs = ["bad", "good"].map(doc);
+        for doc in &docs {
+            memory.write(doc.clone(), Some("1"));
+        }
+        let now = world.start_ms + world.mono;
+        let notes: Vec<_> = docs.iter().map(|doc| (doc.clone(), Recorded::Look, now)).collect();
+        world.sides[0].intake.as_mut().unwrap().record(&notes).unwrap();
+        {
+            let mut state = world.sides[1].memory.state();
+            state.calls.clear();
+            state.manners.poison = Some("bad");
+            state.cut = Some((number, Cut::Before));
+        }
+        world.settle();
+        let told: Vec<&str> = world.problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(told, ["bad"], "cut at {number}");
+        assert!(world.sides[1].memory.get(&docs[1]).is_some());
+        if world.sides[1].crashes == 0 {
+            break;
+        }
+        cuts += 1;
+    }
+    assert!(cuts > 4, "only {cuts} cuts");
 }
 
 /// One schedule with the hook of a number cut off on one side. Answers how many hooks were called there.
