@@ -7,17 +7,19 @@
  * thirty lines. Stock is not a number that two tills could both overwrite: it is deliveries minus sales, each a row that
  * one till writes once. A price is overwritten; if two tills change it apart, the later change stands and `conflicts` shows the other.
  *
- * On a terminal it draws a screen; else it answers line by line, which is how the tests drive it.
+ * On a terminal it draws a screen, anew whenever another till has sold something; else it answers line by line, which is how
+ * the tests drive it. The screen needs SQLite 3.38 or later, the rest what the adapter needs.
  */
 #include "entgldb_sqlite.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PEERS_MAX = 16, LINE_MAX_BYTES = 300, SALES_SHOWN = 6 };
+enum { PEERS_MAX = 16, LINE_MAX_BYTES = 300, SALES_SHOWN = 6, LOOK_MS = 500 };
 
 typedef struct till {
     char folder[300], name[60], listen[100], secret[400];
@@ -165,17 +167,43 @@ static void go_offline(till *t) {
     say(t, "offline");
 }
 
-static void ask(till *t, const char *request) {
+/* Asks the engine. A program gets its JSON; on the screen SQLite, which reads JSON well, makes a line of each row of `lines`. */
+static void ask(till *t, const char *request, const char *lines, const char *none) {
     entgldb_buffer answer;
+    sqlite3_stmt *rows;
+    size_t at = 0;
     if (!t->node) {
         say(t, "offline");
-    } else if (entgldb_command(t->node, entgldb_str(request), &answer) == ENTGLDB_OK) {
-        say(t, (const char *)answer.data);
-        entgldb_buffer_free(&answer);
-    } else {
-        say_error(t, "no answer");
+        return;
     }
+    if (entgldb_command(t->node, entgldb_str(request), &answer) != ENTGLDB_OK) {
+        say_error(t, "no answer");
+        return;
+    }
+    say(t, t->screen ? none : (const char *)answer.data);
+    if (t->screen && sqlite3_prepare_v2(t->db, lines, -1, &rows, NULL) == SQLITE_OK) {
+        sqlite3_bind_text(rows, 1, (const char *)answer.data, (int)answer.len, SQLITE_STATIC);
+        while (sqlite3_step(rows) == SQLITE_ROW && at < sizeof t->message - 1) {
+            at += (size_t)snprintf(t->message + at, sizeof t->message - at, "%s%s", at ? "\n  " : "", sqlite3_column_text(rows, 0));
+        }
+        sqlite3_finalize(rows);
+    }
+    entgldb_buffer_free(&answer);
 }
+
+static const char peer_lines[] =
+    "SELECT format('%-16s %s%s', p.value ->> 'name',"
+    "  iif(p.value ->> 'behind' = 0 AND p.value ->> 'ahead' = 0, 'in sync', format('%d to come, %d to send', p.value ->> 'behind', p.value ->> 'ahead')),"
+    "  iif(abs(p.value ->> 'skew_ms') > 2000, format(', its clock is off by %d s', (p.value ->> 'skew_ms') / 1000), ''))"
+    " FROM json_each(?1, '$.peers') p";
+
+static const char conflict_lines[] =
+    "SELECT format('%s %s: %s stands' || char(10) || '      not %s', c.value ->> 'collection', c.value ->> 'key',"
+    "  coalesce(c.value ->> '$.winner.content', 'that it is gone'), coalesce(c.value ->> '$.loser.content', 'that it is gone'))"
+    " FROM json_each(?1, '$.conflicts') c";
+
+static const char quarantine_lines[] =
+    "SELECT format('%s %s: %s', d.value ->> 'collection', d.value ->> 'key', d.value ->> 'message') FROM json_each(?1, '$.documents') d";
 
 static void sync_now(till *t) {
     entgldb_status status = t->node ? entgldb_sync_now(t->node, entgldb_str(""), 10000) : ENTGLDB_ERROR_CLOSED;
@@ -240,22 +268,36 @@ static void print_sales(till *t) {
     sqlite3_finalize(rows);
 }
 
-static void draw(till *t) {
-    int peers = links(t);
-    printf("\033[2J\033[H\033[7m  %-24s", t->name);
+/* Draws all but the third line, where the next command is being typed. */
+static void draw(till *t, int peers) {
+    printf("\0337\033[H\033[7m  %-24s", t->name);
     if (peers < 0) {
-        printf("%36s  ", "OFFLINE");
+        printf("%34s  ", "OFFLINE");
     } else {
-        printf("%20s %d tills linked  ", "online,", peers);
+        printf("%20s %d linked%5s", "online,", peers, "");
     }
-    printf("\033[0m\n\n");
+    printf("\033[0m\033[K\033[4;1H\033[J  %s\n\n", t->message);
     print_stock(t);
     printf("\n");
     print_sales(t);
     printf("\n  add SKU CENTS NAME | price SKU CENTS | deliver SKU N | sell SKU N | drop SKU\n"
-           "  offline | online | sync | peers | conflicts | quit        (Enter draws again)\n\n  %s\n\n> ",
-           t->message);
+           "  offline | online | sync | peers | conflicts | quarantine | quit\0338");
     fflush(stdout);
+}
+
+/* Draws until a line is there to read, whenever somebody else has written to the database or a link came or went. */
+static void draw_until_asked(till *t) {
+    struct pollfd input = {0, POLLIN, 0};
+    long seen = -1;
+    int linked = 0;
+    printf("\033[2J\033[3;1H> ");
+    do {
+        long version = number(t, "PRAGMA data_version", NULL);
+        int peers = links(t);
+        if (version != seen || peers != linked) draw(t, peers);
+        seen = version;
+        linked = peers;
+    } while (poll(&input, 1, LOOK_MS) == 0);
 }
 
 /* ---- commands ------------------------------------------------------------------------------------------------------- */
@@ -285,11 +327,11 @@ static int obey(till *t, char *line) {
     } else if (strcmp(word, "sync") == 0) {
         sync_now(t);
     } else if (strcmp(word, "peers") == 0) {
-        ask(t, "{\"command\":\"peers\"}");
+        ask(t, "{\"command\":\"peers\"}", peer_lines, "no other till is linked");
     } else if (strcmp(word, "conflicts") == 0) {
-        ask(t, "{\"command\":\"conflicts\"}");
+        ask(t, "{\"command\":\"conflicts\"}", conflict_lines, "no conflicts");
     } else if (strcmp(word, "quarantine") == 0) {
-        ask(t, "{\"command\":\"quarantine\"}");
+        ask(t, "{\"command\":\"quarantine\"}", quarantine_lines, "nothing is set aside");
     } else if (strcmp(word, "address") == 0) {
         say_address(t);
     } else if (strcmp(word, "count") == 0) {
@@ -345,7 +387,7 @@ int main(int count, char **arguments) {
     }
     if (!go_online(&t)) fprintf(stderr, "%s\n", t.message);
     for (;;) {
-        if (t.screen) draw(&t);
+        if (t.screen) draw_until_asked(&t);
         if (!fgets(line, sizeof line, stdin) || !obey(&t, line)) break;
         if (!t.screen) {
             printf("%s\n", t.message);
