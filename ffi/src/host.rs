@@ -388,3 +388,86 @@ fn content(answer: Answer) -> Option<bytes::Bytes> {
         _ => unreachable!("a reply takes only the answers that its hook may give"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reply::entgldb_reply_doc;
+
+    unsafe extern "C" fn take(_: *mut c_void, _: *const Doc, _: usize, _: *mut Reply) -> Status {
+        ENTGLDB_OK
+    }
+
+    unsafe extern "C" fn give(_: *mut c_void, _: *const Doc, n: usize, reply: *mut Reply) -> Status {
+        for _ in 0..n {
+            // SAFETY: the reply of the hook that is running, and bytes that are there.
+            unsafe { entgldb_reply_doc(reply, lend(CONTENT)) };
+        }
+        ENTGLDB_OK
+    }
+
+    unsafe extern "C" fn nothing(_: *mut c_void, _: Bytes, _: Bytes, _: u32, _: *mut Reply) -> Status {
+        ENTGLDB_OK
+    }
+
+    unsafe extern "C" fn well(_: *mut c_void) -> Status {
+        ENTGLDB_OK
+    }
+
+    unsafe extern "C" fn moved(_: *mut c_void) -> Status {
+        ENTGLDB_OUTBOX_MOVED
+    }
+
+    const CONTENT: &[u8] = &[b' '; 270];
+
+    fn host() -> Host {
+        // SAFETY: all bytes zero are a store without hooks.
+        let mut store: Store = unsafe { std::mem::zeroed() };
+        store.struct_size = size_of::<Store>();
+        store.apply = Some(take);
+        store.read = Some(give);
+        store.remove = Some(take);
+        store.enumerate = Some(nothing);
+        store.begin = Some(well);
+        store.commit = Some(moved);
+        store.rollback = Some(well);
+        // SAFETY: it is made as the header says.
+        unsafe { Host::adopt(&raw const store) }.ok().expect("a store with all its hooks")
+    }
+
+    #[test]
+    fn a_moved_outbox_is_told_apart_from_a_failure() {
+        let mut host = host();
+        assert_eq!(host.begin(), Ok(()));
+        assert_eq!(host.commit(), Err(HostError::OutboxMoved));
+    }
+
+    #[test]
+    #[ignore = "prints what a hook costs; docs/BENCHMARKS.md says how to run it"]
+    fn what_a_hook_costs() {
+        let mut host = host();
+        for documents in [1usize, 1000] {
+            let key =
+                |number: usize| (Collection::new("t").unwrap(), Key::new(&format!("k{number}")).unwrap());
+            let docs: Vec<DocId> = (0..documents).map(key).collect();
+            let content = bytes::Bytes::from_static(CONTENT);
+            let full = |(collection, key): &DocId| HostDocument {
+                collection: collection.clone(),
+                key: key.clone(),
+                content: content.clone(),
+                hlc: 1,
+            };
+            let full: Vec<HostDocument> = docs.iter().map(full).collect();
+            let calls = 1_000_000 / documents;
+            let time = |name: &str, host: &mut Host, call: &dyn Fn(&mut Host)| {
+                let begin = Instant::now();
+                (0..calls).for_each(|_| call(host));
+                let each = begin.elapsed().as_nanos() / calls as u128;
+                eprintln!("{name} of {documents}: {each} ns a call");
+            };
+            time("begin", &mut host, &|host| host.begin().unwrap());
+            time("apply", &mut host, &|host| host.apply(&full).unwrap());
+            time("read", &mut host, &|host| assert_eq!(host.read(&docs).unwrap().len(), documents));
+        }
+    }
+}

@@ -50,6 +50,10 @@ pub(crate) struct Oracle {
     passing: BTreeSet<LogId>,
     /// Logs that did fork, with the first position at which branches differ.
     forked: BTreeMap<LogId, Seq>,
+    /// Of each document the versions by their stamps.
+    versions: BTreeMap<(DocId, Stamp), Hash>,
+    /// Whether one stamp was given to two versions of a document.
+    has_twins: bool,
 }
 
 impl Oracle {
@@ -114,6 +118,11 @@ impl Oracle {
         self.units.get(unit).copied()
     }
 
+    /// Whether one stamp was given to two versions of a document: by a machine and its copy, after their clock was set back.
+    pub(crate) fn has_twins(&self) -> bool {
+        self.has_twins
+    }
+
     pub(crate) fn has_lost(&self) -> bool {
         !self.perhaps_lost.is_empty()
     }
@@ -144,6 +153,9 @@ impl Oracle {
                 if branches.iter().any(|authored| authored.hash == linked.hash()) {
                     continue;
                 }
+                let payload = linked.payload_hash();
+                let first = *self.versions.entry((doc.clone(), stamp)).or_insert(payload);
+                self.has_twins |= first != payload;
                 branches.push(Authored { hash: linked.hash(), doc, row, said: said(entry, stamp) });
                 if branches.len() > 1 {
                     let first = self.forked.entry(run.log.clone()).or_insert(entry.seq);

@@ -11,6 +11,8 @@ use crate::workspace::{Profile, Workspace};
 
 /// What the static library needs of the system, beside libc.
 const NATIVE: [&str; 4] = ["-lm", "-lpthread", "-ldl", "-lgcc_s"];
+/// The stripped shared library as shipped is smaller than this.
+const SHIPPED_BYTES_MAX: u64 = 6 << 20;
 
 /// Where to.
 #[derive(Args)]
@@ -25,7 +27,7 @@ pub(crate) struct Options {
 
 /// Builds the libraries and lays everything out.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
-    let profile = if options.debug { Profile::Dev } else { Profile::Release };
+    let profile = if options.debug { Profile::Dev } else { Profile::Library };
     // Relative to where the caller stands, not to the root of the source.
     let prefix = std::env::current_dir()?.join(&options.prefix);
     lay_out(workspace, &workspace.build_ffi(profile)?, &prefix)?;
@@ -58,6 +60,12 @@ pub(crate) fn lay_out(workspace: &Workspace, built: &Path, prefix: &Path) -> Res
     let shared = lib.join(&soname);
     let library = built.join("libentgldb_ffi.so");
     cmd!(shell, "strip --strip-unneeded -o {shared} {library}").run()?;
+    let bytes = fs::metadata(&shared)?.len();
+    ensure!(
+        built != Profile::Library.folder()? || bytes < SHIPPED_BYTES_MAX,
+        "{} has {bytes} bytes; it is to have less than {SHIPPED_BYTES_MAX}",
+        shared.display()
+    );
     let link = lib.join("libentgldb.so");
     let _ = fs::remove_file(&link);
     std::os::unix::fs::symlink(&soname, &link)?;

@@ -31,9 +31,10 @@ pub(crate) fn test(workspace: &Workspace) -> Result<()> {
     run(workspace, SHORT)
 }
 
-/// All of it, with so many kills and a million random calls.
+/// All of it, with so many kills and a million random calls, and the library as it is shipped.
 pub(crate) fn soak(workspace: &Workspace, kills: u32) -> Result<()> {
-    run(workspace, Depth { calls: 1_000_000, kills, seconds: 3600 })
+    run(workspace, Depth { calls: 1_000_000, kills, seconds: 3600 })?;
+    outside(workspace, &workspace.build_ffi(Profile::Library)?)
 }
 
 fn run(workspace: &Workspace, depth: Depth) -> Result<()> {

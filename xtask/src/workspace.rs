@@ -12,6 +12,8 @@ pub(crate) enum Profile {
     Dev,
     /// As shipped; for measurements and long runs. Slow to build: the whole program is optimised at once.
     Release,
+    /// The library for C programs as shipped: optimised for size.
+    Library,
 }
 
 impl Profile {
@@ -20,7 +22,17 @@ impl Profile {
         Ok(target_folder()?.join(match self {
             Self::Dev => "debug",
             Self::Release => "release",
+            Self::Library => "library",
         }))
+    }
+
+    /// What to tell cargo.
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Dev => &[],
+            Self::Release => &["--release"],
+            Self::Library => &["--profile", "library"],
+        }
     }
 }
 
@@ -42,15 +54,15 @@ impl Workspace {
 
     /// Builds the libraries for C and returns the folder where they lie.
     pub(crate) fn build_ffi(&self, profile: Profile) -> Result<PathBuf> {
-        let release = (profile == Profile::Release).then_some("--release");
-        cmd!(self.shell, "cargo build --locked {release...} --package entgldb-ffi").run()?;
+        let options = profile.options();
+        cmd!(self.shell, "cargo build --locked {options...} --package entgldb-ffi").run()?;
         profile.folder()
     }
 
     /// Builds one program and returns where it lies.
     pub(crate) fn build(&self, package: &str, program: &str, profile: Profile) -> Result<PathBuf> {
-        let release = (profile == Profile::Release).then_some("--release");
-        cmd!(self.shell, "cargo build --locked {release...} --package {package} --bin {program}").run()?;
+        let options = profile.options();
+        cmd!(self.shell, "cargo build --locked {options...} --package {package} --bin {program}").run()?;
         let path = profile.folder()?.join(format!("{program}{}", std::env::consts::EXE_SUFFIX));
         ensure!(path.is_file(), "cargo built {program}, but it is not at {}", path.display());
         Ok(path)

@@ -470,7 +470,8 @@ impl Driver {
     /// Brings the status up to date, at most once a second or right now.
     pub(crate) fn publish(&mut self, now: bool) {
         if now || Instant::now() >= self.publisher.due() {
-            let replica = self.replica.as_ref().map(Replica::status);
+            let replica = self.replica.as_mut();
+            let replica = replica.map(|replica| (replica.status(), replica.store().host_health()));
             self.publisher.publish(replica, self.transport.traffic(), &self.recipe.store.path);
             if let Some(replica) = &self.replica {
                 self.mark.note(replica.mark());

@@ -11,7 +11,7 @@ use tracing::error;
 
 use crate::data_dir::DataDir;
 use crate::driver::{self, Message};
-use crate::host::{HookWatch, HooksInFlight};
+use crate::host::{HookWatch, HooksInFlight, InFlight};
 
 /// What runs while a node does.
 pub(crate) struct Running {
@@ -98,8 +98,8 @@ impl Ending {
     }
 
     /// The hook that is being called.
-    pub(crate) fn running_hook(&self) -> Option<&'static str> {
-        self.hooks.as_ref()?.now().map(|hook| hook.hook)
+    pub(crate) fn running_hook(&self) -> Option<InFlight> {
+        self.hooks.as_ref()?.now()
     }
 
     /// Leaves everything as it is, in a forked process: its threads are not there, and its locks are another's.

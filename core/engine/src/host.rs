@@ -17,7 +17,7 @@ use entgldb_replica::resolve::Side;
 
 pub(crate) use adapter::HostedStore;
 pub use cell::{HookScope, in_hook};
-pub(crate) use cell::{HookWatch, HooksInFlight, HostCell};
+pub(crate) use cell::{HookWatch, HooksInFlight, HostCell, InFlight};
 
 /// A document on its way into the application's store.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -26,7 +26,7 @@ use crate::opening::OpenError;
 use crate::portable::{Exported, PortableError};
 use crate::recipe::Keeping;
 use crate::recording::Recorder;
-use crate::status::Status;
+use crate::status::{HookHealth, Status};
 
 /// A node has not come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -157,7 +157,11 @@ impl Node {
     /// How it stands, at most a second old. Never waits for the store or the network.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        let mut status = self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        if let (Some(host), Some(running)) = (&mut status.host, self.ending.running_hook()) {
+            host.hook = Some(HookHealth { hook: running.hook.to_owned(), for_ms: running.for_ms() });
+        }
+        status
     }
 
     /// What happens from now on.
@@ -307,7 +311,7 @@ impl Node {
         if self.ending.wait(Some(timeout)) {
             return Ok(());
         }
-        Err(CloseError::Timeout { hook: self.ending.running_hook() })
+        Err(CloseError::Timeout { hook: self.ending.running_hook().map(|running| running.hook) })
     }
 }
 

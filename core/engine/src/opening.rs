@@ -339,6 +339,7 @@ fn first_status(config: &Config, id: NodeId, name: &str, listen: Option<String>)
         forgotten: 0,
         snapshot: None,
         retention_hours: config.retention_hours,
+        host: None,
         peers: Vec::new(),
         targets: Vec::new(),
         traffic: Default::default(),

@@ -10,7 +10,7 @@ use tracing::debug;
 
 use crate::clocks::wall_ms;
 use crate::event::Event;
-use crate::status::{State, Status, TrafficCounts};
+use crate::status::{HostHealth, State, Status, TrafficCounts};
 
 /// The status is brought up to date and written at most this often.
 pub(crate) const EVERY: Duration = Duration::from_secs(1);
@@ -77,13 +77,21 @@ impl Publisher {
     }
 
     /// Brings the status up to date, and writes its file if there is news.
-    pub(crate) fn publish(&mut self, replica: Option<ReplicaStatus>, traffic: Traffic, database: &Path) {
+    pub(crate) fn publish(
+        &mut self,
+        replica: Option<(ReplicaStatus, Option<HostHealth>)>,
+        traffic: Traffic,
+        database: &Path,
+    ) {
         self.due = Instant::now() + EVERY;
         let database_bytes = database_bytes(database);
         let mut status = self.lock();
         let before = status.clone();
         match replica {
-            Some(replica) => status.follow(replica),
+            Some((replica, host)) => {
+                status.follow(replica);
+                status.host = host;
+            }
             None => status.peers.clear(),
         }
         status.traffic = traffic.into();

@@ -75,6 +75,9 @@ pub struct Status {
     /// How long history is kept after all members hold it, in hours, or "forever".
     #[serde(default)]
     pub retention_hours: Retention,
+    /// The application's own store, of a node that was opened with one.
+    #[serde(default)]
+    pub host: Option<HostHealth>,
     /// Linked peers.
     pub peers: Vec<PeerHealth>,
     /// Addresses to dial.
@@ -92,6 +95,51 @@ pub struct SnapshotProgress {
     pub collection: String,
     /// Rows that have come since it began, or since the node was started.
     pub rows: u64,
+}
+
+/// The application's own store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostHealth {
+    /// The hook that is running. In the status file it is never there: whoever writes that waits for the hook.
+    pub hook: Option<HookHealth>,
+    /// The collection that is being compared with what the engine knows of it.
+    pub comparing: Option<Comparing>,
+    /// Collections of which so much was missing, when they were last compared, that nothing was deleted: the command
+    /// `reconcile` with `confirm_deletes` does it.
+    pub unconfirmed: Vec<Unconfirmed>,
+}
+
+/// A hook that is running.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HookHealth {
+    /// Its name.
+    pub hook: String,
+    /// For how long it has been.
+    pub for_ms: u64,
+}
+
+/// A collection that is being compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Comparing {
+    /// The collection.
+    pub collection: String,
+    /// Keys that were looked at so far.
+    pub keys: u64,
+    /// Changes that nobody had told of.
+    pub changed: u64,
+    /// Documents that the engine knows and the store no longer has.
+    pub missing: u64,
+}
+
+/// A collection with documents that are missing and were not deleted elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Unconfirmed {
+    /// The collection.
+    pub collection: String,
+    /// How many are missing.
+    pub missing: u64,
+    /// Of so many.
+    pub of: u64,
 }
 
 /// A linked peer.

@@ -17,6 +17,7 @@ use entgldb_sqlite::{OpenError, SqliteFailed, SqliteStore};
 
 use crate::documents::Watchers;
 use crate::host::HostedStore;
+use crate::status::HostHealth;
 
 /// The store under a node failed. It is opened again unless that can't help.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +113,14 @@ impl AnyStore {
             Self::Tables(store) => Ok(store.is_scanning()?),
             Self::Documents(..) => Ok(false),
             Self::Host(store) => Ok(store.is_scanning()),
+        }
+    }
+
+    /// How the application's own store is, if this is one.
+    pub(crate) fn host_health(&self) -> Option<HostHealth> {
+        match self {
+            Self::Tables(_) | Self::Documents(..) => None,
+            Self::Host(store) => Some(store.reconciling.health()),
         }
     }
 

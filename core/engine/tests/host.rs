@@ -2,39 +2,10 @@
 
 mod common;
 
-use std::time::Duration;
-
-use bytes::Bytes;
-use common::{Manners, Memory, PATIENCE, Place, collection, doc, eventually, key, level};
-use entgldb::{
-    CloseError, Event, Events, GuardError, HostChange, NoEvent, Node, RecordError, Retention, State,
+use common::{
+    Manners, Memory, PATIENCE, Place, all_manners, collection, doc, eventually, key, level, open, put, write,
 };
-
-fn open(config: entgldb::Config, memory: &Memory) -> (Node, Events) {
-    memory.state().dropped = 0;
-    Node::open_with_host(config, Some(memory.host())).unwrap()
-}
-
-fn put(name: &str, content: &str) -> HostChange {
-    HostChange::Put { doc: doc(name), content: Bytes::from(content.to_owned()) }
-}
-
-/// The application writes and tells of it.
-fn write(node: &Node, memory: &Memory, name: &str, content: &str) {
-    memory.write(doc(name), Some(content));
-    node.record(&[put(name, content)]).unwrap();
-}
-
-fn all_manners() -> Vec<Manners> {
-    let plain = Manners::default();
-    vec![
-        plain.clone(),
-        Manners { transactions: true, ..plain.clone() },
-        Manners { transactions: true, outbox: true, ..plain.clone() },
-        Manners { lossy: true, ..plain.clone() },
-        Manners { lossy: true, transactions: true, keys_only: true, ..plain },
-    ]
-}
+use entgldb::{Event, HostChange, Node, RecordError, Retention, State};
 
 #[test]
 fn recorded_and_touched_changes_travel_both_ways_whatever_the_store_can_do() {
@@ -71,67 +42,6 @@ fn the_outbox_of_the_application_is_enough() {
     level(&a, &b);
     assert_eq!(left.get(&doc("one")).as_deref(), Some("2"));
     assert!(left.state().outbox.is_empty(), "what was read is removed");
-}
-
-#[test]
-fn documents_that_are_there_already_are_captured_and_changes_made_without_a_word_are_found_after_a_crash() {
-    let place = Place::new();
-    let (left, right) = (Memory::default(), Memory::default());
-    for number in 0..40 {
-        left.write(doc(&format!("k{number}")), Some(&number.to_string()));
-    }
-    let (a, _) = open(place.config("a"), &left);
-    let (b, _) = open(place.config_to("b", &a), &right);
-    eventually("the catch-up", || right.all() == left.all());
-    a.close();
-    // A clean end: nobody looks.
-    left.write(doc("k1"), Some("\"silent\""));
-    let (a, events) = open(place.config_to("a", &b), &left);
-    level(&a, &b);
-    assert_ne!(right.get(&doc("k1")), left.get(&doc("k1")));
-    a.command_json(r#"{"command":"reconcile"}"#).unwrap();
-    eventually("the silent write", || right.get(&doc("k1")) == left.get(&doc("k1")));
-    let done = std::iter::repeat_with(|| events.next(PATIENCE).unwrap()).find_map(|event| match event {
-        Event::Reconcile { keys, changed, missing, done: true, .. } => Some((keys, changed, missing)),
-        _ => None,
-    });
-    assert_eq!(done, Some((40, 1, 0)));
-}
-
-#[test]
-fn a_reconciliation_that_would_delete_more_than_a_tenth_stops_and_asks() {
-    let place = Place::new();
-    let (left, right) = (Memory::default(), Memory::default());
-    for number in 10..50 {
-        left.write(doc(&format!("k{number}")), Some("1"));
-    }
-    let (a, events) = open(place.config("a"), &left);
-    let (b, _) = open(place.config_to("b", &a), &right);
-    eventually("the catch-up", || right.all().len() == 40);
-    // A tenth may go.
-    for number in 10..14 {
-        left.write(doc(&format!("k{number}")), None);
-    }
-    a.command_json(r#"{"command":"reconcile","collection":"notes"}"#).unwrap();
-    eventually("the deletions", || right.all().len() == 36);
-    for number in 14..18 {
-        left.write(doc(&format!("k{number}")), None);
-    }
-    left.write(doc("k20"), Some("\"changed\""));
-    a.command_json(r#"{"command":"reconcile"}"#).unwrap();
-    let stopped = std::iter::repeat_with(|| events.next(PATIENCE).unwrap()).find_map(|event| match event {
-        Event::ReconcileStopped { missing, of, .. } => Some((missing, of)),
-        _ => None,
-    });
-    assert_eq!(stopped, Some((4, 36)));
-    eventually("the change", || right.get(&doc("k20")) == left.get(&doc("k20")));
-    level(&a, &b);
-    assert_eq!(right.all().len(), 36);
-    // One came back before it was confirmed.
-    left.write(doc("k14"), Some("1"));
-    a.command_json(r#"{"command":"reconcile","confirm_deletes":true}"#).unwrap();
-    eventually("the deletions", || right.all().len() == 33);
-    assert_eq!(right.all(), left.all());
 }
 
 #[test]
@@ -254,168 +164,6 @@ fn a_store_that_refuses_everything_is_waited_for_and_nothing_is_set_aside() {
     assert_eq!(a.status().entries, 40, "nothing came back as a change");
 }
 
-/// A store whose hooks do something with the node.
-struct Meddling {
-    memory: Memory,
-    node: std::sync::Arc<std::sync::OnceLock<std::sync::Weak<Node>>>,
-    found: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
-    wait: std::sync::Arc<std::sync::Mutex<()>>,
-}
-
-impl entgldb::HostStore for Meddling {
-    fn apply(&mut self, documents: &[entgldb::HostDocument]) -> entgldb::HostResult<()> {
-        if let Some(node) = self.node.get().and_then(std::sync::Weak::upgrade) {
-            let mut found = self.found.lock().unwrap();
-            assert!(entgldb::in_hook());
-            found.push(format!("{:?}", node.sync_now(PATIENCE)));
-            found.push(format!("{:?}", node.record(&[put("x", "1")])));
-            found.push(format!("{:?}", node.command_json(r#"{"command":"peers"}"#)));
-            found.push(format!("{:?}", node.unwatch("notes")));
-            found.push(format!("{:?}", node.touch(vec![doc("touched")])));
-            found.push(format!("{:?}", node.status().state));
-        }
-        drop(self.wait.lock().unwrap());
-        common::MemoryHost(self.memory.clone()).apply_through(documents)
-    }
-
-    fn read(&mut self, docs: &[entgldb::DocId]) -> entgldb::HostResult<Vec<Option<Bytes>>> {
-        let state = self.memory.state();
-        Ok(docs.iter().map(|doc| state.docs.get(doc).cloned()).collect())
-    }
-
-    fn delete(&mut self, _: &[entgldb::DocId]) -> entgldb::HostResult<()> {
-        panic!("deletes are not for this store")
-    }
-
-    fn enumerate(
-        &mut self,
-        _: &entgldb::Collection,
-        after: Option<&entgldb::Key>,
-        _: usize,
-    ) -> entgldb::HostResult<Vec<(entgldb::Key, Option<Bytes>)>> {
-        let state = self.memory.state();
-        let keys = state.docs.iter().filter(|((_, key), _)| after.is_none_or(|after| key > after));
-        Ok(keys.map(|((_, key), content)| (key.clone(), Some(content.clone()))).collect())
-    }
-}
-
-impl Drop for Meddling {
-    fn drop(&mut self) {
-        assert!(!entgldb::in_hook());
-        self.memory.state().dropped += 1;
-    }
-}
-
-fn meddling(memory: &Memory) -> Meddling {
-    let memory = memory.clone();
-    Meddling { memory, node: Default::default(), found: Default::default(), wait: Default::default() }
-}
-
-#[test]
-fn calls_that_would_wait_are_refused_inside_a_hook_and_touch_is_not() {
-    let place = Place::new();
-    let (left, right) = (Memory::default(), Memory::default());
-    let (a, _) = open(place.config("a"), &left);
-    let host = meddling(&right);
-    let (node, found) = (host.node.clone(), host.found.clone());
-    right.write(doc("touched"), Some("1"));
-    let b =
-        std::sync::Arc::new(Node::open_with_host(place.config_to("b", &a), Some(Box::new(host))).unwrap().0);
-    node.set(std::sync::Arc::downgrade(&b)).unwrap();
-    write(&a, &left, "one", "1");
-    eventually("the document", || right.get(&doc("one")).is_some());
-    let found = found.lock().unwrap().clone();
-    assert_eq!(found[0], "Err(Guard(InHook))");
-    assert_eq!(found[1], "Err(Guard(InHook))");
-    assert_eq!(found[2], "Err(Guard(InHook))");
-    assert_eq!(found[3], "Err(Guard(InHook))");
-    assert_eq!(found[4..], ["Ok(())", "Running"]);
-    eventually("the touched document", || left.get(&doc("touched")).is_some());
-}
-
-#[test]
-fn a_node_can_be_dropped_by_its_own_hook_and_its_store_goes_once() {
-    let place = Place::new();
-    let (left, right) = (Memory::default(), Memory::default());
-    let (a, _) = open(place.config("a"), &left);
-    struct Dropping(Memory, std::sync::Arc<std::sync::Mutex<Option<Node>>>);
-    impl entgldb::HostStore for Dropping {
-        fn apply(&mut self, documents: &[entgldb::HostDocument]) -> entgldb::HostResult<()> {
-            drop(self.1.lock().unwrap().take());
-            common::MemoryHost(self.0.clone()).apply_through(documents)
-        }
-        fn read(&mut self, docs: &[entgldb::DocId]) -> entgldb::HostResult<Vec<Option<Bytes>>> {
-            let state = self.0.state();
-            Ok(docs.iter().map(|doc| state.docs.get(doc).cloned()).collect())
-        }
-        fn delete(&mut self, _: &[entgldb::DocId]) -> entgldb::HostResult<()> {
-            Ok(())
-        }
-        fn enumerate(
-            &mut self,
-            _: &entgldb::Collection,
-            _: Option<&entgldb::Key>,
-            _: usize,
-        ) -> entgldb::HostResult<Vec<(entgldb::Key, Option<Bytes>)>> {
-            Ok(Vec::new())
-        }
-    }
-    impl Drop for Dropping {
-        fn drop(&mut self) {
-            self.0.state().dropped += 1;
-        }
-    }
-    let own = std::sync::Arc::new(std::sync::Mutex::new(None));
-    let host = Dropping(right.clone(), own.clone());
-    let (b, events) = Node::open_with_host(place.config_to("b", &a), Some(Box::new(host))).unwrap();
-    *own.lock().unwrap() = Some(b);
-    write(&a, &left, "one", "1");
-    eventually("the end", || events.next(Duration::ZERO) == Err(NoEvent::Stopped));
-    eventually("the drop", || right.state().dropped == 1);
-    assert!(right.get(&doc("one")).is_some(), "the hook was not cut short");
-}
-
-#[test]
-fn close_within_waits_for_the_hook_in_flight_and_says_which() {
-    let place = Place::new();
-    let (left, right) = (Memory::default(), Memory::default());
-    let (a, _) = open(place.config("a"), &left);
-    let host = meddling(&right);
-    let wait = host.wait.clone();
-    let (b, _) = Node::open_with_host(place.config_to("b", &a), Some(Box::new(host))).unwrap();
-    let held = wait.lock().unwrap();
-    write(&a, &left, "one", "1");
-    std::thread::sleep(Duration::from_millis(300));
-    eventually("the hook", || {
-        b.close_within(Duration::from_millis(50)) == Err(CloseError::Timeout { hook: Some("apply") })
-    });
-    assert_eq!(right.state().dropped, 0);
-    assert!(matches!(b.touch(Vec::new()), Err(RecordError::Guard(GuardError::Closed))));
-    drop(held);
-    assert_eq!(b.close_within(PATIENCE), Ok(()));
-    assert_eq!(right.state().dropped, 1);
-    assert_eq!(b.close_within(Duration::ZERO), Ok(()));
-    drop(b);
-    assert_eq!(right.state().dropped, 1);
-    assert!(right.get(&doc("one")).is_some());
-}
-
-#[test]
-fn a_panic_in_a_hook_is_a_failure_of_the_document() {
-    let place = Place::new();
-    let (left, right) = (Memory::default(), Memory::default());
-    let (a, _) = open(place.config("a"), &left);
-    let (b, _) = Node::open_with_host(place.config_to("b", &a), Some(Box::new(meddling(&right)))).unwrap();
-    write(&a, &left, "one", "1");
-    level(&a, &b);
-    left.write(doc("one"), None);
-    a.record(&[HostChange::Delete { doc: doc("one") }]).unwrap();
-    level(&a, &b);
-    let listed = b.command_json(r#"{"command":"quarantine"}"#).unwrap();
-    assert!(listed.contains("the delete hook panicked: deletes are not for this store"), "{listed}");
-    assert_eq!(b.status().state, State::Running);
-}
-
 #[test]
 fn a_losing_version_is_brought_back_through_the_store() {
     let place = Place::new();
@@ -533,24 +281,6 @@ fn documents_of_a_store_merge_field_by_field() {
 }
 
 #[test]
-fn a_hook_that_takes_long_is_told_of_while_it_runs() {
-    let place = Place::new();
-    let (left, right) = (Memory::default(), Memory::default());
-    let (a, _) = open(place.config("a"), &left);
-    let host = meddling(&right);
-    let wait = host.wait.clone();
-    let (b, events) = Node::open_with_host(place.config_to("b", &a), Some(Box::new(host))).unwrap();
-    let held = wait.lock().unwrap();
-    write(&a, &left, "one", "1");
-    let slow = std::iter::repeat_with(|| events.next(PATIENCE).unwrap())
-        .find(|event| matches!(event, Event::HookSlow { hook: "apply", for_ms: 5000.. }));
-    assert!(slow.is_some());
-    drop(held);
-    level(&a, &b);
-    assert_eq!(right.all(), left.all());
-}
-
-#[test]
 fn commands_name_what_is_wrong_with_them_and_numbers_stay_as_they_were_written() {
     let place = Place::new();
     let node = Node::open_with_host(place.config("a"), None).unwrap().0;
@@ -575,45 +305,6 @@ fn commands_name_what_is_wrong_with_them_and_numbers_stay_as_they_were_written()
     let status: serde_json::Value = serde_json::from_str(&node.status_json()).unwrap();
     assert_eq!(status["state"], "running");
     eventually("an event", || node.next_event_json(PATIENCE).unwrap().contains(r#""event":"captured""#));
-}
-
-/// For figures: `cargo test --release -p entgldb --test host -- --ignored --nocapture million`.
-#[test]
-#[ignore = "a measurement, in release builds"]
-fn a_million_documents_are_compared() {
-    let place = Place::new();
-    let memory = Memory::default();
-    {
-        let mut state = memory.state();
-        for number in 0..1_000_000 {
-            let content = format!(r#"{{"id":{number},"name":"document {number}","price":{}}}"#, number % 977);
-            state.docs.insert(doc(&format!("k{number:07}")), content.into());
-        }
-    }
-    let timed = |what: &str, since: std::time::Instant| {
-        eprintln!("{what}: {:.2} s", since.elapsed().as_secs_f64());
-    };
-    let done = |events: &Events, what: &str, since| {
-        while !matches!(events.next(Duration::from_secs(300)).unwrap(), Event::Reconcile { done: true, .. }) {
-        }
-        timed(what, since);
-    };
-    let since = std::time::Instant::now();
-    let (node, events) = open(place.config("a"), &memory);
-    done(&events, "first comparison, a million captured", since);
-    eventually("the capture", || !node.status().backlog && node.status().entries >= 1_000_000);
-    timed("all durable", since);
-    for what in ["nothing changed", "nothing changed, again"] {
-        let since = std::time::Instant::now();
-        node.command_json(r#"{"command":"reconcile"}"#).unwrap();
-        done(&events, what, since);
-    }
-    for number in (0..1_000_000).step_by(1000) {
-        memory.write(doc(&format!("k{number:07}")), Some("1"));
-    }
-    let since = std::time::Instant::now();
-    node.command_json(r#"{"command":"reconcile"}"#).unwrap();
-    done(&events, "a thousand changed", since);
 }
 
 /// For figures: as above, with `catch_up`.

@@ -39,7 +39,7 @@ pub(crate) struct HostedStore {
     pub(super) host: HostCell,
     pub(super) hub: Hub,
     pub(super) stop: Arc<AtomicBool>,
-    pub(super) reconciling: Reconciling,
+    pub(crate) reconciling: Reconciling,
     /// Whether documents in quarantine are to be tried again.
     pub(super) retries: Option<Retry>,
     /// Documents that were set aside while a unit was done again at the start: nobody has been told yet.
@@ -78,7 +78,7 @@ impl HostedStore {
                 self.own.begin_compare(&collection)?;
             }
         }
-        self.reconciling = Reconciling::of(self.own.to_compare()?);
+        self.reconciling = Reconciling::of(&self.own)?;
         Ok(())
     }
 

@@ -51,6 +51,12 @@ pub(crate) struct InFlight {
     pub(crate) since: Instant,
 }
 
+impl InFlight {
+    pub(crate) fn for_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 /// The application's store, shared by what calls it: the adapter, and the resolvers of its collections. All of that is on
 /// the engine's one store thread, so the lock is never waited for. Whoever lets go last drops the store.
 #[derive(Clone)]
@@ -91,15 +97,15 @@ impl HookWatch {
         let watch = move || {
             let mut told: Option<(Instant, Duration)> = None;
             while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-                let Some(InFlight { hook, since }) = hooks.now() else { continue };
-                let so_far = since.elapsed();
+                let Some(running) = hooks.now() else { continue };
+                let InFlight { hook, since } = running;
                 let next = match told {
                     Some((known, at)) if known == since => at * 2,
                     _ => SLOW,
                 };
-                if so_far >= next {
+                if since.elapsed() >= next {
                     told = Some((since, next));
-                    let for_ms = u64::try_from(so_far.as_millis()).unwrap_or(u64::MAX);
+                    let for_ms = running.for_ms();
                     warn!(hook, for_ms, "a hook of the application's store takes long");
                     hub.tell(&Event::HookSlow { hook, for_ms });
                 }

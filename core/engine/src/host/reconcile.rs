@@ -1,17 +1,18 @@
 //! Comparing the application's store with what the engine knows of it, a piece at a time between other work: after an end
 //! that was not a clean one, for a collection that is new, or on demand.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use entgldb_replica::id::{Collection, Key};
 use entgldb_replica::limits::HOOK_DOCUMENTS_MAX;
-use entgldb_sqlite::own::Missing;
+use entgldb_sqlite::own::{Missing, OwnStore};
 use tracing::{info, warn};
 
 use super::adapter::HostedStore;
 use crate::event::Event;
+use crate::status::{Comparing, HostHealth, Unconfirmed};
 use crate::store::StoreError;
 
 /// How long it is gone on with at a time.
@@ -25,6 +26,8 @@ pub(crate) struct Reconciling {
     due: VecDeque<Collection>,
     /// Collections of which all that is missing is deleted everywhere, however much it is.
     confirmed: Vec<Collection>,
+    /// Collections of which so much was missing that it waits to be confirmed.
+    unconfirmed: BTreeMap<Collection, Missing>,
     current: Current,
 }
 
@@ -38,8 +41,34 @@ struct Current {
 }
 
 impl Reconciling {
-    pub(super) fn of(due: Vec<Collection>) -> Self {
-        Self { due: due.into(), ..Self::default() }
+    /// What a store that is being opened has left to compare, or to be confirmed.
+    pub(super) fn of(own: &OwnStore) -> Result<Self, StoreError> {
+        let due: VecDeque<Collection> = own.to_compare()?.into();
+        let mut unconfirmed = BTreeMap::new();
+        for collection in own.collections().iter().filter(|collection| !due.contains(collection)) {
+            let missing = own.missing(collection)?;
+            if missing.count > 0 {
+                unconfirmed.insert(collection.clone(), missing);
+            }
+        }
+        Ok(Self { due, unconfirmed, ..Self::default() })
+    }
+
+    /// How it is, without the hooks.
+    pub(crate) fn health(&self) -> HostHealth {
+        let Current { keys, changed, missing, .. } = self.current;
+        let comparing = self.due.front().map(|collection| Comparing {
+            collection: collection.to_string(),
+            keys,
+            changed,
+            missing,
+        });
+        let unconfirmed = self.unconfirmed.iter().map(|(collection, Missing { count, of })| Unconfirmed {
+            collection: collection.to_string(),
+            missing: *count,
+            of: *of,
+        });
+        HostHealth { hook: None, comparing, unconfirmed: unconfirmed.collect() }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -62,6 +91,7 @@ impl Reconciling {
             self.current = Current::default();
         }
         self.due.retain(|collection| collection.as_str() != name);
+        self.unconfirmed.retain(|collection, _| collection.as_str() != name);
     }
 }
 
@@ -147,9 +177,11 @@ impl HostedStore {
         let confirmed = self.reconciling.confirmed.contains(collection);
         let delete = confirmed || !missing.is_too_many();
         self.own.end_compare(collection, delete)?;
+        self.reconciling.unconfirmed.remove(collection);
         self.reconciling.confirmed.retain(|other| other != collection);
         self.tell(collection, true);
         if !delete {
+            self.reconciling.unconfirmed.insert(collection.clone(), missing);
             let Missing { count, of } = missing;
             warn!(%collection, missing = count, of, "too many documents are missing to delete them unasked");
             let collection = collection.to_string();

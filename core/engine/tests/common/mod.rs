@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use entgldb::{
-    ClusterSecret, Collection, Config, DocId, Durability, HostCapabilities, HostDocument, HostError,
-    HostResult, HostStore, Key, Node, OutboxItem, Side,
+    ClusterSecret, Collection, Config, DocId, Durability, Events, HostCapabilities, HostChange, HostDocument,
+    HostError, HostResult, HostStore, Key, Node, OutboxItem, Side,
 };
 use tempfile::TempDir;
 
@@ -342,4 +342,30 @@ fn target(state: &mut State) -> &mut BTreeMap<DocId, Bytes> {
         Some(docs) => docs,
         None => &mut state.docs,
     }
+}
+
+pub fn open(config: entgldb::Config, memory: &Memory) -> (Node, Events) {
+    memory.state().dropped = 0;
+    Node::open_with_host(config, Some(memory.host())).unwrap()
+}
+
+pub fn put(name: &str, content: &str) -> HostChange {
+    HostChange::Put { doc: doc(name), content: Bytes::from(content.to_owned()) }
+}
+
+/// The application writes and tells of it.
+pub fn write(node: &Node, memory: &Memory, name: &str, content: &str) {
+    memory.write(doc(name), Some(content));
+    node.record(&[put(name, content)]).unwrap();
+}
+
+pub fn all_manners() -> Vec<Manners> {
+    let plain = Manners::default();
+    vec![
+        plain.clone(),
+        Manners { transactions: true, ..plain.clone() },
+        Manners { transactions: true, outbox: true, ..plain.clone() },
+        Manners { lossy: true, ..plain.clone() },
+        Manners { lossy: true, transactions: true, keys_only: true, ..plain },
+    ]
 }
