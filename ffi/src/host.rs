@@ -432,7 +432,7 @@ mod tests {
         store.commit = Some(moved);
         store.rollback = Some(well);
         // SAFETY: it is made as the header says.
-        unsafe { Host::adopt(&raw const store) }.ok().expect("a store with all its hooks")
+        unsafe { Host::adopt(&raw const store) }.unwrap_or_else(|failure| panic!("{}", failure.message))
     }
 
     #[test]

@@ -3,7 +3,9 @@
  * often. */
 #include "check.h"
 
+#include <netinet/in.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 enum { STOCK = 1000000 };
@@ -61,9 +63,20 @@ static int sell(till *t) {
 
 static long stock(till *t) { return atol(tell(t, "stock tea")); }
 
-/* Outside of the range that systems give out by themselves. */
+/* A free port outside of the range that systems give out by themselves: it is listened on again and again. */
 static void choose_port(till *t, int salt) {
-    snprintf(t->listen, sizeof t->listen, "127.0.0.1:%d", 20000 + (int)(((long)getpid() * 7 + salt * 13) % 12000));
+    struct sockaddr_in address = {0};
+    int taken = 1, offset = (int)(((long)getpid() * 7 + salt * 13) % 12000);
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    for (; taken; offset = (offset + 1) % 12000) {
+        int probe = socket(AF_INET, SOCK_STREAM, 0);
+        CHECK(probe >= 0);
+        address.sin_port = htons((in_port_t)(20000 + offset));
+        taken = bind(probe, (struct sockaddr *)&address, sizeof address) != 0;
+        close(probe);
+        snprintf(t->listen, sizeof t->listen, "127.0.0.1:%d", 20000 + offset);
+    }
 }
 
 static void both_have_every_sale(till *a, till *b, int kills) {

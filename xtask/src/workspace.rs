@@ -36,6 +36,10 @@ impl Profile {
     }
 }
 
+/// What SQLite is built without where it has nothing but the engine's own file to read.
+const WITHOUT: &str =
+    "-USQLITE_ENABLE_FTS3 -USQLITE_ENABLE_FTS3_PARENTHESIS -USQLITE_ENABLE_FTS5 -USQLITE_ENABLE_RTREE";
+
 /// A shell that stands in the root of the source.
 pub(crate) struct Workspace {
     pub(crate) shell: Shell,
@@ -55,6 +59,7 @@ impl Workspace {
     /// Builds the libraries for C and returns the folder where they lie.
     pub(crate) fn build_ffi(&self, profile: Profile) -> Result<PathBuf> {
         let options = profile.options();
+        let _flags = (profile == Profile::Library).then(|| self.shell.push_env("LIBSQLITE3_FLAGS", WITHOUT));
         cmd!(self.shell, "cargo build --locked {options...} --package entgldb-ffi").run()?;
         profile.folder()
     }

@@ -90,11 +90,12 @@ impl HostedStore {
         let (untouched, shown) = self.examine(&commit)?;
         // Where every write is noted, only a note tells of one.
         let stands = !noted && (untouched || self.host.capabilities.outbox);
-        if stands && let Some(placed) = self.place(&commit)? {
-            if let Committed::Done(problems) = self.own.commit_placed(&commit, &placed)? {
-                self.untold = problems;
-                return Ok(());
-            }
+        if stands
+            && let Some(placed) = self.place(&commit)?
+            && let Committed::Done(problems) = self.own.commit_placed(&commit, &placed)?
+        {
+            self.untold = problems;
+            return Ok(());
         }
         warn!("the application has written while a unit was being applied: it is decided again");
         self.own.drop_intent(&commit, &shown)?;
