@@ -42,7 +42,8 @@ impl Checker for EqualVectors {
         // than that which is held, or were asked for because of what a member that lies said. They spread as rows, and are
         // equal in the end.
         let is_local = seen.commit.guard == Guard::None;
-        self.has_snapshots |= !is_local && seen.commit.appended.is_empty() && !seen.commit.rows.is_empty();
+        let is_by_rows = seen.commit.appended.is_empty() && !seen.commit.rows.is_empty();
+        self.has_snapshots |= !is_local && is_by_rows || !seen.commit.adopted.is_empty();
         // Who has waited long enough for the history of such rows compares them before it comes.
         let forgets_debt = |(name, note): &(String, Option<_>)| name == "snapshot.debt" && note.is_none();
         let does_nothing_else = seen.commit.rows.is_empty() && seen.commit.adopted.is_empty();
