@@ -7,9 +7,12 @@
 mod adapter;
 mod cell;
 #[cfg(test)]
+mod collisions;
+#[cfg(test)]
 mod crash;
 mod place;
 mod reconcile;
+mod settle;
 
 use bytes::Bytes;
 use entgldb_replica::id::{Collection, DocId, Key};
@@ -79,6 +82,16 @@ pub enum HostError {
     /// alone are set aside.
     #[error("{message}")]
     Failed {
+        /// The application's words.
+        message: String,
+    },
+    /// It failed since other documents of the store stand in the way, as with a UNIQUE constraint. Of a document alone and
+    /// those in its way the younger stays, on every node: a store with `transactions` and `outbox` loses the older ones to it, and
+    /// what had to go is set aside and comes back when it can. With any other store it counts as [`HostError::Failed`].
+    #[error("{message}")]
+    Blocked {
+        /// What stands in the way, as far as it is known.
+        by: Vec<DocId>,
         /// The application's words.
         message: String,
     },

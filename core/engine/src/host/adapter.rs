@@ -42,8 +42,10 @@ pub(crate) struct HostedStore {
     pub(crate) reconciling: Reconciling,
     /// Whether documents in quarantine are to be tried again.
     pub(super) retries: Option<Retry>,
-    /// Documents that were set aside while a unit was done again at the start: nobody has been told yet.
-    untold: Vec<Problem>,
+    /// Documents that were set aside outside of a commit's answer: nobody has been told yet.
+    pub(super) untold: Vec<Problem>,
+    /// Whether documents are in quarantine since others are in their way: any change may make room for them.
+    pub(super) is_crowded: bool,
 }
 
 /// Where the documents in quarantine are tried again.
@@ -60,7 +62,7 @@ impl HostedStore {
         let own = OwnStore::open(config, Keeps::Host)?;
         let retries = Some(Retry::default());
         let (reconciling, untold) = (Reconciling::default(), Vec::new());
-        let mut store = Self { own, host, hub, stop, reconciling, retries, untold };
+        let mut store = Self { own, host, hub, stop, reconciling, retries, untold, is_crowded: false };
         store.begin()?;
         Ok(store)
     }
@@ -205,7 +207,7 @@ impl HostedStore {
 
     /// Whether a change leaves its document as the engine knows it: an echo of what was applied, perhaps in the way in which
     /// the application's store shows it.
-    fn is_echo(&mut self, doc: &DocId, content: Option<&Bytes>) -> Result<bool, StoreError> {
+    pub(super) fn is_echo(&mut self, doc: &DocId, content: Option<&Bytes>) -> Result<bool, StoreError> {
         let row = self.own.rows(std::slice::from_ref(doc))?.pop().flatten();
         let Some(row) = row else { return Ok(content.is_none()) };
         if content.map(|content| sha256(content)) == row.content.map(|hash| hash.0) {
@@ -311,6 +313,9 @@ impl Store for HostedStore {
     }
 
     fn commit(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
+        if self.is_crowded && !commit.rows.is_empty() {
+            self.retry_soon();
+        }
         if to_place(commit).next().is_none() {
             return Ok(self.own.commit(commit)?);
         }

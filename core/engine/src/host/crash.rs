@@ -3,7 +3,7 @@
 //! step, so these are all the places where a process can end.
 
 #[path = "../../tests/common/mod.rs"]
-mod common;
+pub(super) mod common;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -30,10 +30,10 @@ const SETTLE_STEPS: usize = 24;
 const STEP_MS: u64 = 400;
 
 /// A random number generator of which nothing is asked but to be repeatable.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -41,32 +41,32 @@ impl Dice {
     }
 }
 
-struct Side {
+pub(super) struct Side {
     path: PathBuf,
-    memory: Memory,
+    pub(super) memory: Memory,
     key: AuthorKey,
-    replica: Option<Replica<HostedStore>>,
+    pub(super) replica: Option<Replica<HostedStore>>,
     intake: Option<Intake>,
-    crashes: usize,
+    pub(super) crashes: usize,
 }
 
-struct World {
+pub(super) struct World {
     _dir: TempDir,
-    sides: [Side; 2],
+    pub(super) sides: [Side; 2],
     wires: [VecDeque<(u64, Bytes)>; 2],
     links: u64,
     is_closed: bool,
-    mono: u64,
+    pub(super) mono: u64,
     start_ms: u64,
     /// What each document was last written as, and how many writes there were.
     last: BTreeMap<DocId, Option<String>>,
     writes: usize,
     /// What was told of documents that were set aside.
-    problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
 }
 
 impl World {
-    fn new(manners: &Manners) -> Self {
+    pub(super) fn new(manners: &Manners) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let side = |number: u8| Side {
             path: dir.path().join(format!("{number}.entgldb")),
@@ -143,7 +143,7 @@ impl World {
     }
 
     /// The process of a side ends without a word, and is started again.
-    fn crash(&mut self, at: usize) {
+    pub(super) fn crash(&mut self, at: usize) {
         self.sides[at].crashes += 1;
         self.sides[at].replica = None;
         self.sides[at].intake = None;
@@ -179,7 +179,7 @@ impl World {
         }
     }
 
-    fn input(&mut self, at: usize, input: Input) {
+    pub(super) fn input(&mut self, at: usize, input: Input) {
         let now = self.now();
         let Some(replica) = &mut self.sides[at].replica else { return };
         match replica.handle(now, input) {
@@ -201,7 +201,7 @@ impl World {
     }
 
     /// Delivers frames until there are none, or so many.
-    fn deliver(&mut self, most: usize) {
+    pub(super) fn deliver(&mut self, most: usize) {
         for _ in 0..most {
             let Some(at) = (0..2).find(|at| !self.wires[*at].is_empty()) else { return };
             let (kind, body) = self.wires[at].pop_front().unwrap();
@@ -210,7 +210,7 @@ impl World {
         }
     }
 
-    fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         self.mono += STEP_MS;
         if std::mem::take(&mut self.is_closed) {
             self.unlink(0);
@@ -224,7 +224,7 @@ impl World {
         self.deliver(10_000);
     }
 
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..SETTLE_STEPS {
             self.step();
         }

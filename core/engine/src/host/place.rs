@@ -8,6 +8,7 @@ use entgldb_replica::clock::Stamp;
 use entgldb_replica::id::DocId;
 use entgldb_replica::limits::{HOOK_BYTES_MAX, HOOK_DOCUMENTS_MAX};
 use entgldb_replica::store::{Commit, Problem, Store};
+use entgldb_sqlite::SqliteFailed;
 use entgldb_sqlite::own::{Placed, QuarantineItem, Refused, Shown, is_lossy_image};
 use tracing::warn;
 
@@ -28,17 +29,36 @@ const MESSAGE_BYTES_MAX: usize = 2048;
 
 /// A document to write or delete.
 #[derive(Clone, Debug)]
-struct Piece {
-    doc: DocId,
-    stamp: Stamp,
-    content: Option<Bytes>,
+pub(super) struct Piece {
+    pub(super) doc: DocId,
+    pub(super) stamp: Stamp,
+    pub(super) content: Option<Bytes>,
 }
 
 /// Why an attempt did not come to its end.
-enum Stopped {
+pub(super) enum Stopped {
     Moved,
-    Failed(String),
+    Failed(Refusal),
     Unavailable(StoreError),
+}
+
+impl From<StoreError> for Stopped {
+    fn from(failed: StoreError) -> Self {
+        Self::Unavailable(failed)
+    }
+}
+
+impl From<SqliteFailed> for Stopped {
+    fn from(failed: SqliteFailed) -> Self {
+        Self::Unavailable(failed.into())
+    }
+}
+
+/// Why documents are not taken.
+#[derive(Debug, Default)]
+pub(super) struct Refusal {
+    pub(super) message: String,
+    pub(super) blocked_by: Vec<DocId>,
 }
 
 /// Calls of the hooks that write.
@@ -67,7 +87,76 @@ impl HostedStore {
             .collect();
         // Oldest first, so that parents come before children.
         pieces.sort_by_key(|piece| piece.stamp);
-        Placing { host: &self.host, stop: &self.stop }.place(&pieces)
+        self.place_pieces(&pieces)
+    }
+
+    pub(super) fn placing(&self) -> Placing<'_> {
+        Placing { host: &self.host, stop: &self.stop }
+    }
+
+    fn place_pieces(&mut self, pieces: &[Piece]) -> Result<Option<Placed>, StoreError> {
+        let mut attempt = 1;
+        let refusal = loop {
+            match self.placing().attempt(pieces, &[]) {
+                Ok(shown) => return Ok(Some(Placed { shown, refused: Vec::new() })),
+                Err(Stopped::Moved) => return Ok(None),
+                Err(Stopped::Unavailable(failed)) => return Err(failed),
+                // What is in the way would be so the next time.
+                Err(Stopped::Failed(refusal))
+                    if attempt == UNIT_ATTEMPTS || !refusal.blocked_by.is_empty() =>
+                {
+                    break refusal;
+                }
+                Err(Stopped::Failed(_)) => {
+                    back_off(attempt, &self.stop);
+                    attempt += 1;
+                }
+            }
+        };
+        warn!(
+            documents = pieces.len(),
+            "the application's store refuses a unit; its documents are tried apart"
+        );
+        let mut placed = Placed::default();
+        let mut taken = 0;
+        match self.apart(pieces, refusal, &mut placed, &mut taken) {
+            Ok(()) => Ok(Some(placed)),
+            Err(Stopped::Moved) => Ok(None),
+            Err(Stopped::Unavailable(failed)) => Err(failed),
+            Err(Stopped::Failed(refusal)) => Err(StoreError::host("apply", refusal.message)),
+        }
+    }
+
+    /// Halves a unit that was refused until what is refused is a single document. What is taken is committed piece by piece:
+    /// should the outbox move in between, the whole is done again.
+    fn apart(
+        &mut self,
+        pieces: &[Piece],
+        refusal: Refusal,
+        placed: &mut Placed,
+        taken: &mut usize,
+    ) -> Result<(), Stopped> {
+        if let [piece] = pieces {
+            if self.settle(piece, refusal, placed)? {
+                *taken += 1;
+            } else if *taken == 0 && placed.refused.len() >= REFUSED_ALL_MIN {
+                let message = placed.refused.pop().map(|refused| refused.message).unwrap_or_default();
+                return Err(Stopped::Unavailable(StoreError::host("apply", message)));
+            }
+            return Ok(());
+        }
+        let (first, second) = pieces.split_at(pieces.len() / 2);
+        for half in [first, second] {
+            match self.placing().attempt(half, &[]) {
+                Ok(shown) => {
+                    *taken += half.len();
+                    placed.shown.extend(shown);
+                }
+                Err(Stopped::Failed(refusal)) => self.apart(half, refusal, placed, taken)?,
+                Err(stopped) => return Err(stopped),
+            }
+        }
+        Ok(())
     }
 
     /// Tries documents in quarantine again, if that is due.
@@ -81,6 +170,9 @@ impl HostedStore {
             self.retries = None;
             return Ok(Vec::new());
         };
+        if retry.collection == 0 && retry.after.is_none() {
+            self.is_crowded = false;
+        }
         let items = self.own.quarantine(&collection, retry.after.as_ref(), RETRIES_AT_ONCE)?;
         self.retries = Some(match items.last() {
             Some(last) if items.len() == RETRIES_AT_ONCE => {
@@ -92,23 +184,35 @@ impl HostedStore {
     }
 
     fn retry(&mut self, items: &[QuarantineItem]) -> Result<Vec<Problem>, StoreError> {
-        let (mut back, mut shown) = (Vec::new(), Vec::new());
+        let (mut back, mut placed) = (Vec::new(), Placed::default());
         for QuarantineItem { doc, stamp, content } in items {
             let piece = Piece { doc: doc.clone(), stamp: *stamp, content: content.clone() };
-            match (Placing { host: &self.host, stop: &self.stop }).attempt(std::slice::from_ref(&piece)) {
-                Ok(found) => {
-                    back.push(doc.clone());
-                    shown.extend(found);
+            let tried = self.placing().attempt(std::slice::from_ref(&piece), &[]);
+            let tried = match tried {
+                Ok(shown) => {
+                    placed.shown.extend(shown);
+                    Ok(true)
                 }
-                Err(Stopped::Failed(_)) => {}
-                Err(Stopped::Moved) => break,
+                Err(Stopped::Failed(refusal)) if !refusal.blocked_by.is_empty() => {
+                    self.settle(&piece, refusal, &mut placed)
+                }
+                Err(Stopped::Failed(_)) => Ok(false),
+                Err(stopped) => Err(stopped),
+            };
+            match tried {
+                Ok(true) => back.push(doc.clone()),
+                Ok(false) | Err(Stopped::Failed(_)) => {}
+                Err(Stopped::Moved) => {
+                    self.retry_soon();
+                    break;
+                }
                 Err(Stopped::Unavailable(failed)) => return Err(failed),
             }
         }
         if back.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(self.own.release(&back, &shown)?)
+        Ok(self.own.release(&back, &placed.shown)?)
     }
 
     /// Tries documents in quarantine again from the beginning, the next time that there is time.
@@ -132,9 +236,9 @@ impl HostedStore {
         let stamp = rows.into_iter().next().flatten().map(|row| row.stamp);
         let Some(stamp) = stamp else { return Ok(Err("the document is not known".to_owned())) };
         let piece = Piece { doc, stamp, content };
-        match (Placing { host: &self.host, stop: &self.stop }).attempt(std::slice::from_ref(&piece)) {
+        match self.placing().attempt(std::slice::from_ref(&piece), &[]) {
             Ok(_) => Ok(Ok(())),
-            Err(Stopped::Failed(message)) => Ok(Err(message)),
+            Err(Stopped::Failed(refusal)) => Ok(Err(refusal.message)),
             Err(Stopped::Moved) => Ok(Err("the application writes without pause".to_owned())),
             Err(Stopped::Unavailable(failed)) => Err(failed),
         }
@@ -148,66 +252,7 @@ impl HostedStore {
 }
 
 impl Placing<'_> {
-    fn place(&self, pieces: &[Piece]) -> Result<Option<Placed>, StoreError> {
-        let mut attempt = 1;
-        let message = loop {
-            match self.attempt(pieces) {
-                Ok(shown) => return Ok(Some(Placed { shown, refused: Vec::new() })),
-                Err(Stopped::Moved) => return Ok(None),
-                Err(Stopped::Unavailable(failed)) => return Err(failed),
-                Err(Stopped::Failed(message)) if attempt == UNIT_ATTEMPTS => break message,
-                Err(Stopped::Failed(_)) => {
-                    back_off(attempt, self.stop);
-                    attempt += 1;
-                }
-            }
-        };
-        warn!(
-            documents = pieces.len(),
-            "the application's store refuses a unit; its documents are tried apart"
-        );
-        let mut placed = Placed::default();
-        let mut taken = 0;
-        match self.apart(pieces, message, &mut placed, &mut taken) {
-            Ok(()) => Ok(Some(placed)),
-            Err(Stopped::Moved) => Ok(None),
-            Err(Stopped::Unavailable(failed)) => Err(failed),
-            Err(Stopped::Failed(message)) => Err(StoreError::host("apply", message)),
-        }
-    }
-
-    /// Halves a unit that was refused with `message` until what is refused is a single document. What is taken is committed
-    /// piece by piece: should the outbox move in between, the whole is done again.
-    fn apart(
-        &self,
-        pieces: &[Piece],
-        message: String,
-        placed: &mut Placed,
-        taken: &mut usize,
-    ) -> Result<(), Stopped> {
-        if let [piece] = pieces {
-            placed.refused.push(self.refused(piece, message)?);
-            if *taken == 0 && placed.refused.len() >= REFUSED_ALL_MIN {
-                let message = placed.refused.pop().map(|refused| refused.message).unwrap_or_default();
-                return Err(Stopped::Unavailable(StoreError::host("apply", message)));
-            }
-            return Ok(());
-        }
-        let (first, second) = pieces.split_at(pieces.len() / 2);
-        for half in [first, second] {
-            match self.attempt(half) {
-                Ok(shown) => {
-                    *taken += half.len();
-                    placed.shown.extend(shown);
-                }
-                Err(Stopped::Failed(message)) => self.apart(half, message, placed, taken)?,
-                Err(stopped) => return Err(stopped),
-            }
-        }
-        Ok(())
-    }
-
-    fn refused(&self, piece: &Piece, mut message: String) -> Result<Refused, Stopped> {
+    pub(super) fn refused(&self, piece: &Piece, mut message: String) -> Result<Refused, Stopped> {
         let has = self.read(std::slice::from_ref(&piece.doc)).map_err(Stopped::Unavailable)?;
         let mut end = message.len().min(MESSAGE_BYTES_MAX);
         while !message.is_char_boundary(end) {
@@ -219,13 +264,13 @@ impl Placing<'_> {
         Ok(Refused { doc, stamp, content, has, message })
     }
 
-    /// One attempt at all of these documents, as one transaction if the store has such.
-    fn attempt(&self, pieces: &[Piece]) -> Result<Vec<Shown>, Stopped> {
+    /// One attempt at all of these documents, as one transaction if the store has such, in place of others that go.
+    pub(super) fn attempt(&self, pieces: &[Piece], instead_of: &[DocId]) -> Result<Vec<Shown>, Stopped> {
         let transactions = self.host.capabilities.transactions;
         if transactions {
             self.host.call("begin", |host| host.begin()).map_err(stopped)?;
         }
-        let result = self.write(pieces);
+        let result = self.delete(instead_of).and_then(|()| self.write(pieces));
         if !transactions {
             return result;
         }
@@ -264,10 +309,15 @@ impl Placing<'_> {
             self.read_back(batch, &mut shown)?;
             rest = after;
         }
-        for batch in gone.chunks(HOOK_DOCUMENTS_MAX) {
+        self.delete(&gone)?;
+        Ok(shown)
+    }
+
+    fn delete(&self, docs: &[DocId]) -> Result<(), Stopped> {
+        for batch in docs.chunks(HOOK_DOCUMENTS_MAX) {
             self.host.call("delete", |host| host.delete(batch)).map_err(stopped)?;
         }
-        Ok(shown)
+        Ok(())
     }
 
     /// Looks what the store makes of documents that it has just taken. Inside a transaction nobody else can have written
@@ -347,7 +397,8 @@ fn batch_len(documents: &[HostDocument]) -> usize {
 fn stopped(error: HostError) -> Stopped {
     match error {
         HostError::OutboxMoved => Stopped::Moved,
-        HostError::Failed { message } => Stopped::Failed(message),
+        HostError::Failed { message } => Stopped::Failed(Refusal { message, blocked_by: Vec::new() }),
+        HostError::Blocked { by, message } => Stopped::Failed(Refusal { message, blocked_by: by }),
         error => Stopped::Unavailable(StoreError::host("apply", error.to_string())),
     }
 }

@@ -93,6 +93,8 @@ pub struct Manners {
     pub keys_only: bool,
     /// Documents with this in their key are refused.
     pub poison: Option<&'static str>,
+    /// No two documents of a collection may have the same `"email"`.
+    pub unique: bool,
 }
 
 #[derive(Default)]
@@ -113,6 +115,24 @@ pub struct State {
     pub dropped: usize,
     /// Documents that the hooks have brought in.
     pub applied: Vec<HostDocument>,
+}
+
+impl State {
+    /// Documents that have the email of another one.
+    fn in_the_way(&mut self, document: &HostDocument) -> Vec<DocId> {
+        let email = |content: &Bytes| {
+            let value: serde_json::Value = serde_json::from_slice(content).ok()?;
+            value.get("email").cloned()
+        };
+        let Some(wanted) = email(&document.content).filter(|_| self.manners.unique) else {
+            return Vec::new();
+        };
+        let own = (document.collection.clone(), document.key.clone());
+        let docs = target(self).iter();
+        docs.filter(|(doc, content)| **doc != own && email(content) == Some(wanted.clone()))
+            .map(|(doc, _)| doc.clone())
+            .collect()
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -139,6 +159,13 @@ impl Memory {
 
     pub fn host(&self) -> Box<dyn HostStore> {
         Box::new(MemoryHost(self.clone()))
+    }
+
+    /// Whether the application may write a document.
+    pub fn takes(&self, doc: &DocId, content: &str) -> bool {
+        let (collection, key) = doc.clone();
+        let document = HostDocument { collection, key, content: Bytes::from(content.to_owned()), hlc: 0 };
+        self.state().in_the_way(&document).is_empty()
     }
 
     /// The application writes a document, and notes it in its outbox if it has one, as one transaction.
@@ -246,6 +273,10 @@ impl HostStore for MemoryHost {
             for document in &documents[..count] {
                 if state.manners.poison.is_some_and(|poison| document.key.as_str().contains(poison)) {
                     return Err(HostError::failed(format!("{} is refused", document.key)));
+                }
+                let by = state.in_the_way(document);
+                if !by.is_empty() {
+                    return Err(HostError::Blocked { by, message: "the email is taken".to_owned() });
                 }
                 let content = match state.manners.lossy {
                     true => lossy(&document.content),

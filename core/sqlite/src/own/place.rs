@@ -4,11 +4,12 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use entgldb_replica::clock::Stamp;
+use entgldb_replica::clock::{Stamp, WallMillis};
 use entgldb_replica::id::{Collection, DocId, Key};
 use entgldb_replica::store::{Commit, Committed, Guard, Problem, ProblemKind};
 use rusqlite::Connection;
 
+use super::compare::now_ms;
 use super::intake::note;
 use super::{Number, OwnStore, Recorded, Shown, intent, shown};
 use crate::aside::{self, Aside, Reason};
@@ -260,6 +261,18 @@ impl OwnStore {
             }
             schema::put(connection, Number::OutboxAfter.name(), until.cast_signed())
         })
+    }
+
+    /// Sets documents aside that are about to be taken out of the application's store.
+    ///
+    /// # Errors
+    /// When it is not certain that it is durable.
+    pub fn set_aside(&mut self, refused: &[Refused]) -> Result<Vec<Problem>, SqliteFailed> {
+        let done = self.sqlite.transact(WallMillis(now_ms()), |step| {
+            refused.iter().try_for_each(|refused| step.refuse(refused))?;
+            Ok(true)
+        })?;
+        done.ok_or_else(|| SqliteFailed::damaged("nothing was set aside"))
     }
 
     /// Takes documents out of quarantine that the application's store has taken now, with what it makes of them.
