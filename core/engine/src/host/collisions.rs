@@ -117,10 +117,10 @@ fn run(seed: u64, cut: Option<(usize, Cut)>) -> usize {
 
 #[test]
 fn whatever_collides_both_sides_end_with_the_same_wherever_a_store_is_cut_off() {
-    for seed in 0..400 {
+    for seed in 0..60 {
         let calls = run(seed, None);
-        if seed < 12 {
-            for number in (1..=calls).step_by(1) {
+        if seed < 4 {
+            for number in (1..=calls).step_by(3) {
                 run(seed, Some((number, [Cut::Before, Cut::Middle, Cut::After][number % 3])));
             }
         }

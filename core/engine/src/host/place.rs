@@ -120,7 +120,13 @@ impl HostedStore {
         let mut placed = Placed::default();
         let mut taken = 0;
         match self.apart(pieces, refusal, &mut placed, &mut taken) {
-            Ok(()) => Ok(Some(placed)),
+            Ok(()) => {
+                // What was in the way may be another version, or gone, by the end of the unit.
+                if self.is_crowded && !placed.refused.is_empty() {
+                    self.retry_soon();
+                }
+                Ok(Some(placed))
+            }
             Err(Stopped::Moved) => Ok(None),
             Err(Stopped::Unavailable(failed)) => Err(failed),
             Err(Stopped::Failed(refusal)) => Err(StoreError::host("apply", refusal.message)),
@@ -184,23 +190,21 @@ impl HostedStore {
     }
 
     fn retry(&mut self, items: &[QuarantineItem]) -> Result<Vec<Problem>, StoreError> {
-        let (mut back, mut placed) = (Vec::new(), Placed::default());
+        let mut told = Vec::new();
         for QuarantineItem { doc, stamp, content } in items {
             let piece = Piece { doc: doc.clone(), stamp: *stamp, content: content.clone() };
-            let tried = self.placing().attempt(std::slice::from_ref(&piece), &[]);
-            let tried = match tried {
+            let mut placed = Placed::default();
+            let stands = match self.placing().attempt(std::slice::from_ref(&piece), &[]) {
                 Ok(shown) => {
-                    placed.shown.extend(shown);
+                    placed.shown = shown;
                     Ok(true)
                 }
-                Err(Stopped::Failed(refusal)) if !refusal.blocked_by.is_empty() => {
-                    self.settle(&piece, refusal, &mut placed)
-                }
-                Err(Stopped::Failed(_)) => Ok(false),
+                Err(Stopped::Failed(refusal)) => self.settle(&piece, refusal, &mut placed),
                 Err(stopped) => Err(stopped),
             };
-            match tried {
-                Ok(true) => back.push(doc.clone()),
+            match stands {
+                // At once: one of the next may take its place.
+                Ok(true) => told.extend(self.own.release(std::slice::from_ref(doc), &placed.shown)?),
                 Ok(false) | Err(Stopped::Failed(_)) => {}
                 Err(Stopped::Moved) => {
                     self.retry_soon();
@@ -209,10 +213,7 @@ impl HostedStore {
                 Err(Stopped::Unavailable(failed)) => return Err(failed),
             }
         }
-        if back.is_empty() {
-            return Ok(Vec::new());
-        }
-        Ok(self.own.release(&back, &placed.shown)?)
+        Ok(told)
     }
 
     /// Tries documents in quarantine again from the beginning, the next time that there is time.
