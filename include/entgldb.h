@@ -241,7 +241,8 @@ typedef struct entgldb_store {
     void *ctx;
     /**
      * Required: writes these documents, whether or not they are there. Calling it again with the same must change nothing.
-     * Best in one transaction. At most 1,000 documents and 1 MiB, or one document that is larger.
+     * Best in one transaction. At most 1,000 documents and 1 MiB, or one document that is larger. Where others are in a document's
+     * way, tells of them (`entgldb_reply_blocked`) and fails.
      */
     entgldb_status (*apply)(void *ctx, const entgldb_doc *docs, size_t n, entgldb_reply *reply);
     /**
@@ -470,6 +471,15 @@ entgldb_status entgldb_reply_change(entgldb_reply *reply,
                                     entgldb_bytes collection,
                                     entgldb_bytes key,
                                     uint64_t written_ms);
+
+/**
+ * In `apply`, before it fails: a document of the store that stands in the way of one that is to be written, as under a UNIQUE
+ * constraint. Of those that collide the younger stays, on every node: a store with `begin` and `outbox` loses the older ones to
+ * it, what has to go is in the quarantine list, and it comes back when there is room. Any other store just refuses.
+ */
+entgldb_status entgldb_reply_blocked(entgldb_reply *reply,
+                                     entgldb_bytes collection,
+                                     entgldb_bytes key);
 
 /**
  * In every hook: the text of the error that the hook will answer with. It shows in events, in the quarantine list and in

@@ -216,6 +216,10 @@ public:
     void change(std::uint64_t id, std::string_view collection, std::string_view key, std::uint64_t written_ms) {
         detail::check(entgldb_reply_change(raw_, id, detail::lend(collection), detail::lend(key), written_ms));
     }
+    /// In `apply`, before it throws: a document that stands in the way, as under a UNIQUE constraint.
+    void blocked(std::string_view collection, std::string_view key) {
+        detail::check(entgldb_reply_blocked(raw_, detail::lend(collection), detail::lend(key)));
+    }
     /// The hook will end later: what it returns now does not count, and the result answers in its place.
     class Pending defer();
 

@@ -867,11 +867,12 @@ static int read_row(entgldb_sqlite *self, table *t, const char *key, size_t n, t
 
 /* ---- writing -------------------------------------------------------------------------------------------------------- */
 
-/* INSERT ... ON CONFLICT DO UPDATE. Columns without a member get their default, so the statement depends on `given`. */
-static void upsert_sql(const table *t, const unsigned char *given, text *sql) {
+/* INSERT ... ON CONFLICT DO UPDATE. Columns without a member get their default, so the statement depends on `given`. With
+ * `replace` every row that collides goes, on whatever constraint. */
+static void upsert_sql(const table *t, const unsigned char *given, int replace, text *sql) {
     int i, n = 0, sets = 0;
     char place[16];
-    text_str(sql, "INSERT INTO ");
+    text_str(sql, replace ? "INSERT OR REPLACE INTO " : "INSERT INTO ");
     text_name(sql, t->name);
     text_str(sql, "(");
     for (i = 0; i < t->count; i++) {
@@ -885,7 +886,9 @@ static void upsert_sql(const table *t, const unsigned char *given, text *sql) {
         snprintf(place, sizeof place, "%s?%d", n++ ? ", " : "", i + 1);
         text_str(sql, place);
     }
-    text_str(sql, ") ON CONFLICT(");
+    text_str(sql, ")");
+    if (replace) return;
+    text_str(sql, " ON CONFLICT(");
     listed(sql, t, 1, "", "");
     text_str(sql, ") DO ");
     for (i = 0; i < t->count; i++) {
@@ -905,12 +908,12 @@ static void upsert_sql(const table *t, const unsigned char *given, text *sql) {
     if (!sets) text_str(sql, "NOTHING");
 }
 
-static int write_row(entgldb_sqlite *self, table *t, const entgldb_doc *doc) {
+static int write_row(entgldb_sqlite *self, table *t, const entgldb_doc *doc, int replace) {
     const char *content = (const char *)doc->content.data, *key = (const char *)doc->key.data;
     unsigned char given[COLUMNS_MAX];
     sqlite3_stmt *statement = NULL;
     text sql = {0};
-    int i, all = 1, code = SQLITE_OK, k;
+    int i, all = !replace, code = SQLITE_OK, k;
     for (i = 0; i < t->count; i++) {
         size_t len = 0;
         given[i] = t->columns[i].key || member(content, doc->content.len, t->columns[i].name, strlen(t->columns[i].name), &len);
@@ -918,7 +921,7 @@ static int write_row(entgldb_sqlite *self, table *t, const entgldb_doc *doc) {
     }
     statement = all ? t->upsert : NULL;
     if (!statement) {
-        upsert_sql(t, given, &sql);
+        upsert_sql(t, given, replace, &sql);
         code = prepare(self->db, &sql, &statement);
         text_free(&sql);
         if (code != SQLITE_OK) return code;
@@ -960,7 +963,7 @@ static int write_row(entgldb_sqlite *self, table *t, const entgldb_doc *doc) {
 /* Writes a document, and keeps beside the row what the row does not give back. */
 static int put(entgldb_sqlite *self, table *t, const entgldb_doc *doc, text *made) {
     const char *key = (const char *)doc->key.data, *content = (const char *)doc->content.data;
-    int found = 0, code = write_row(self, t, doc);
+    int found = 0, code = write_row(self, t, doc, 0);
     if (code == SQLITE_OK) code = read_row(self, t, key, doc->key.len, made, &found);
     if (code == SQLITE_OK) code = extra_sql(self, t);
     if (code != SQLITE_OK) return code;
@@ -995,6 +998,50 @@ static int erase(entgldb_sqlite *self, table *t, const entgldb_doc *doc) {
     if (code == SQLITE_OK) code = run(t->erase);
     bind_extra(t->extra_erase, t, key, doc->key.len);
     return code == SQLITE_OK ? run(t->extra_erase) : code;
+}
+
+/* ---- rows that collide ---------------------------------------------------------------------------------------------- */
+
+/* A trigger of this connection only that notes which rows a statement removes; it goes with the unit if that is undone. Without effect before SQLite 3.35, where such
+ * triggers are silent with all others: then nothing is told, and what collides is set aside. */
+static int watch_removals(entgldb_sqlite *self, table *t) {
+    text sql = {0};
+    char number[32];
+    int i, code;
+    snprintf(number, sizeof number, "%d", (int)(t - self->tables));
+    text_str(&sql, "CREATE TEMP TABLE IF NOT EXISTS _entgldb_removed(key TEXT); CREATE TEMP TRIGGER IF NOT EXISTS _entgldb_removed_");
+    text_str(&sql, number);
+    text_str(&sql, " AFTER DELETE ON main.");
+    text_name(&sql, t->name);
+    text_str(&sql, " BEGIN INSERT INTO _entgldb_removed VALUES(_entgldb_key(");
+    text_str(&sql, number);
+    for (i = 0; i < t->keys; i++) {
+        text_str(&sql, ", OLD.");
+        text_name(&sql, key_column(t, i)->name);
+    }
+    text_str(&sql, ")); END");
+    code = sql.failed ? SQLITE_NOMEM : sqlite3_exec(self->db, sql.data, NULL, NULL, NULL);
+    text_free(&sql);
+    return code;
+}
+
+/* Tells which rows a document collides with, on whatever unique index: those that REPLACE removes. Then that is undone. */
+static void tell_blocked(entgldb_sqlite *self, table *t, const entgldb_doc *doc, entgldb_reply *reply) {
+    sqlite3_stmt *removed = NULL;
+    if (watch_removals(self, t) != SQLITE_OK || sqlite3_exec(self->db, "SAVEPOINT _entgldb_look", NULL, NULL, NULL) != SQLITE_OK) return;
+    if (sqlite3_exec(self->db, "DELETE FROM temp._entgldb_removed", NULL, NULL, NULL) == SQLITE_OK &&
+        write_row(self, t, doc, 1) == SQLITE_OK &&
+        prepare_str(self->db, "SELECT key FROM temp._entgldb_removed WHERE key <> ?1", &removed) == SQLITE_OK) {
+        sqlite3_bind_text64(removed, 1, (const char *)doc->key.data, doc->key.len, SQLITE_STATIC, SQLITE_UTF8);
+        while (sqlite3_step(removed) == SQLITE_ROW) {
+            entgldb_bytes key;
+            key.data = sqlite3_column_text(removed, 0);
+            key.len = (size_t)sqlite3_column_bytes(removed, 0);
+            entgldb_reply_blocked(reply, doc->collection, key);
+        }
+        sqlite3_finalize(removed);
+    }
+    sqlite3_exec(self->db, "ROLLBACK TO _entgldb_look; RELEASE _entgldb_look", NULL, NULL, NULL);
 }
 
 /* ---- hooks ---------------------------------------------------------------------------------------------------------- */
@@ -1045,6 +1092,10 @@ static entgldb_status hook_apply(void *ctx, const entgldb_doc *docs, size_t n, e
     for (i = 0; i < n && code == SQLITE_OK; i++) {
         table *t = find(self, docs[i].collection);
         code = t ? put(self, t, &docs[i], &made) : unknown_table(self, docs[i].collection);
+        if (t && (code & 255) == SQLITE_CONSTRAINT && reply) {
+            if (!self->error.len) text_str(&self->error, sqlite3_errmsg(self->db));
+            tell_blocked(self, t, &docs[i], reply);
+        }
     }
     text_free(&made);
     if (code == SQLITE_OK && self->applied) code = self->applied(self->applied_ctx, self->db, docs, n, 0);
@@ -1274,6 +1325,8 @@ static int prepare_database(entgldb_sqlite *self, const char *const *tables, siz
                                       NULL, NULL);
     /* What this connection writes comes from other nodes: it is no news, and its consequences travel by themselves. */
     if (code == SQLITE_OK) code = sqlite3_db_config(self->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
+    /* So that REPLACE tells of what it removes. */
+    if (code == SQLITE_OK) code = sqlite3_exec(self->db, "PRAGMA recursive_triggers = ON", NULL, NULL, NULL);
     return code;
 }
 

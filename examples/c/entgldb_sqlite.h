@@ -19,8 +19,12 @@
  * uses the built-in SQLite store. What a row cannot hold is kept beside it.
  *
  * What it does not: applying fires no triggers (of tables, not only of watched ones) and enforces no foreign keys; use
- * `entgldb_sqlite_on_apply` to keep a search index or a summary right. A row that another UNIQUE constraint refuses is set aside
- * in the node's quarantine list. Tables need a PRIMARY KEY and must not change while they are attached.
+ * `entgldb_sqlite_on_apply` to keep a search index or a summary right. Tables need a PRIMARY KEY and must not change while they are
+ * attached.
+ *
+ * Of rows that different nodes wrote apart and that collide on another UNIQUE index, whatever it is made of, the younger is in the
+ * table, on every node; the other one is in the node's quarantine list, and comes back when there is room. (SQLite before 3.35:
+ * the row that came first is in the table, so nodes can show different ones.)
  *
  * All names of its own in the database start with `_entgldb_host_`.
  */

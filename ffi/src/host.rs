@@ -158,8 +158,13 @@ impl Host {
         let answer =
             reply::ask(call, kept, |reply| hook(unsafe { std::slice::from_raw_parts(first, count) }, reply));
         answer.map_err(|failed| match failed {
-            HookFailed::Refused { status: ENTGLDB_ERROR_STORE, message } => HostError::unavailable(message),
-            HookFailed::Refused { message, .. } => HostError::failed(message),
+            HookFailed::Refused { status: ENTGLDB_ERROR_STORE, message, .. } => {
+                HostError::unavailable(message)
+            }
+            HookFailed::Refused { message, blocked_by, .. } if blocked_by.is_empty() => {
+                HostError::failed(message)
+            }
+            HookFailed::Refused { message, blocked_by, .. } => HostError::Blocked { by: blocked_by, message },
             HookFailed::Expired => {
                 let ms = begin.elapsed().as_millis();
                 HostError::unavailable(format!(
@@ -266,7 +271,7 @@ impl HostStore for Host {
 
     fn apply(&mut self, documents: &[HostDocument]) -> HostResult<()> {
         let (ctx, hook) = (self.ctx(), there(self.hooks.store.apply)?);
-        let call = ("apply", Answers::None, 0);
+        let call = ("apply", Answers::Blocked, 0);
         // SAFETY: as the header says; the documents live until the hook has ended.
         self.ask(call, documents.to_vec(), |docs, reply| unsafe {
             hook(ctx, docs.as_ptr(), docs.len(), reply)

@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use entgldb::{Collection, DocId, Key};
 
 use crate::failure::{Failure, call};
 use crate::input;
@@ -18,6 +19,8 @@ use crate::types;
 const ERROR_BYTES_MAX: usize = 4 << 10;
 /// The largest document, in bytes: what the engine allows at most.
 const CONTENT_BYTES_MAX: usize = 15 << 20;
+/// Documents in the way of others that are kept; the next attempt tells of the rest.
+const BLOCKED_MAX: usize = 64;
 
 static REPLIES: Registry<Reply> = Registry::new("reply");
 
@@ -26,6 +29,8 @@ static REPLIES: Registry<Reply> = Registry::new("reply");
 pub(crate) enum Answers {
     /// None, only a status.
     None,
+    /// None but `entgldb_reply_blocked`, in a hook that fails.
+    Blocked,
     /// `entgldb_reply_doc` or `entgldb_reply_missing`.
     Documents,
     /// `entgldb_reply_entry`.
@@ -46,7 +51,7 @@ pub(crate) enum Answer {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum HookFailed {
     /// It said so, or broke the rules.
-    Refused { status: Status, message: String },
+    Refused { status: Status, message: String, blocked_by: Vec<DocId> },
     /// It answered `ENTGLDB_PENDING` and was not finished in time. It still is in flight.
     Expired,
 }
@@ -73,6 +78,7 @@ struct State {
     kept: Option<Box<dyn Any + Send>>,
     given: Vec<Answer>,
     error: Option<String>,
+    blocked_by: Vec<DocId>,
     /// What the hook did that it must not.
     misuse: Option<String>,
     status: Option<Status>,
@@ -86,13 +92,8 @@ impl Reply {
 
     /// Takes an answer, if this hook may give such a one, and one more.
     fn give(&self, kind: Answers, answer: Answer) -> Result<(), Failure> {
-        let mut state = self.state();
-        if state.expired || state.status.is_some() {
-            return Err(Failure::new(ENTGLDB_ERROR_CLOSED, "the reply is over"));
-        }
-        let wrong = if kind != self.call.answers {
-            Some(Failure::argument(format!("the hook {} gives other answers than this", self.call.name)))
-        } else if state.given.len() >= self.call.most {
+        let mut state = self.open_for(kind)?;
+        let wrong = if state.given.len() >= self.call.most {
             let (name, most) = (self.call.name, self.call.most);
             Some(Failure::new(ENTGLDB_ERROR_LIMIT, format!("the hook {name} may give {most} answers here")))
         } else {
@@ -105,18 +106,33 @@ impl Reply {
         state.given.push(answer);
         Ok(())
     }
+
+    /// Its state, if it is not over and its hook may give such answers.
+    fn open_for(&self, kind: Answers) -> Result<MutexGuard<'_, State>, Failure> {
+        let mut state = self.state();
+        if state.expired || state.status.is_some() {
+            return Err(Failure::new(ENTGLDB_ERROR_CLOSED, "the reply is over"));
+        }
+        if kind != self.call.answers {
+            let message = format!("the hook {} gives other answers than this", self.call.name);
+            state.misuse.get_or_insert_with(|| message.clone());
+            return Err(Failure::argument(message));
+        }
+        Ok(state)
+    }
 }
 
 impl State {
     /// How the hook ended. Lets go of what it was lent.
     fn outcome(&mut self, call: &Call, status: Status) -> Result<Vec<Answer>, HookFailed> {
         self.kept = None;
-        let refused = |status, message| Err(HookFailed::Refused { status, message });
         if status < ENTGLDB_OK {
             let message =
                 self.error.take().unwrap_or_else(|| format!("the hook {} failed ({status})", call.name));
-            return refused(status, message);
+            let blocked_by = std::mem::take(&mut self.blocked_by);
+            return Err(HookFailed::Refused { status, message, blocked_by });
         }
+        let refused = |status, message| Err(HookFailed::Refused { status, message, blocked_by: Vec::new() });
         match self.misuse.take() {
             Some(misuse) => refused(crate::status::ENTGLDB_ERROR_INVALID_ARGUMENT, misuse),
             None if status == ENTGLDB_OK => Ok(std::mem::take(&mut self.given)),
@@ -232,6 +248,30 @@ pub unsafe extern "C" fn entgldb_reply_change(
     })
 }
 
+/// In `apply`, before it fails: a document of the store that stands in the way of one that is to be written, as under a UNIQUE
+/// constraint. Of those that collide the younger stays, on every node: a store with `begin` and `outbox` loses the older ones to
+/// it, what has to go is in the quarantine list, and it comes back when there is room. Any other store just refuses.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn entgldb_reply_blocked(
+    reply: *mut types::Reply,
+    collection: types::Bytes,
+    key: types::Bytes,
+) -> Status {
+    call(|| {
+        // SAFETY: both are lent for this call.
+        let (collection, key) = unsafe { (input::text(collection, "collection")?, input::text(key, "key")?) };
+        let bad = |what, reason| Failure::argument(format!("{what}: {reason}"));
+        let collection = Collection::new(collection).map_err(|reason| bad("collection", reason))?;
+        let doc = (collection, Key::new(key).map_err(|reason| bad("key", reason))?);
+        let reply = find(reply)?;
+        let mut state = reply.open_for(Answers::Blocked)?;
+        if state.blocked_by.len() < BLOCKED_MAX {
+            state.blocked_by.push(doc);
+        }
+        Ok(())
+    })
+}
+
 /// In every hook: the text of the error that the hook will answer with. It shows in events, in the quarantine list and in
 /// `entgldb_last_error`. Cut at 4 KiB. The last one counts.
 #[unsafe(no_mangle)]
@@ -301,6 +341,26 @@ mod tests {
             ENTGLDB_OK
         });
         assert!(three.is_err());
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_told_by_a_hook_that_may() {
+        let lend = |text: &'static str| types::Bytes { data: text.as_ptr(), len: text.len() };
+        // SAFETY: it takes anything, and the texts are there.
+        let block = |reply, key| unsafe { entgldb_reply_blocked(reply, lend("t"), lend(key)) };
+        let apply = || Call { name: "apply", answers: Answers::Blocked, ..documents(0) };
+        let refused = ask(apply(), (), |reply| {
+            assert_eq!((block(reply, "a"), block(reply, "b")), (ENTGLDB_OK, ENTGLDB_OK));
+            assert!(block(reply, "") < ENTGLDB_OK, "no key");
+            ENTGLDB_ERROR_LIMIT
+        });
+        let Err(HookFailed::Refused { blocked_by, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(blocked_by.iter().map(|(_, key)| key.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        let other = ask(documents(1), (), |reply| {
+            assert!(block(reply, "a") < ENTGLDB_OK);
+            ENTGLDB_OK
+        });
+        assert!(other.is_err(), "not in read");
     }
 
     #[test]

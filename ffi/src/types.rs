@@ -82,7 +82,8 @@ pub struct Store {
     /// Passed to each hook.
     pub ctx: *mut c_void,
     /// Required: writes these documents, whether or not they are there. Calling it again with the same must change nothing.
-    /// Best in one transaction. At most 1,000 documents and 1 MiB, or one document that is larger.
+    /// Best in one transaction. At most 1,000 documents and 1 MiB, or one document that is larger. Where others are in a document's
+    /// way, tells of them (`entgldb_reply_blocked`) and fails.
     pub apply: Option<
         unsafe extern "C" fn(ctx: *mut c_void, docs: *const Doc, n: usize, reply: *mut Reply) -> Status,
     >,

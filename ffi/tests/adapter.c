@@ -67,6 +67,13 @@ entgldb_status entgldb_reply_change(entgldb_reply *reply, uint64_t id, entgldb_b
     return ENTGLDB_OK;
 }
 
+entgldb_status entgldb_reply_blocked(entgldb_reply *reply, entgldb_bytes collection, entgldb_bytes key) {
+    (void)reply;
+    CHECK(collection.len == 1);
+    take(answers[given++].key, 1100, key);
+    return ENTGLDB_OK;
+}
+
 entgldb_status entgldb_reply_error(entgldb_reply *reply, entgldb_bytes message) {
     (void)reply;
     take(error, sizeof error, message);
@@ -275,6 +282,32 @@ static void a_document_that_the_table_refuses_fails_alone(void) {
     close_both();
 }
 
+static int is_blocked_by(const char *key, const char *content, const char *by) {
+    given = 0;
+    return apply(key, content) == ENTGLDB_ERROR_HOOK && given == 1 && strcmp(answers[0].key, by) == 0 && strstr(error, "UNIQUE");
+}
+
+static void rows_that_are_in_the_way_are_told_on_whatever_index(void) {
+    uint64_t last;
+    current = "in the way";
+    open_with("CREATE TABLE t(k INTEGER PRIMARY KEY, a TEXT UNIQUE, b TEXT COLLATE NOCASE, c INTEGER, d AS (c * 10));"
+              "CREATE UNIQUE INDEX t_b ON t(b) WHERE c > 0; CREATE UNIQUE INDEX t_c ON t(abs(c)) WHERE a IS NOT NULL;"
+              "CREATE UNIQUE INDEX t_d ON t(d) WHERE k < 0");
+    exec("INSERT INTO t VALUES(1, 'x', 'Bee', 5), (-2, NULL, 'bow', 7)");
+    CHECK(outbox(0) == 2);
+    last = answers[1].id;
+    CHECK(is_blocked_by("3", "{\"k\":3,\"a\":\"x\",\"b\":\"other\",\"c\":1}", "1"));
+    CHECK(is_blocked_by("3", "{\"k\":3,\"a\":null,\"b\":\"BEE\",\"c\":1}", "1"));
+    CHECK(is_blocked_by("3", "{\"k\":3,\"a\":\"y\",\"b\":\"other\",\"c\":-5}", "1"));
+    CHECK(is_blocked_by("-3", "{\"k\":-3,\"a\":null,\"b\":\"other\",\"c\":7}", "-2"));
+    /* Its own row is never in its way; and nothing was removed. */
+    CHECK(is_blocked_by("-2", "{\"k\":-2,\"a\":\"x\",\"b\":\"bow\",\"c\":7}", "1"));
+    CHECK(number("SELECT count(*) FROM t WHERE k = 1 OR a IS NULL") == 2);
+    CHECK(apply("1", "{\"k\":1,\"a\":\"x\",\"b\":\"bee\",\"c\":5}") == ENTGLDB_OK);
+    CHECK(outbox(last) == 0);
+    close_both();
+}
+
 static void a_database_that_somebody_holds_makes_the_store_unavailable_only(void) {
     current = "busy";
     open_with("CREATE TABLE t(k TEXT PRIMARY KEY)");
@@ -346,6 +379,7 @@ int main(int argc, char **argv) {
     a_unit_over_a_write_that_was_not_captured_is_not_committed();
     what_a_row_cannot_hold_comes_back();
     a_document_that_the_table_refuses_fails_alone();
+    if (sqlite3_libversion_number() >= 3035000) rows_that_are_in_the_way_are_told_on_whatever_index();
     a_database_that_somebody_holds_makes_the_store_unavailable_only();
     pages_are_in_the_order_of_the_keys_bytes();
     what_cannot_be_synced_is_refused_with_a_reason();

@@ -113,6 +113,8 @@ static void replies_that_are_none_are_refused(void) {
     CHECK_STATUS(entgldb_reply_missing(NULL), ENTGLDB_ERROR_INVALID_ARGUMENT);
     CHECK_STATUS(entgldb_reply_entry(NULL, entgldb_str("k"), nothing), ENTGLDB_ERROR_INVALID_ARGUMENT);
     CHECK_STATUS(entgldb_reply_change(NULL, 1, entgldb_str("c"), entgldb_str("k"), 1), ENTGLDB_ERROR_INVALID_ARGUMENT);
+    CHECK_STATUS(entgldb_reply_blocked(NULL, entgldb_str("c"), entgldb_str("k")), ENTGLDB_ERROR_INVALID_ARGUMENT);
+    CHECK_STATUS(entgldb_reply_blocked(made_up, entgldb_str("c"), entgldb_str("k")), ENTGLDB_ERROR_CLOSED);
     CHECK_STATUS(entgldb_reply_error(NULL, nothing), ENTGLDB_ERROR_INVALID_ARGUMENT);
     CHECK_STATUS(entgldb_reply_finish(NULL, ENTGLDB_OK), ENTGLDB_ERROR_INVALID_ARGUMENT);
     CHECK_STATUS(entgldb_reply_finish(made_up, ENTGLDB_OK), ENTGLDB_ERROR_CLOSED);

@@ -116,6 +116,7 @@ static void call(dice *d) {
         break;
     case 7:
         (void)entgldb_reply_missing(any_reply(d));
+        (void)entgldb_reply_blocked(any_reply(d), any_bytes(d), any_bytes(d));
         break;
     case 8:
         (void)entgldb_reply_entry(any_reply(d), any_bytes(d), any_bytes(d));

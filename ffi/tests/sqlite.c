@@ -7,7 +7,7 @@ typedef struct shop {
     entgldb_node *node;
 } shop;
 
-static const char *const tables[] = {"products", "sales"};
+static const char *const tables[] = {"products", "sales", "cards"};
 
 static void exec(shop *s, const char *sql) {
     char *why = NULL;
@@ -32,11 +32,12 @@ static void open_shop(shop *s, const char *name, const char *more) {
     sqlite3_busy_timeout(s->db, 5000);
     exec(s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
             "CREATE TABLE IF NOT EXISTS products(sku TEXT PRIMARY KEY, name TEXT NOT NULL, price REAL);"
-            "CREATE TABLE IF NOT EXISTS sales(till TEXT, no INTEGER, sku TEXT, quantity INTEGER, PRIMARY KEY (till, no));");
-    if (entgldb_sqlite_open(path, tables, 2, &adapter, error, sizeof error) != SQLITE_OK) check_failed(__FILE__, __LINE__, error);
+            "CREATE TABLE IF NOT EXISTS sales(till TEXT, no INTEGER, sku TEXT, quantity INTEGER, PRIMARY KEY (till, no));"
+            "CREATE TABLE IF NOT EXISTS cards(id INTEGER PRIMARY KEY, email TEXT UNIQUE);");
+    if (entgldb_sqlite_open(path, tables, 3, &adapter, error, sizeof error) != SQLITE_OK) check_failed(__FILE__, __LINE__, error);
     entgldb_sqlite_store(adapter, &store);
     snprintf(config, sizeof config,
-             "{\"database\":\"%s/%s.entgldb\",\"secret_file\":\"%s/secret\",\"watch\":[\"products\",\"sales\"],"
+             "{\"database\":\"%s/%s.entgldb\",\"secret_file\":\"%s/secret\",\"watch\":[\"products\",\"sales\",\"cards\"],"
              "\"listen\":\"127.0.0.1:0\",\"sync_interval_ms\":100%s}",
              check_folder, name, check_folder, more);
     CHECK_STATUS(entgldb_open(entgldb_str(config), &store, &s->node), ENTGLDB_OK);
@@ -47,6 +48,26 @@ static void close_shop(shop *s) {
     CHECK_STATUS(entgldb_close(s->node, 10000), ENTGLDB_OK);
     entgldb_free(s->node);
     sqlite3_close(s->db);
+}
+
+/* The one card that there is. */
+static long card(shop *s) { return number(s, "SELECT iif(count(*) = 1, max(id), -1) FROM cards"); }
+
+/* Both nodes give a card to the same email, each before it knows of the other. */
+static void the_same_email_given_twice_is_settled_alike(shop *a, shop *b) {
+    exec(a, "BEGIN IMMEDIATE");
+    exec(b, "BEGIN IMMEDIATE");
+    exec(a, "INSERT INTO cards VALUES(1, 'ann@shop')");
+    pause_ms(5);
+    exec(b, "INSERT INTO cards VALUES(2, 'ann@shop')");
+    exec(a, "COMMIT");
+    exec(b, "COMMIT");
+    WAIT(card(a) == 2 && card(b) == 2);
+    CHECK_STATUS(entgldb_sync_now(a->node, entgldb_str(""), 20000), ENTGLDB_OK);
+    CHECK(card(a) == 2 && card(b) == 2);
+    /* When it goes, the other one is there on both. */
+    exec(a, "DELETE FROM cards");
+    WAIT(card(a) == 1 && card(b) == 1);
 }
 
 int main(void) {
@@ -81,6 +102,7 @@ int main(void) {
     WAIT(number(&a, "SELECT sum(quantity) FROM sales") == 15);
     WAIT(number(&b, "SELECT sum(quantity) FROM sales") == 15);
     CHECK_STATUS(entgldb_sync_now(b.node, entgldb_str(""), 20000), ENTGLDB_OK);
+    if (sqlite3_libversion_number() >= 3035000) the_same_email_given_twice_is_settled_alike(&a, &b);
     WAIT(number(&b, "SELECT count(*) FROM _entgldb_host_outbox") == 0);
     close_shop(&a);
     close_shop(&b);

@@ -80,6 +80,19 @@ fn values_that_are_swapped_in_one_unit_arrive_swapped() {
     assert_eq!(right.all().len(), 2);
 }
 
+#[test]
+fn a_store_that_cannot_undo_just_refuses() {
+    let mut world = World::new(&Manners { transactions: false, ..manners() });
+    world.settle();
+    let (left, right) = (world.sides[0].memory.clone(), world.sides[1].memory.clone());
+    left.write(doc("left"), Some(&with_email("a", 1)));
+    right.write(doc("right"), Some(&with_email("a", 2)));
+    world.settle();
+    assert_eq!(left.all().keys().collect::<Vec<_>>(), [&doc("left")]);
+    assert_eq!(right.all().keys().collect::<Vec<_>>(), [&doc("right")]);
+    assert_eq!(world.problems.len(), 2, "each is in a quarantine list");
+}
+
 fn run(seed: u64, cut: Option<(usize, Cut)>) -> usize {
     let what = format!("seed {seed}, cut {cut:?}");
     let mut world = World::new(&manners());
