@@ -46,6 +46,8 @@ pub(crate) struct HostedStore {
     pub(super) untold: Vec<Problem>,
     /// Whether documents are in quarantine since others are in their way: any change may make room for them.
     pub(super) is_crowded: bool,
+    /// Whether all in quarantine is to be tried once more when that is done with.
+    pub(super) retries_again: bool,
 }
 
 /// Where the documents in quarantine are tried again.
@@ -62,7 +64,17 @@ impl HostedStore {
         let own = OwnStore::open(config, Keeps::Host)?;
         let retries = Some(Retry::default());
         let (reconciling, untold) = (Reconciling::default(), Vec::new());
-        let mut store = Self { own, host, hub, stop, reconciling, retries, untold, is_crowded: false };
+        let mut store = Self {
+            own,
+            host,
+            hub,
+            stop,
+            reconciling,
+            retries,
+            untold,
+            is_crowded: false,
+            retries_again: false,
+        };
         store.begin()?;
         Ok(store)
     }
@@ -314,7 +326,7 @@ impl Store for HostedStore {
 
     fn commit(&mut self, commit: &Commit) -> Result<Committed, StoreError> {
         if self.is_crowded && !commit.rows.is_empty() {
-            self.retry_soon();
+            self.retry_after_all();
         }
         if to_place(commit).next().is_none() {
             return Ok(self.own.commit(commit)?);

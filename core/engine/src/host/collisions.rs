@@ -8,7 +8,7 @@ use entgldb_replica::resolve::Row;
 use entgldb_replica::store::Store;
 
 use super::crash::common::{Cut, Manners, doc};
-use super::crash::{Dice, World};
+use super::crash::{Dice, World, seeds};
 
 fn manners() -> Manners {
     Manners { transactions: true, outbox: true, unique: true, ..Manners::default() }
@@ -130,9 +130,10 @@ fn run(seed: u64, cut: Option<(usize, Cut)>) -> usize {
 
 #[test]
 fn whatever_collides_both_sides_end_with_the_same_wherever_a_store_is_cut_off() {
-    for seed in 0..60 {
+    let more = seeds().end;
+    for seed in 0..30 * more {
         let calls = run(seed, None);
-        if seed < 4 {
+        if seed < 2 * more {
             for number in (1..=calls).step_by(3) {
                 run(seed, Some((number, [Cut::Before, Cut::Middle, Cut::After][number % 3])));
             }

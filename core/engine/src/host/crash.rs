@@ -490,7 +490,7 @@ fn a_lossy_store_comes_to_rest_wherever_it_is_cut_off() {
 }
 
 /// More on demand: ENTGLDB_CRASH_SEEDS.
-fn seeds() -> std::ops::Range<u64> {
+pub(super) fn seeds() -> std::ops::Range<u64> {
     let count = std::env::var("ENTGLDB_CRASH_SEEDS").ok().and_then(|count| count.parse().ok());
     0..count.unwrap_or(2)
 }

@@ -173,7 +173,7 @@ impl HostedStore {
             return Ok(Vec::new());
         }
         let Some(collection) = self.own.collections().get(retry.collection).cloned() else {
-            self.retries = None;
+            self.retries = std::mem::take(&mut self.retries_again).then(Retry::default);
             return Ok(Vec::new());
         };
         if retry.collection == 0 && retry.after.is_none() {
@@ -219,6 +219,14 @@ impl HostedStore {
     /// Tries documents in quarantine again from the beginning, the next time that there is time.
     pub(crate) fn retry_soon(&mut self) {
         self.retries = Some(Retry::default());
+    }
+
+    /// The same, but does not begin anew with what is being tried: under a steady load it would never come to its end.
+    pub(crate) fn retry_after_all(&mut self) {
+        match self.retries {
+            Some(_) => self.retries_again = true,
+            None => self.retry_soon(),
+        }
     }
 
     /// Tries one document in quarantine again now. `None` if there is no such document.

@@ -60,6 +60,8 @@ impl HostedStore {
                     self.retry_soon();
                     return Ok(true);
                 }
+                // It may have been done all the same: whatever is there is found out at the next start.
+                Err(stopped @ Stopped::Unavailable(_)) => return Err(stopped),
                 Err(stopped) => {
                     self.own.release(&blocked_by, &[])?;
                     let Stopped::Failed(more) = stopped else { return Err(stopped) };
@@ -82,7 +84,7 @@ impl HostedStore {
     fn in_the_way(&mut self, docs: &[DocId], piece: &Piece) -> Result<InTheWay, StoreError> {
         let rows = self.own.rows(docs)?;
         let is_younger = |(doc, row): &(&DocId, &Option<Row>)| {
-            row.is_some_and(|row| (row.stamp, *doc) > (piece.stamp, &piece.doc))
+            row.is_some_and(|row| row.content.is_some() && (row.stamp, *doc) > (piece.stamp, &piece.doc))
         };
         if let Some((doc, _)) = docs.iter().zip(&rows).find(is_younger) {
             return Ok(InTheWay::Younger(doc.clone()));
@@ -128,14 +130,12 @@ impl HostedStore {
         }
         let before = self.as_it_stands(&piece.doc, &row, message.to_owned())?;
         self.own.set_aside(&[before])?;
-        let left = self.placing().attempt(&[], docs);
-        if left.is_err() {
-            self.own.release(docs, &[])?;
-        }
-        match left {
-            Ok(_) => Ok(true),
-            Err(Stopped::Failed(_)) => Ok(false),
-            Err(stopped) => Err(stopped),
-        }
+        let stopped = match self.placing().attempt(&[], docs) {
+            Ok(_) => return Ok(true),
+            Err(stopped @ Stopped::Unavailable(_)) => return Err(stopped),
+            Err(stopped) => stopped,
+        };
+        self.own.release(docs, &[])?;
+        if let Stopped::Failed(_) = stopped { Ok(false) } else { Err(stopped) }
     }
 }
