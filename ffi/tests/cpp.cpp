@@ -20,6 +20,10 @@ public:
         if (throws == 1) throw std::runtime_error("the store has thrown");
         if (throws == 2) throw 7;
         if (throws == 3) throw entgldb::Unavailable("gone fishing");
+        if (throws == 4) {
+            reply.blocked("notes", "1");
+            throw std::runtime_error("another one is in the way");
+        }
         std::lock_guard<std::mutex> guard(lock_);
         for (const auto document : documents) rows_[std::string(document.key())] = document.content();
         if (later) std::thread([pending = reply.defer()]() mutable { pending.finish(); }).detach();
@@ -126,7 +130,7 @@ void two_stores() {
         a.record(entgldb::Changes().put("notes", "1", R"({"n":1})"));
         WAIT(other->get("1") == R"({"n":1})");
 
-        for (int kind = 1; kind <= 3; ++kind) {
+        for (int kind = 1; kind <= 4; ++kind) {
             other->throws = kind;
             const auto key = "thrown-" + std::to_string(kind);
             a.record(entgldb::Changes().put("notes", key, "{}"));
