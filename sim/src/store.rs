@@ -350,9 +350,11 @@ impl Store for SimStore {
     fn last_at(&mut self, log: &LogId, hlc: Hlc) -> Result<Seq, DiskFailed> {
         let mut inner = self.inner();
         inner.read()?;
-        let entries = inner.disk.log.get(log).into_iter().flatten();
+        let floor = inner.disk.floor(log);
+        // What is forgotten may be of another branch than what came after it, with other times.
+        let entries = inner.disk.log.get(log).into_iter().flat_map(|entries| entries.range(floor.next()..));
         let last = entries.take_while(|(_, stored)| stored.entry.hlc <= hlc).last();
-        Ok(last.map_or(Seq(0), |(seq, _)| *seq).max(inner.disk.floor(log)))
+        Ok(last.map_or(Seq(0), |(seq, _)| *seq).max(floor))
     }
 
     fn hash_at(&mut self, log: &LogId, seq: Seq) -> Result<Option<Hash>, DiskFailed> {

@@ -267,6 +267,10 @@ fn whole_stretch<S: Store>(store: &mut S, positions: &Positions) -> Result<Optio
         }
         break ends;
     };
+    if ends.is_empty() {
+        // Only in a store whose times do not rise: whoever asked for more would ask for ever.
+        return Ok(None);
+    }
     let limits = ReadLimits { until: cut, entries: PAGE_ENTRIES_MAX, bytes: FRAME_BYTES_HARD };
     let mut runs = Vec::new();
     for (log, after, signed) in ends {
@@ -409,6 +413,14 @@ mod tests {
         );
         assert_eq!(shelf.page(&[(&a, 0)], Room { entries: 0, ..AMPLE }), []);
         assert_eq!(shelf.page(&[(&a, 0)], Room { bytes: 0, ..AMPLE }), []);
+    }
+
+    #[test]
+    fn a_log_whose_times_do_not_rise_is_sent_all_the_same_and_does_not_hold_the_engine() {
+        let a = log(1, "a");
+        let times = [(9, UNSIGNED), (9, UNSIGNED), (9, SIGNED), (3, UNSIGNED), (4, SIGNED)];
+        let mut shelf = Shelf::default().with(&a, times);
+        assert_eq!(shelf.page(&[(&a, 3)], Room { entries: 1, ..AMPLE }), [(a.clone(), 4, 5)]);
     }
 
     #[test]
