@@ -109,9 +109,12 @@ impl<S: Store> Replica<S> {
     }
 
     fn pull(&mut self, now: Now, out: &mut Vec<Output>) {
-        if let (Some(link), Some(incoming)) = (self.taking.link, &self.ledger.snapshot) {
+        if let (Some(link), Some(incoming)) = (self.taking.link, &mut self.ledger.snapshot)
+            && let Some(session) = self.sessions.get(&link)
+        {
             self.taking.asked = now.mono;
-            out.push(send(link, &Message::Pull(incoming.pull())));
+            let pull = incoming.pull(frame_room(&session.link));
+            out.push(send(link, &Message::Pull(pull)));
         }
     }
 

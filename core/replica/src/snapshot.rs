@@ -33,8 +33,10 @@ use crate::wire::{Chunk, Cursor, Message, Part, Pull, RowsHeld, VectorPart};
 
 /// Bytes of a head in a chunk at most.
 const HEAD_BYTES: usize = 200;
-/// Bytes of a chunk beside heads and rows at most.
+/// Bytes of a chunk beside heads and rows at most, and of a question beside heads.
 const CHUNK_BYTES: usize = 256;
+/// Bytes of a head in a question at most.
+const HELD_BYTES: usize = 100;
 
 /// What became of a question for a piece.
 pub(crate) enum Answer {
@@ -148,6 +150,8 @@ pub(crate) struct Incoming {
     last_heads: Option<BTreeMap<LogId, Head>>,
     /// Logs whose heads whoever gives it now is to be asked for before it goes on.
     unproven: BTreeSet<LogId>,
+    /// How many of them it was asked for last.
+    asked: usize,
     /// Whether the heads are in the notes as they are here.
     heads_noted: bool,
     /// Who gives it.
@@ -204,6 +208,7 @@ impl Incoming {
             from,
             last_heads: None,
             unproven: BTreeSet::new(),
+            asked: 0,
             heads_noted: false,
             giver,
             is_mixed,
@@ -260,18 +265,15 @@ impl Incoming {
         Some(Self { heads, from: pull.from, is_mixed, heads_noted: true, ..fresh })
     }
 
-    /// What is asked next.
-    pub(crate) fn pull(&self) -> Pull {
-        let asked = self.asked_heads();
-        let from = if asked.is_empty() { self.from.clone() } else { Cursor::Held(asked) };
-        Pull { collection: self.collection.clone(), from }
-    }
-
-    /// Heads that the giver is to be asked for next.
-    fn asked_heads(&self) -> Vec<(NodeId, Incarnation, Head)> {
+    /// What is asked next, of a giver that takes frames of so many bytes.
+    pub(crate) fn pull(&mut self, frame_bytes: usize) -> Pull {
+        let most = (frame_bytes.saturating_sub(CHUNK_BYTES) / HELD_BYTES).clamp(1, HELD_HEADS_MAX);
         let known = self.unproven.iter().filter_map(|log| Some((log, self.heads.get(log)?)));
         let asked = known.map(|(log, (_, signed))| (log.author, log.incarnation, signed.head));
-        asked.take(HELD_HEADS_MAX).collect()
+        let asked: Vec<_> = asked.take(most).collect();
+        self.asked = asked.len();
+        let from = if asked.is_empty() { self.from.clone() } else { Cursor::Held(asked) };
+        Pull { collection: self.collection.clone(), from }
     }
 
     /// Whether rows of it have been joined.
@@ -282,7 +284,7 @@ impl Incoming {
     /// Whether a piece answers what was asked.
     pub(crate) fn expects(&self, chunk: &Chunk) -> bool {
         if let (false, Part::Held(held)) = (self.unproven.is_empty(), &chunk.part) {
-            return held.len() == self.asked_heads().len() && chunk.collection == self.collection;
+            return held.len() == self.asked && chunk.collection == self.collection;
         }
         let follows = match (&self.from, &chunk.part) {
             (Cursor::Heads(after), Part::Heads(heads)) => heads
@@ -474,5 +476,50 @@ impl Debt {
         let rows = self.unbacked.iter().map(|name| (name.clone(), RowsHeld::default())).collect();
         let part = VectorPart { heads, rows, last: true, ..VectorPart::default() };
         (NOTE_DEBT.to_owned(), (!self.is_empty()).then(|| Message::Vector(part).encode().1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::version::Hash;
+
+    #[test]
+    fn who_goes_on_is_asked_for_every_head_in_questions_that_fit_its_frames() {
+        let collection = Collection::new(&"c".repeat(128)).unwrap();
+        let head = |number: u32| {
+            let mut author = [0xff; 32];
+            author[..4].copy_from_slice(&number.to_be_bytes());
+            let log = LogId {
+                author: NodeId(author),
+                incarnation: Incarnation(u64::MAX),
+                collection: collection.clone(),
+            };
+            let head = Head { seq: Seq(u64::MAX), hash: Hash([number as u8; 32]) };
+            (log, (PublicKey(author), SignedHead { head, hlc: Hlc(1), signature: [0; 64] }))
+        };
+        for frame_bytes in [600, 1_660, 1 << 20] {
+            let mut incoming = Incoming::new(collection.clone(), NodeId([1; 32]), &Debt::default());
+            incoming.heads = (0..600).map(head).collect();
+            incoming.from = Cursor::Rows(None);
+            incoming.go_on_with(NodeId([2; 32]));
+            let (mut asked, mut questions) = (0, 0);
+            loop {
+                let pull = incoming.pull(frame_bytes);
+                let Cursor::Held(heads) = pull.from.clone() else { break };
+                let bytes = Message::Pull(pull).encode().1.len();
+                assert!(bytes <= frame_bytes, "{bytes} of {frame_bytes}");
+                let answer = |count| chunk_of(&collection, Part::Held(vec![false; count]));
+                assert!(
+                    incoming.expects(&answer(heads.len())) && !incoming.expects(&answer(heads.len() + 1))
+                );
+                assert!(!incoming.expects(&chunk_of(&collection, Part::Rows(Vec::new()))), "first this");
+                let held: Vec<bool> = (asked..asked + heads.len()).map(|number| number % 3 == 0).collect();
+                incoming.take_held(&held);
+                (asked, questions) = (asked + heads.len(), questions + 1);
+            }
+            assert_eq!((asked, incoming.heads.len()), (600, 200));
+            assert!(questions >= 600 / HELD_HEADS_MAX);
+        }
     }
 }
