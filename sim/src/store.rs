@@ -14,6 +14,7 @@ use bytes::Bytes;
 use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
 use entgldb_replica::entry::SignedHead;
 use entgldb_replica::id::{Collection, DocId, Key, LogId};
+use entgldb_replica::member::members;
 use entgldb_replica::resolve::{Row, Version};
 use entgldb_replica::store::{
     Commit, Committed, Drain, Durable, Guard, Problem, ReadLimits, Scan, ScanLimits, Store, Stored,
@@ -292,7 +293,8 @@ impl Inner {
     /// Reports applied documents back, as a store with simple-minded triggers would.
     fn echo(&mut self, commit: &Commit) {
         let altered = self.is_mutated(Mutation::EchoAltered);
-        for write in &commit.rows {
+        // Documents about members are the engine's own: no store of an application's has them.
+        for write in commit.rows.iter().filter(|write| write.doc.0 != *members()) {
             let is_aside = self.disk.aside.contains_key(&write.doc);
             if write.apply.is_none() || is_aside || !(altered || self.strikes(Fault::Echo)) {
                 continue;
