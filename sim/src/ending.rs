@@ -49,9 +49,7 @@ impl World {
         let begun = self.now;
         self.converge()?;
         self.coverage.add("simulated milliseconds from healing to convergence", self.now.0 - begun.0);
-        // A node that had a clone may not be let in for so long.
-        let copied = if self.options.faults.contains_key(&Fault::Clone) { SETTLE_MS } else { 0 };
-        self.run_until(self.now.plus(SETTLE_MS + copied))?;
+        self.run_until(self.now.plus(SETTLE_MS + self.copied_ms()))?;
         self.rest.counting = true;
         self.run_until(self.now.plus(QUIET_MS))?;
         self.rest.counting = false;
@@ -132,12 +130,20 @@ impl World {
         })
     }
 
+    /// How much longer a node may not be let in that had a clone.
+    fn copied_ms(&self) -> u64 {
+        if self.options.faults.contains_key(&Fault::Clone) { SETTLE_MS } else { 0 }
+    }
+
     /// The longest that healing may take: every wait that a fault may have left behind, one after the other.
     fn bound_ms(&self) -> u64 {
         let options = &self.options;
-        let copied = if options.faults.contains_key(&Fault::Clone) { SETTLE_MS } else { 0 };
-        let waits =
-            copied + ACK_MS + BAD_LOG_RETRY_MS + 2 * DIAL_BACKOFF_MAX_MS + DROP_AFTER_MS + options.silence_ms;
+        let waits = self.copied_ms()
+            + ACK_MS
+            + BAD_LOG_RETRY_MS
+            + 2 * DIAL_BACKOFF_MAX_MS
+            + DROP_AFTER_MS
+            + options.silence_ms;
         let hops = options.nodes as u64;
         let entries: usize = self.nodes.iter().map(|node| node.store.disk().entries()).max().unwrap_or(0);
         // The least pages hold one entry, and the least that may be on their way is one page.

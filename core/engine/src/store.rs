@@ -120,7 +120,7 @@ impl AnyStore {
     pub(crate) fn host_health(&self) -> Option<HostHealth> {
         match self {
             Self::Tables(_) | Self::Documents(..) => None,
-            Self::Host(store) => Some(store.reconciling.health()),
+            Self::Host(store) => Some(store.health()),
         }
     }
 

@@ -39,7 +39,7 @@ pub(crate) struct HostedStore {
     pub(super) host: HostCell,
     pub(super) hub: Hub,
     pub(super) stop: Arc<AtomicBool>,
-    pub(crate) reconciling: Reconciling,
+    pub(super) reconciling: Reconciling,
     /// Whether documents in quarantine are to be tried again.
     pub(super) retries: Option<Retry>,
     /// Documents that were set aside outside of a commit's answer: nobody has been told yet.
@@ -209,12 +209,12 @@ impl HostedStore {
         hook: &'static str,
         work: impl FnMut(&mut dyn super::HostStore) -> super::HostResult<T>,
     ) -> Result<T, StoreError> {
-        Placing { host: &self.host, stop: &self.stop }.ask(hook, work)
+        self.placing().ask(hook, work)
     }
 
     /// What documents are now in the application's store.
     pub(super) fn read(&self, docs: &[DocId]) -> Result<Vec<Option<Bytes>>, StoreError> {
-        Placing { host: &self.host, stop: &self.stop }.read(docs)
+        self.placing().read(docs)
     }
 
     /// Whether a change leaves its document as the engine knows it: an echo of what was applied, perhaps in the way in which

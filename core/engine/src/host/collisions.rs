@@ -99,11 +99,7 @@ fn run(seed: u64, cut: Option<(usize, Cut)>) -> usize {
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let docs: Vec<DocId> = (0..6).map(|number| doc(&format!("d{number}"))).collect();
     let victim = (seed % 2) as usize;
-    {
-        let mut state = world.sides[victim].memory.state();
-        state.calls.clear();
-        state.cut = cut;
-    }
+    world.cut_off(victim, cut);
     for n in 0..30 {
         let (at, doc) = (dice.roll(2) as usize, &docs[dice.roll(6) as usize]);
         let memory = world.sides[at].memory.clone();

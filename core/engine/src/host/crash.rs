@@ -47,7 +47,7 @@ pub(super) struct Side {
     key: AuthorKey,
     pub(super) replica: Option<Replica<HostedStore>>,
     intake: Option<Intake>,
-    pub(super) crashes: usize,
+    crashes: usize,
 }
 
 pub(super) struct World {
@@ -179,7 +179,7 @@ impl World {
         }
     }
 
-    pub(super) fn input(&mut self, at: usize, input: Input) {
+    fn input(&mut self, at: usize, input: Input) {
         let now = self.now();
         let Some(replica) = &mut self.sides[at].replica else { return };
         match replica.handle(now, input) {
@@ -251,6 +251,24 @@ impl World {
         };
         let intake = self.sides[at].intake.as_mut().unwrap();
         intake.record(&[(name, recorded, self.start_ms + self.mono)]).unwrap();
+    }
+
+    /// The application of a side writes these documents in one go, and tells of them.
+    fn write_all(&mut self, at: usize, docs: &[DocId]) {
+        let now = self.start_ms + self.mono;
+        let side = &mut self.sides[at];
+        for doc in docs {
+            side.memory.write(doc.clone(), Some("1"));
+        }
+        let notes: Vec<_> = docs.iter().map(|doc| (doc.clone(), Recorded::Look, now)).collect();
+        side.intake.as_mut().unwrap().record(&notes).unwrap();
+    }
+
+    /// From now on a side's hooks are counted, and one of them cuts its store off.
+    pub(super) fn cut_off(&mut self, at: usize, cut: Option<(usize, Cut)>) {
+        let mut state = self.sides[at].memory.state();
+        state.calls.clear();
+        state.cut = cut;
     }
 
     /// Tells of all that a store has as if the application had written it.
@@ -354,18 +372,8 @@ fn a_unit_that_was_begun_is_finished_at_the_next_start_without_the_peer() {
             world.settle();
             let before = world.captured_at(1);
             let memory = world.sides[0].memory.clone();
-            let changes: Vec<_> = (0..3).map(|at| doc(&format!("0/{at}"))).collect();
-            for doc in &changes {
-                memory.write(doc.clone(), Some("1"));
-            }
-            let now = world.start_ms + world.mono;
-            let notes: Vec<_> = changes.iter().map(|doc| (doc.clone(), Recorded::Look, now)).collect();
-            world.sides[0].intake.as_mut().unwrap().record(&notes).unwrap();
-            {
-                let mut state = world.sides[1].memory.state();
-                state.calls.clear();
-                state.cut = Some((number, Cut::After));
-            }
+            world.write_all(0, &[0, 1, 2].map(|at| doc(&format!("0/{at}"))));
+            world.cut_off(1, Some((number, Cut::After)));
             world.input(0, Input::LocalChange);
             while world.sides[1].crashes == 0 && !world.wires.iter().all(VecDeque::is_empty) {
                 world.deliver(1);
@@ -388,20 +396,10 @@ fn what_is_refused_when_a_unit_is_done_again_is_told_like_any_other() {
     for number in 1.. {
         let mut world = World::new(&Manners { transactions: true, ..Manners::default() });
         world.settle();
-        let memory = world.sides[0].memory.clone();
         let docs = ["bad", "good"].map(doc);
-        for doc in &docs {
-            memory.write(doc.clone(), Some("1"));
-        }
-        let now = world.start_ms + world.mono;
-        let notes: Vec<_> = docs.iter().map(|doc| (doc.clone(), Recorded::Look, now)).collect();
-        world.sides[0].intake.as_mut().unwrap().record(&notes).unwrap();
-        {
-            let mut state = world.sides[1].memory.state();
-            state.calls.clear();
-            state.manners.poison = Some("bad");
-            state.cut = Some((number, Cut::Before));
-        }
+        world.write_all(0, &docs);
+        world.sides[1].memory.state().manners.poison = Some("bad");
+        world.cut_off(1, Some((number, Cut::Before)));
         world.settle();
         let told: Vec<&str> = world.problems.iter().map(|problem| problem.key.as_str()).collect();
         assert_eq!(told, ["bad"], "cut at {number}");
@@ -420,11 +418,7 @@ fn run(manners: &Manners, seed: u64, cut: Option<(usize, Cut)>) -> usize {
     let mut world = World::new(manners);
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let victim = (seed % 2) as usize;
-    {
-        let mut state = world.sides[victim].memory.state();
-        state.calls.clear();
-        state.cut = cut;
-    }
+    world.cut_off(victim, cut);
     for _ in 0..20 {
         for _ in 0..dice.roll(4) {
             world.write(dice.roll(2) as usize, &mut dice, true);

@@ -55,7 +55,7 @@ impl From<SqliteFailed> for Stopped {
 }
 
 /// Why documents are not taken.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) message: String,
     pub(super) blocked_by: Vec<DocId>,
@@ -222,7 +222,7 @@ impl HostedStore {
     }
 
     /// The same, but does not begin anew with what is being tried: under a steady load it would never come to its end.
-    pub(crate) fn retry_after_all(&mut self) {
+    pub(super) fn retry_after_all(&mut self) {
         match self.retries {
             Some(_) => self.retries_again = true,
             None => self.retry_soon(),

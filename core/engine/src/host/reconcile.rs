@@ -55,7 +55,7 @@ impl Reconciling {
     }
 
     /// How it is, without the hooks.
-    pub(crate) fn health(&self) -> HostHealth {
+    fn health(&self) -> HostHealth {
         let Current { keys, changed, missing, .. } = self.current;
         let comparing = self.due.front().map(|collection| Comparing {
             collection: collection.to_string(),
@@ -96,6 +96,11 @@ impl Reconciling {
 }
 
 impl HostedStore {
+    /// How the application's store is, as far as the status tells; which hook runs is not known here.
+    pub(crate) fn health(&self) -> HostHealth {
+        self.reconciling.health()
+    }
+
     /// Compares a collection from its beginning, or all. With `confirm`, what is missing is deleted everywhere, however much
     /// it is. Answers which collections.
     pub(crate) fn reconcile(
