@@ -161,7 +161,7 @@ impl<S: Store> Ledger<S> {
         let drain = self.look()?;
         self.backlog = drain.more;
         events.extend(drain.refused.iter().cloned().map(Event::Problem));
-        if drain.mark.is_none() {
+        if drain.mark.is_none() && drain.first_copy.is_none() {
             return Ok(());
         }
         let (planner, store, ..) = self.planner(now);

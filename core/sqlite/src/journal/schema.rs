@@ -15,7 +15,7 @@ use crate::failed::{Outcome, While};
 use crate::file::error::FORMAT;
 
 /// Names of the values in the engine's state.
-pub(crate) const NAMES: [&str; 9] = [
+pub(crate) const NAMES: [&str; 11] = [
     "format",
     "owner",
     "incarnation",
@@ -25,6 +25,8 @@ pub(crate) const NAMES: [&str; 9] = [
     "keeps",
     "in_use",
     "outbox_after",
+    "first_copies",
+    "payload_bytes_max",
 ];
 
 const TABLES: &str = "
@@ -68,6 +70,14 @@ CREATE TABLE _entgldb_notes(name TEXT PRIMARY KEY, value BLOB NOT NULL, hash BLO
 CREATE TABLE _entgldb_members(key TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
 ";
 
+/// Since format 4.
+const PROVING: &str = "
+ALTER TABLE _entgldb_rows ADD COLUMN shown BLOB;
+ALTER TABLE _entgldb_problems ADD COLUMN shown BLOB;
+ALTER TABLE _entgldb_outbox ADD COLUMN found INTEGER;
+CREATE TABLE _entgldb_held(id INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, key, at INTEGER, found INTEGER);
+";
+
 /// The format of the engine's tables in a database; `None` if it has none.
 pub(crate) fn format(connection: &Connection) -> Outcome<Option<i64>> {
     let present: bool = connection
@@ -88,6 +98,7 @@ pub(crate) fn create(connection: &Connection) -> Outcome<()> {
     connection.execute_batch(TABLES).doing("creating the engine's tables")?;
     connection.execute_batch(STATES).doing("creating the engine's tables")?;
     connection.execute_batch(FORGETTING).doing("creating the engine's tables")?;
+    connection.execute_batch(PROVING).doing("creating the engine's tables")?;
     put(connection, "format", FORMAT)
 }
 
@@ -100,6 +111,9 @@ pub(crate) fn upgrade(connection: &Connection) -> Outcome<()> {
     if found < 3 {
         connection.execute_batch(FORGETTING).doing("upgrading the engine's tables")?;
         count_rows(connection)?;
+    }
+    if found < 4 {
+        connection.execute_batch(PROVING).doing("upgrading the engine's tables")?;
     }
     put(connection, "format", FORMAT)
 }
