@@ -110,6 +110,19 @@ impl Outgoing {
         theirs.max(self.sent.get(log).copied().unwrap_or_default())
     }
 
+    /// The first entry that is on its way to the peer.
+    pub(crate) fn first_on_its_way(&self) -> Option<(LogId, Seq)> {
+        let (log, _) = self.in_flight.front()?.ends.first()?;
+        Some((log.clone(), self.theirs.get(log).copied().unwrap_or_default().next()))
+    }
+
+    /// The first entry that the peer holds and this node lacks.
+    pub(crate) fn first_lacking(&self, logs: &Logs) -> Option<(LogId, Seq)> {
+        let ours = |log: &LogId| logs.vector().head(log).seq;
+        let (log, _) = self.theirs.iter().find(|(log, seq)| **seq > ours(log))?;
+        Some((log.clone(), ours(log).next()))
+    }
+
     /// The number of the next page.
     pub(crate) fn next_page(&self) -> u64 {
         self.pages_sent + 1

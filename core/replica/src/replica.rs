@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use fastrand::Rng;
 
+use crate::blocked::{BlockedPeer, Ends};
 use crate::clock::{Mono, Now, Stamp};
 use crate::contract::{Config, Input, Mark, Output, Status, StoreFailed};
 use crate::copies::Copies;
@@ -38,6 +39,7 @@ pub struct Replica<S: Store> {
     pub(crate) sessions: BTreeMap<LinkId, Session>,
     pub(crate) peers: Peers,
     pub(crate) copies: Copies,
+    ends: Ends,
     inbox: VecDeque<Received>,
     pub(crate) giving: VecDeque<Asked>,
     pub(crate) taking: Taking,
@@ -87,6 +89,7 @@ impl<S: Store> Replica<S> {
             sessions: BTreeMap::new(),
             peers: Peers::new(rng.fork()),
             copies: Copies::default(),
+            ends: Ends::default(),
             inbox: VecDeque::new(),
             giving: VecDeque::new(),
             taking: Taking::default(),
@@ -117,7 +120,9 @@ impl<S: Store> Replica<S> {
         match input {
             Input::LocalChange => self.ledger.backlog = true,
             Input::LinkUp(link) => self.link_up(now, link, &mut out)?,
-            Input::LinkDown { link, reason } => self.forget_link(now, link, &reason, &mut out),
+            Input::LinkDown { link, reason, is_fault } => {
+                self.forget_link(now, link, (&reason, is_fault), &mut out);
+            }
             Input::Frame { link, kind, body } => self.frame(now, link, kind, body, &mut out)?,
             Input::DialFailed { target, reason } => self.peers.dial_failed(&target, reason, now.mono),
             Input::SyncNow => {
@@ -158,6 +163,7 @@ impl<S: Store> Replica<S> {
             clock: self.ledger.clock.last(),
             entries: self.counted_logs().map(|(_, head)| head.seq.0).sum(),
             logs: self.counted_logs().count(),
+            blocked: self.blocked().cloned().collect(),
             peers: self.sessions.values().map(|session| session.status(&self.ledger.logs)).collect(),
             targets: self.peers.status(),
             captured: self.ledger.captured,
@@ -258,13 +264,34 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
+    /// Peers with which nothing gets past a fault.
+    fn blocked(&self) -> impl Iterator<Item = &BlockedPeer> {
+        self.ends.blocked().filter(|blocked| {
+            let is_past = |session: &Session| session.is_past(&blocked.place, &self.ledger.logs);
+            let mut links = self.sessions.values().filter(|session| session.link.peer == blocked.node);
+            !links.any(is_past)
+        })
+    }
+
     /// Forgets a link and asks the transport to close it.
     pub(crate) fn close(&mut self, now: Now, link: LinkId, reason: &str, out: &mut Vec<Output>) {
-        self.forget_link(now, link, reason, out);
+        self.forget_link(now, link, (reason, false), out);
         out.push(Output::Close { link, reason: reason.to_owned() });
     }
 
-    fn forget_link(&mut self, now: Now, link: LinkId, reason: &str, out: &mut Vec<Output>) {
+    /// The same because of what the peer sent, or did not.
+    pub(crate) fn close_for_fault(&mut self, now: Now, link: LinkId, reason: &str, out: &mut Vec<Output>) {
+        self.forget_link(now, link, (reason, true), out);
+        out.push(Output::Close { link, reason: reason.to_owned() });
+    }
+
+    fn forget_link(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        (reason, is_fault): (&str, bool),
+        out: &mut Vec<Output>,
+    ) {
         let Some(session) = self.sessions.remove(&link) else { return };
         self.inbox.retain(|received| received.link != link);
         self.giving.retain(|asked| asked.link != link);
@@ -272,10 +299,23 @@ impl<S: Store> Replica<S> {
             self.taking = Taking::default();
             self.ledger.snapshot.take_if(|incoming| incoming.is_repair() || !incoming.has_begun());
         }
-        let (node, name) = (session.link.peer, session.link.name);
+        let node = session.link.peer;
         let node_is_linked = self.sessions.values().any(|other| other.link.peer == node);
+        if self.ends.place(&node).is_some_and(|place| session.is_past(place, &self.ledger.logs)) {
+            self.ends.passed(&node);
+        }
+        // Of two links between the same nodes one is closed; that is no fault.
+        let blocked = if is_fault && !node_is_linked {
+            let place = session.place(&self.ledger.logs);
+            self.ends.ended((node, &session.link.name), reason, place, now.wall)
+        } else {
+            None
+        };
+        let blocked = blocked.cloned().map(Event::Blocked);
+        let name = session.link.name;
         self.peers.unlinked(link, node, node_is_linked, reason, now.mono);
         out.push(Output::Event(Event::PeerDown { node, name, reason: reason.to_owned() }));
+        out.extend(blocked.map(Output::Event));
     }
 
     fn frame(
@@ -291,13 +331,15 @@ impl<S: Store> Replica<S> {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(()),
             Err(error) => {
-                self.close(now, link, &format!("bad message: {error}"), out);
+                self.close_for_fault(now, link, &format!("bad message: {error}"), out);
                 return Ok(());
             }
         };
         match session.handle_message(now, &self.local, &self.ledger.logs, message) {
             Ok(effects) => self.carry_out(now, link, effects, out)?,
-            Err(violation) => self.close(now, link, &format!("protocol violation: {violation}"), out),
+            Err(violation) => {
+                self.close_for_fault(now, link, &format!("protocol violation: {violation}"), out);
+            }
         }
         Ok(())
     }
@@ -398,7 +440,7 @@ impl<S: Store> Replica<S> {
             }
         }
         for (link, reason) in ended {
-            self.close(now, link, &reason, out);
+            self.close_for_fault(now, link, &reason, out);
         }
     }
 

@@ -447,7 +447,7 @@ mod tests {
     use super::*;
     use crate::clock::{Hlc, Stamp};
     use crate::entry::Op;
-    use crate::limits::VECTOR_LOGS_MAX;
+    use crate::limits::{PAYLOAD_BYTES_HARD, VECTOR_LOGS_MAX};
     use crate::resolve::Row;
     use proptest::prelude::*;
 
@@ -675,6 +675,50 @@ mod tests {
         let read = Message::decode(proto::Kind::Page as i32 as u64, page.encode_to_vec().into());
         let Ok(Some(Message::Page(read))) = read else { panic!("{read:?}") };
         assert_eq!(read.runs[0].entries[0].0.seq, Seq(u64::MAX));
+    }
+
+    #[test]
+    fn proofs_of_all_collections_that_two_nodes_can_share_are_read_and_more_are_refused() {
+        let own = proto::OwnHead {
+            collection: "c".into(),
+            hash: vec![0; 32],
+            signature: vec![0; 64],
+            ..Default::default()
+        };
+        let read = |count: usize| {
+            let vector = proto::Vector { own: vec![own.clone(); count], ..Default::default() };
+            Message::decode(proto::Kind::Vector as i32 as u64, vector.encode_to_vec().into())
+        };
+        // The engine's own collection comes to those of the applications.
+        assert!(read(INTEREST_MAX + 1).is_ok());
+        let refused = read(INTEREST_MAX + 2);
+        assert!(matches!(refused, Err(WireError::TooMany { limit: "INTEREST_MAX", .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn an_edit_of_the_largest_document_is_read_and_a_larger_one_is_refused() {
+        let read = |bytes: usize| {
+            let payload = Bytes::from(vec![0; bytes]);
+            let entry = proto::Entry { op: 3, key: "k".into(), payload, ..Default::default() };
+            let run = proto::Run {
+                collection: "c".into(),
+                first_seq: 1,
+                entries: vec![entry],
+                hash: vec![2; 32].into(),
+                signature: vec![3; 64].into(),
+                ..Default::default()
+            };
+            let authors = vec![vec![4; 32].into()];
+            let page = proto::Page { id: 1, authors, runs: vec![run], ..Default::default() };
+            Message::decode(proto::Kind::Page as i32 as u64, page.encode_to_vec().into())
+        };
+        let most = crate::states::edit_bytes_max(PAYLOAD_BYTES_HARD);
+        assert!(read(most).is_ok());
+        let refused = read(most + 1);
+        assert!(
+            matches!(refused, Err(WireError::TooMany { limit: "PAYLOAD_BYTES_HARD", .. })),
+            "{refused:?}"
+        );
     }
 
     #[test]

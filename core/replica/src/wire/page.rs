@@ -6,7 +6,7 @@ use super::{Page, Run, Table, WireError, array, at_most, collection, invalid, pr
 use crate::clock::{Hlc, Stamp};
 use crate::entry::{Entry, Op, SignedHead};
 use crate::id::{Incarnation, Key, LogId, NodeId, PublicKey};
-use crate::limits::{PAGE_ENTRIES_MAX, PAYLOAD_BYTES_HARD};
+use crate::limits::{EDIT_SPARE_BYTES, PAGE_ENTRIES_MAX, PAYLOAD_BYTES_HARD};
 use crate::version::{Hash, Head, Seq};
 
 pub(super) fn encode_page(page: &Page) -> proto::Page {
@@ -114,7 +114,8 @@ fn decode_entry(
             node: *nodes.get(index as usize - 1).ok_or(invalid("Entry.replaces_node"))?,
         }),
     };
-    at_most(entry.payload.len(), PAYLOAD_BYTES_HARD, "Entry.payload", "PAYLOAD_BYTES_HARD")?;
+    let payload_bytes_max = PAYLOAD_BYTES_HARD + EDIT_SPARE_BYTES;
+    at_most(entry.payload.len(), payload_bytes_max, "Entry.payload", "PAYLOAD_BYTES_HARD")?;
     let entry_out = Entry {
         seq,
         hlc,

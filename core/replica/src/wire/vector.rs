@@ -66,7 +66,8 @@ pub(super) fn decode_vector(vector: proto::Vector) -> Result<VectorPart, WireErr
         Ok((log, Head { seq: Seq(head.seq), hash: Hash(array(&head.hash, "LogHead.hash")?) }))
     });
     let heads = heads.collect::<Result<_, WireError>>()?;
-    at_most(vector.own.len(), INTEREST_MAX, "Vector.own", "INTEREST_MAX")?;
+    // The engine's own collection is beside those that the nodes sync.
+    at_most(vector.own.len(), INTEREST_MAX + 1, "Vector.own", "INTEREST_MAX")?;
     let own = vector.own.iter().map(|own| {
         let head = Head { seq: Seq(own.seq), hash: Hash(array(&own.hash, "OwnHead.hash")?) };
         let signature = array(&own.signature, "OwnHead.signature")?;
