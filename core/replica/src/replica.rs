@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use fastrand::Rng;
 
-use crate::blocked::{BlockedPeer, Ends};
+use crate::blocked::Ends;
 use crate::clock::{Mono, Now, Stamp};
 use crate::contract::{Config, Input, Mark, Output, Status, StoreFailed};
 use crate::copies::Copies;
@@ -39,8 +39,8 @@ pub struct Replica<S: Store> {
     pub(crate) sessions: BTreeMap<LinkId, Session>,
     pub(crate) peers: Peers,
     pub(crate) copies: Copies,
-    ends: Ends,
-    inbox: VecDeque<Received>,
+    pub(crate) ends: Ends,
+    pub(crate) inbox: VecDeque<Received>,
     pub(crate) giving: VecDeque<Asked>,
     pub(crate) taking: Taking,
     more: bool,
@@ -50,8 +50,8 @@ pub struct Replica<S: Store> {
 }
 
 /// A page that waits to be taken in.
-struct Received {
-    link: LinkId,
+pub(crate) struct Received {
+    pub(crate) link: LinkId,
     page: Page,
     at: Mono,
 }
@@ -262,60 +262,6 @@ impl<S: Store> Replica<S> {
         self.more |= self.taking.chunk.is_some();
         self.more |= self.giving.front().is_some_and(|asked| asked.again <= now.mono);
         Ok(())
-    }
-
-    /// Peers with which nothing gets past a fault.
-    fn blocked(&self) -> impl Iterator<Item = &BlockedPeer> {
-        self.ends.blocked().filter(|blocked| {
-            let is_past = |session: &Session| session.is_past(&blocked.place, &self.ledger.logs);
-            let mut links = self.sessions.values().filter(|session| session.link.peer == blocked.node);
-            !links.any(is_past)
-        })
-    }
-
-    /// Forgets a link and asks the transport to close it.
-    pub(crate) fn close(&mut self, now: Now, link: LinkId, reason: &str, out: &mut Vec<Output>) {
-        self.forget_link(now, link, (reason, false), out);
-        out.push(Output::Close { link, reason: reason.to_owned() });
-    }
-
-    /// The same because of what the peer sent, or did not.
-    pub(crate) fn close_for_fault(&mut self, now: Now, link: LinkId, reason: &str, out: &mut Vec<Output>) {
-        self.forget_link(now, link, (reason, true), out);
-        out.push(Output::Close { link, reason: reason.to_owned() });
-    }
-
-    fn forget_link(
-        &mut self,
-        now: Now,
-        link: LinkId,
-        (reason, is_fault): (&str, bool),
-        out: &mut Vec<Output>,
-    ) {
-        let Some(session) = self.sessions.remove(&link) else { return };
-        self.inbox.retain(|received| received.link != link);
-        self.giving.retain(|asked| asked.link != link);
-        if self.taking.link == Some(link) {
-            self.taking = Taking::default();
-            self.ledger.snapshot.take_if(|incoming| incoming.is_repair() || !incoming.has_begun());
-        }
-        let node = session.link.peer;
-        let node_is_linked = self.sessions.values().any(|other| other.link.peer == node);
-        if self.ends.place(&node).is_some_and(|place| session.is_past(place, &self.ledger.logs)) {
-            self.ends.passed(&node);
-        }
-        // Of two links between the same nodes one is closed; that is no fault.
-        let blocked = if is_fault && !node_is_linked {
-            let place = session.place(&self.ledger.logs);
-            self.ends.ended((node, &session.link.name), reason, place, now.wall)
-        } else {
-            None
-        };
-        let blocked = blocked.cloned().map(Event::Blocked);
-        let name = session.link.name;
-        self.peers.unlinked(link, node, node_is_linked, reason, now.mono);
-        out.push(Output::Event(Event::PeerDown { node, name, reason: reason.to_owned() }));
-        out.extend(blocked.map(Output::Event));
     }
 
     fn frame(

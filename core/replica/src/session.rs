@@ -442,16 +442,9 @@ impl Session {
         self.is_fruitful = true;
     }
 
-    /// The entry that is next to get through, in either direction.
-    pub(crate) fn place(&self, logs: &Logs) -> Place {
-        self.outgoing.first_on_its_way().or_else(|| self.outgoing.first_lacking(logs))
-    }
-
     /// Whether what stopped at a place before has got past it.
     pub(crate) fn is_past(&self, place: &Place, logs: &Logs) -> bool {
-        let Some((log, seq)) = place else { return self.is_fruitful };
-        let theirs = self.outgoing.theirs().get(log).copied().unwrap_or_default();
-        theirs >= *seq && logs.vector().head(log).seq >= *seq
+        place.as_ref().map_or(self.is_fruitful, |entry| self.outgoing.is_past(entry, logs))
     }
 
     /// When this node asked the peer for pages; `None` if it did not.
