@@ -18,6 +18,8 @@ pub const EDIT_SPARE_BYTES: usize = 32 << 10;
 /// Deepest nesting of a JSON document.
 pub const JSON_DEPTH_MAX: usize = 64;
 
+/// The last position that an entry of a log can have. Stores number entries with it, so nothing beyond it is taken.
+pub const SEQ_MAX: u64 = (1 << 40) - 1;
 /// Most authors of whom a version of a document may say how far it had seen them.
 pub const SEEN_AUTHORS_MAX: usize = 256;
 

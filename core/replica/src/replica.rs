@@ -18,7 +18,7 @@ use crate::event::Event;
 use crate::flow::regulate;
 use crate::id::{Collection, LinkId, LogId, NodeId};
 use crate::ledger::Ledger;
-use crate::limits::FRAME_BYTES_LEAST;
+use crate::limits::{FRAME_BYTES_LEAST, SEQ_MAX};
 use crate::member::{Member, members};
 use crate::peers::{Peers, TooManyPeers};
 use crate::retain::tend_ms;
@@ -117,6 +117,10 @@ impl<S: Store> Replica<S> {
         self.seen = now;
         let mut out = Vec::new();
         out.extend(self.ledger.anew.take().map(|anew| Output::Event(Event::StartedAnew(anew))));
+        out.extend(std::mem::take(&mut self.ledger.dropped).into_iter().map(|log| {
+            let detail = format!("{log}: its head was beyond SEQ_MAX ({SEQ_MAX}); the log was dropped");
+            Output::Event(Event::Refused { node: log.author, log, detail })
+        }));
         match input {
             Input::LocalChange => self.ledger.backlog = true,
             Input::LinkUp(link) => self.link_up(now, link, &mut out)?,

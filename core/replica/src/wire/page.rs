@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Page, Run, Table, WireError, array, at_most, collection, invalid, proto};
+use super::{Page, Run, Table, WireError, array, at_most, collection, invalid, position, proto};
 use crate::clock::{Hlc, Stamp};
 use crate::entry::{Entry, Op, SignedHead};
 use crate::id::{Incarnation, Key, LogId, NodeId, PublicKey};
@@ -87,16 +87,17 @@ fn decode_run(
         _ => Hash(array(&run.previous, "Run.previous")?),
     };
     let last = (run.first_seq - 1).checked_add(run.entries.len() as u64).ok_or(invalid("Run.first_seq"))?;
+    let last = position(last, "Run.first_seq")?;
     let mut hlc = Hlc::default();
     let mut entries = Vec::with_capacity(run.entries.len());
-    for (seq, entry) in (run.first_seq..=last).zip(run.entries) {
+    for (seq, entry) in (run.first_seq..=last.0).zip(run.entries) {
         hlc = Hlc(hlc.0.checked_add(entry.later_by).ok_or(invalid("Entry.later_by"))?);
         entries.push(decode_entry(Seq(seq), hlc, entry, nodes)?);
     }
     if entries.is_empty() {
         return Err(invalid("Run.entries"));
     }
-    let head = Head { seq: Seq(last), hash: Hash(array(&run.hash, "Run.hash")?) };
+    let head = Head { seq: last, hash: Hash(array(&run.hash, "Run.hash")?) };
     let signed = SignedHead { head, hlc, signature: array(&run.signature, "Run.signature")? };
     Ok(Run { log, public_key: authors[index], previous, entries, signed })
 }

@@ -13,4 +13,5 @@ pub(crate) mod oplog;
 pub(crate) mod outbox;
 pub(crate) mod schema;
 pub(crate) mod tend;
+pub(crate) mod unnumbered;
 pub(crate) mod unsynced;
