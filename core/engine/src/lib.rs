@@ -121,8 +121,8 @@ pub use recording::RecordError;
 pub use resolver::check_laws;
 pub use retention::{NotARetention, Retention};
 pub use status::{
-    Comparing, HookHealth, HostHealth, PeerHealth, SnapshotProgress, State, Status, StatusError,
-    TargetHealth, TrafficCounts, Unconfirmed, read_status,
+    BlockedHealth, Comparing, HookHealth, HostHealth, PeerHealth, SnapshotProgress, State, Status,
+    StatusError, TargetHealth, TrafficCounts, Unconfirmed, read_status,
 };
 pub use store::StoreError;
 pub use sync_with::SyncWithError;

@@ -40,6 +40,8 @@ pub struct Durable {
     pub floors: Vec<(LogId, Seq, Hlc)>,
     /// What the replica has noted for itself.
     pub notes: Vec<(String, Bytes)>,
+    /// Logs that the store has just dropped, because they can't be: their heads were beyond [`crate::limits::SEQ_MAX`].
+    pub dropped: Vec<LogId>,
 }
 
 /// One change that the application made here and that no entry stands for yet.

@@ -54,6 +54,28 @@ fn entries_go_and_their_rows_are_still_there_to_check_and_to_give() {
     assert_eq!(a.content("t", "gone"), None);
 }
 
+/// An earlier version took such a head from a snapshot and could not read its own tables any more.
+#[test]
+fn a_log_whose_head_is_beyond_any_position_is_dropped_and_all_others_go_on() {
+    let mut a = lived_in();
+    let before = a.scan("t", 100);
+    a.sql("UPDATE _entgldb_logs SET seq = 1 << 40, floor = 1 << 40 WHERE no = (SELECT max(no) FROM _entgldb_logs)");
+    a.sql("INSERT INTO _entgldb_signed VALUES(0, 1, zeroblob(32), zeroblob(64))");
+    let all = a.query("SELECT count(*) FROM _entgldb_logs");
+    assert!(check(&a).notes.iter().any(|note| note.contains("beyond any position")));
+    a.reopen();
+    let left = a.query("SELECT count(*) FROM _entgldb_logs");
+    assert_ne!(left, all);
+    assert_eq!(a.query("SELECT count(*) FROM _entgldb_signed WHERE id = 0"), ["0"]);
+    assert_eq!(a.scan("t", 100), before, "rows stay");
+    a.sql("INSERT INTO t VALUES('after', 'z', 9)");
+    a.capture();
+    let mut remote = Remote::new(8);
+    a.receive(&mut remote, "t", "more", Some(r#"{"k":"more","n":1,"v":"more"}"#), (1 << 60) + 5);
+    a.reopen();
+    assert_eq!(a.scan("t", 100).len(), before.len() + 2);
+}
+
 #[test]
 fn a_log_goes_on_after_its_beginning_is_forgotten_and_whoever_holds_that_takes_the_rest() {
     let (mut a, mut b) = (Node::new(1, SCHEMA, &["t"]), Node::new(2, SCHEMA, &["t"]));

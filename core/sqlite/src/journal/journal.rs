@@ -16,7 +16,7 @@ use crate::file::room::Room;
 use crate::journal::commit::{Step, Stopped};
 use crate::journal::names::{Names, log_of};
 use crate::journal::problems::Refusal;
-use crate::journal::{conflicts, note, oplog, outbox, schema, unsynced};
+use crate::journal::{conflicts, note, oplog, outbox, schema, unnumbered, unsynced};
 
 /// See the module's documentation. Used from one thread.
 #[derive(Debug)]
@@ -152,6 +152,7 @@ impl Journal {
 
     pub(crate) fn load(&mut self) -> Outcome<Durable> {
         self.reload_names()?;
+        let dropped = unnumbered::drop_all(&self.connection, &mut self.names)?;
         let owner: Option<[u8; 32]> = schema::get(&self.connection, "owner")?;
         let incarnation: Option<i64> = schema::get(&self.connection, "incarnation")?;
         let clock: Option<i64> = schema::get(&self.connection, "clock")?;
@@ -173,6 +174,7 @@ impl Journal {
                 .map(|(log, end)| (log.clone(), end.floor, end.floor_hlc))
                 .collect(),
             notes: note::load(&self.connection)?,
+            dropped,
         })
     }
 

@@ -14,4 +14,5 @@ pub(crate) mod outbox;
 pub(crate) mod problems;
 pub(crate) mod schema;
 pub(crate) mod tend;
+pub(crate) mod unnumbered;
 pub(crate) mod unsynced;

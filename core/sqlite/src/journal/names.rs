@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use entgldb_replica::clock::{Hlc, Stamp};
 use entgldb_replica::fingerprint::{Fingerprint, Tally};
 use entgldb_replica::id::{Collection, Incarnation, LogId, NodeId, PublicKey};
+use entgldb_replica::limits::SEQ_MAX;
 use entgldb_replica::version::{Hash, Head, Seq};
 use rusqlite::Connection;
 
@@ -57,6 +58,8 @@ pub(crate) struct Names {
     pub(crate) logs: HashMap<LogId, LogEnd>,
     /// Whether the tables say what the application's tables show. Those of an earlier version do not.
     pub(crate) proves: bool,
+    /// Logs whose heads are beyond what can be numbered, with their numbers. They count as not there.
+    pub(crate) unnumbered: Vec<(LogId, i64)>,
 }
 
 impl Names {
@@ -132,7 +135,11 @@ impl Names {
                 incarnation: Incarnation(incarnation.cast_unsigned()),
                 collection: self.collection(collection)?.clone(),
             };
-            self.logs.insert(log, end);
+            if end.head.seq.0 > SEQ_MAX {
+                self.unnumbered.push((log, end.no));
+            } else {
+                self.logs.insert(log, end);
+            }
         }
         Ok(())
     }
