@@ -73,7 +73,9 @@ fn nodes_that_are_disturbed_in_every_way_end_the_same_and_lose_nothing() {
     let failed: Vec<Failed> = seeds.clone().filter_map(failure).collect();
     let _ = std::panic::take_hook();
     let mut text = format!("{} of {} seeds failed\n", failed.len(), seeds.count());
-    for failed in failed.iter().take(if number("ENTGLDB_HARNESS_ALL").is_some() { usize::MAX } else { SHOWN_MAX }) {
+    for failed in
+        failed.iter().take(if number("ENTGLDB_HARNESS_ALL").is_some() { usize::MAX } else { SHOWN_MAX })
+    {
         let Failed { seed, mix, why, trace } = failed;
         text += &format!("\nENTGLDB_HARNESS_SEED={seed}: {:?} {:?}\n{why}\n", mix.key, mix.classes);
         if shows_trace {

@@ -19,13 +19,23 @@ pub struct Origin {
     pub event: u64,
 }
 
-/// A user's write that took a value away knowingly: the user's own table showed it.
+/// How a user took a value away knowingly: the user's own table showed it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum How {
+    /// Another value took its place.
+    Overwritten,
+    /// Its row was deleted.
+    Deleted,
+    /// All rows went with their table, which need not count as a write.
+    Dropped,
+}
+
+/// A user's write that took a value away knowingly.
 #[derive(Clone, Copy, Debug)]
-pub struct Superseded {
+struct Superseded {
     node: usize,
     event: u64,
-    /// Whether the engine must see it as a write: not so if all rows went with their table.
-    is_certain: bool,
+    how: How,
 }
 
 /// See the module's documentation.
@@ -58,15 +68,22 @@ impl Accounts {
 
     /// Takes note of what a transaction of a user did.
     pub fn transaction(&mut self, node: usize, before: &Image, after: &Image) {
-        self.account(node, before, after, true);
+        self.account(node, before, after, false);
+    }
+
+    /// The file of a node is a copy of one with these rows.
+    pub fn copied(&mut self, node: usize, rows: &Image) {
+        for doc in rows.keys() {
+            *self.changes.entry((node, doc.clone())).or_default() += 1;
+        }
     }
 
     /// All rows went with their table.
     pub fn dropped(&mut self, node: usize, before: &Image) {
-        self.account(node, before, &Image::new(), false);
+        self.account(node, before, &Image::new(), true);
     }
 
-    fn account(&mut self, node: usize, before: &Image, after: &Image, is_certain: bool) {
+    fn account(&mut self, node: usize, before: &Image, after: &Image, is_dropped: bool) {
         self.event += 1;
         let event = self.event;
         let docs: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
@@ -76,8 +93,13 @@ impl Accounts {
             }
             *self.changes.entry((node, doc.clone())).or_default() += 1;
             let (old, new) = (ids(before.get(doc)), ids(after.get(doc)));
+            let how = match (is_dropped, after.contains_key(doc)) {
+                (true, _) => How::Dropped,
+                (false, true) => How::Overwritten,
+                (false, false) => How::Deleted,
+            };
             for id in old.keys().filter(|id| !new.contains_key(*id)) {
-                let superseded = Superseded { node, event, is_certain };
+                let superseded = Superseded { node, event, how };
                 self.superseded.entry((doc.clone(), *id)).or_default().push(superseded);
             }
             for (id, field) in new.iter().filter(|(id, _)| !old.contains_key(*id)) {
@@ -92,9 +114,9 @@ impl Accounts {
         self.superseded.contains_key(written) || self.superseded_once.contains(written)
     }
 
-    /// Whether some user took the value away who saw it, with a write that the engine must carry to all.
-    pub fn is_superseded_for_good(&self, written: &Written) -> bool {
-        self.superseded.get(written).is_some_and(|by| by.iter().any(|write| write.is_certain))
+    /// Whether some user took the value away who saw it, in this way, with a write that was not put back.
+    pub fn is_superseded(&self, written: &Written, how: How) -> bool {
+        self.superseded.get(written).is_some_and(|by| by.iter().any(|write| write.how == how))
     }
 
     /// The file of a node was put back to how it was before this transaction: what was written in it since may be gone.

@@ -231,7 +231,8 @@ impl App {
         let mut accounts = self.accounts.borrow_mut();
         accounts.dropped_fields.extend(moment.drops);
         if moment.empties {
-            accounts.dropped(self.node, &before.expect("a table is not dropped in the middle of a migration"));
+            accounts
+                .dropped(self.node, &before.expect("a table is not dropped in the middle of a migration"));
         }
     }
 

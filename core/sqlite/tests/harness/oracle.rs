@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use entgldb_replica::clock::Hlc;
 use entgldb_replica::id::{DocId, LogId};
 use entgldb_replica::store::{ReadLimits, Store};
 use entgldb_replica::version::Seq;
-use entgldb_replica::clock::Hlc;
 use entgldb_sqlite::inspect::Inspector;
 use entgldb_sqlite::verify;
 
-use super::accounts::{Accounts, Image, Written, ids, ids_in};
+use super::accounts::{Accounts, How, Image, Origin, Written, ids, ids_in};
 use super::mix::Class;
 use super::shape::TABLE;
 use super::world::World;
@@ -102,24 +102,28 @@ fn nothing_is_lost(accounts: &Accounts, image: &Image, kept: &BTreeSet<Written>,
             continue;
         }
         let row = shown(image.get(doc));
-        wrong.push(format!("LOST: {doc}: w{id:06} of node {}, field {}; there is {row}", origin.node, origin.field));
+        wrong.push(format!(
+            "LOST: {doc}: w{id:06} of node {}, field {}; there is {row}",
+            origin.node, origin.field
+        ));
     }
 }
 
-/// No row is there of which a user has taken away every value knowingly: the user's version is younger. Where fields merge
-/// that is true of each field.
+/// No row is there of which a user has taken away every value knowingly: the user's version is younger. Where fields merge, no
+/// value is there that a user has overwritten knowingly; a row that was deleted comes back whole with a concurrent edit.
 fn nothing_comes_back(accounts: &Accounts, image: &Image, merges: bool, wrong: &mut Vec<String>) {
     for (doc, row) in image {
-        let touches_dropped = |(written, origin): (&Written, &super::accounts::Origin)| {
+        let touches_dropped = |(written, origin): (&Written, &Origin)| {
             written.0 == *doc && accounts.dropped_fields.contains(&origin.field)
         };
         if accounts.written.iter().any(touches_dropped) {
             continue;
         }
         let there = ids(Some(row));
-        let is_gone = |id: &u64| accounts.is_superseded_for_good(&(doc.clone(), *id));
-        let gone = there.keys().filter(|id| is_gone(id)).count();
-        if gone > 0 && (merges || gone == there.len()) {
+        let is = |id: &u64, how| accounts.is_superseded(&(doc.clone(), *id), how);
+        let is_gone = |id: &u64| is(id, How::Overwritten) || is(id, How::Deleted);
+        let is_old = !there.is_empty() && there.keys().all(is_gone);
+        if is_old || merges && there.keys().any(|id| is(id, How::Overwritten)) {
             wrong.push(format!("CAME BACK: {doc}: {}", shown(Some(row))));
         }
     }

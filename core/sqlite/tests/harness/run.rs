@@ -59,6 +59,8 @@ impl Run {
                 std::fs::copy(&self.world.nodes[0].path, &self.world.nodes[at].path)
                     .expect("the file is copied");
                 app.borrow_mut().open();
+                let rows = app.borrow().image();
+                self.world.accounts.borrow_mut().copied(at, &rows);
                 continue;
             }
             app.borrow_mut().open();
@@ -329,7 +331,8 @@ impl Run {
         for (at, node) in self.world.nodes.iter_mut().enumerate() {
             let Some(replica) = &mut node.replica else { continue };
             let status = replica.status();
-            let peers: Vec<_> = status.peers.iter().map(|peer| (peer.behind, peer.ahead, peer.held)).collect();
+            let peers: Vec<_> =
+                status.peers.iter().map(|peer| (peer.behind, peer.ahead, peer.held)).collect();
             let store = &mut replica.store().inner;
             text += &format!(
                 "node {at}: backlog {}, peers {peers:?}, outbox empty {:?}, scanning {:?}; ",

@@ -110,7 +110,8 @@ impl Shape {
             sql += &format!(" CREATE UNIQUE INDEX unique_u ON {TABLE}({});", column.name);
         }
         if self.has_trigger {
-            let same: Vec<String> = self.key_columns().iter().map(|key| format!("{key} = NEW.{key}")).collect();
+            let same: Vec<String> =
+                self.key_columns().iter().map(|key| format!("{key} = NEW.{key}")).collect();
             sql += &format!(
                 " CREATE TRIGGER counted AFTER UPDATE OF {} ON {TABLE} BEGIN UPDATE {TABLE} SET n = n + 1 WHERE {}; END;",
                 self.columns[0].name,

@@ -87,7 +87,11 @@ impl World {
                 replica: None,
                 gaps: Rc::default(),
                 key: AuthorKey::from_seed(&[number as u8 + 1; 32]),
-                payload_bytes_max: if mix.has(Class::Large) { SMALL_PAYLOAD_BYTES } else { PAYLOAD_BYTES_DEFAULT },
+                payload_bytes_max: if mix.has(Class::Large) {
+                    SMALL_PAYLOAD_BYTES
+                } else {
+                    PAYLOAD_BYTES_DEFAULT
+                },
                 mark: None,
                 keeps_mark: rng.bool(),
                 starts: 0,
