@@ -18,6 +18,15 @@ use super::shape::{Column, Holds, Moment, Shape, TABLE};
 /// Bytes that make a row too large where the limit is small.
 const LARGE_BYTES: usize = 900;
 
+/// Rows that are there before the first watch where there are many.
+const MANY_ROWS: usize = 300;
+/// Values of every type, as SQL.
+const ANYTHING: [&str; 9] =
+    ["1", "1.0", "-0.5", "9007199254740993", "'1'", "''", "x'00ff'", "zeroblob(40)", "'a \u{1F600} b'"];
+
+/// A statement is cut in the trace beyond this.
+const NOTE_CHARACTERS_MAX: usize = 600;
+
 /// What happened, in order.
 pub type Trace = Rc<RefCell<Vec<String>>>;
 
@@ -92,6 +101,7 @@ impl App {
     }
 
     fn note(&self, what: &str) {
+        let what: String = what.chars().take(NOTE_CHARACTERS_MAX).collect();
         self.trace.borrow_mut().push(format!("    app {}: {what}", self.node));
     }
 
@@ -104,8 +114,7 @@ impl App {
     /// What its table shows.
     pub fn image(&self) -> Image {
         let shape = self.shape();
-        let columns: String =
-            shape.columns.iter().map(|column| format!(", CAST({} AS TEXT)", column.name)).collect();
+        let columns: String = shape.columns.iter().map(|column| format!(", {}", shown(column))).collect();
         let sql = format!("SELECT {}{columns} FROM {TABLE}", shape.key_text());
         let mut statement = self.connection().prepare(&sql).expect("the application reads its table");
         let read = |row: &rusqlite::Row<'_>| {
@@ -115,6 +124,26 @@ impl App {
         };
         let rows = statement.query_map([], read).expect("the application reads its table");
         rows.collect::<rusqlite::Result<_>>().expect("the application reads its table")
+    }
+
+    /// Makes its table as the last migration leaves it.
+    pub fn create_last(&mut self) {
+        self.migrated = self.plan.len();
+        let sql = format!("{} {}", self.shape().create(TABLE), self.shape().create_rest());
+        self.connection().execute_batch(&sql).expect("the application makes its table");
+    }
+
+    /// Fills its table.
+    pub fn fill(&mut self) {
+        let rows: Vec<String> = (0..MANY_ROWS)
+            .map(|number| {
+                let key = self.key_of_many(number).join(", ");
+                format!("({key}, '{}')", self.value())
+            })
+            .collect();
+        let keys = self.shape().key_columns().join(", ");
+        let column = self.column();
+        self.execute(&format!("INSERT INTO {TABLE}({keys}, {column}) VALUES {}", rows.join(", ")));
     }
 
     /// Writes something, if it may now.
@@ -261,8 +290,21 @@ impl App {
         names[self.rng.usize(..names.len())].clone()
     }
 
+    /// The key of one of many rows, as SQL.
+    fn key_of_many(&self, number: usize) -> Vec<String> {
+        match self.mix.key {
+            KeyKind::Integer => vec![(number + 100).to_string()],
+            KeyKind::Composite => vec!["'m'".into(), number.to_string()],
+            _ => vec![format!("'m{number:03}'")],
+        }
+    }
+
     /// The values of a key, as SQL.
     fn key(&mut self) -> Vec<String> {
+        if self.mix.has(Class::Many) && self.rng.u8(..4) == 0 {
+            let number = self.rng.usize(..MANY_ROWS);
+            return self.key_of_many(number);
+        }
         let number = self.rng.usize(..5);
         match self.mix.key {
             KeyKind::Text | KeyKind::WithoutRowid => vec![format!("'k{number}'")],
@@ -289,6 +331,9 @@ impl App {
                 }
                 Holds::Unique if self.rng.u8(..3) > 0 => {
                     values.push((column.name, format!("'u{}'", self.rng.u8(..4))));
+                }
+                Holds::Anything if self.rng.bool() => {
+                    values.push((column.name, ANYTHING[self.rng.usize(..ANYTHING.len())].to_owned()));
                 }
                 _ => {}
             }
@@ -320,6 +365,12 @@ impl App {
         {
             set += &format!(", {unique} = 'u{}'", self.rng.u8(..4));
         }
+        let anything = self.shape().columns.iter().find(|column| column.holds == Holds::Anything);
+        if let Some(anything) = anything.map(|column| column.name.clone())
+            && self.rng.bool()
+        {
+            set += &format!(", {anything} = {}", ANYTHING[self.rng.usize(..ANYTHING.len())]);
+        }
         format!("UPDATE {TABLE} SET {set} WHERE {}", self.matches(&key))
     }
 
@@ -336,5 +387,13 @@ impl App {
             .execute("VACUUM INTO ?1", [to.to_str().expect("a path of text")])
             .expect("the application makes a backup");
         self.note("makes a backup");
+    }
+}
+
+/// An expression that tells the values of a column apart.
+fn shown(column: &Column) -> String {
+    match column.holds {
+        Holds::Anything => format!("quote({})", column.name),
+        _ => format!("CAST({} AS TEXT)", column.name),
     }
 }

@@ -52,36 +52,51 @@ impl Run {
     /// Files, tables, rows from before the first watch, and the first starts.
     fn begin(&mut self) {
         let count = self.world.nodes.len();
+        let joins = |at: usize, run: &Self| run.has(Class::Joins) && at == count - 1;
         self.world.pass(0);
         for at in 0..count {
             let app = self.world.nodes[at].app.clone();
-            if at > 0 && self.has(Class::Copied) {
-                std::fs::copy(&self.world.nodes[0].path, &self.world.nodes[at].path)
-                    .expect("the file is copied");
+            if joins(at, self) {
                 app.borrow_mut().open();
-                let rows = app.borrow().image();
-                self.world.accounts.borrow_mut().copied(at, &rows);
-                continue;
-            }
-            app.borrow_mut().open();
-            app.borrow_mut().create();
-            if self.has(Class::Copied) || self.has(Class::Existing) {
-                (0..6).for_each(|_| app.borrow_mut().write());
-            }
-            if self.has(Class::Copied) {
-                app.borrow_mut().close();
+                app.borrow_mut().create_last();
+            } else if at > 0 && self.has(Class::Copied) {
+                self.copy_first(at);
+            } else {
+                app.borrow_mut().open();
+                app.borrow_mut().create();
+                self.write_first(at);
             }
         }
-        if self.has(Class::Copied) {
-            self.world.nodes[0].app.borrow_mut().open();
-        }
-        let first_watch_differs = self.has(Class::Copied) || self.has(Class::Existing);
+        let first_watch_differs =
+            self.has(Class::Copied) || self.has(Class::Existing) || self.has(Class::Many);
         for at in 0..count {
-            if !first_watch_differs || self.rng.bool() {
+            if !joins(at, self) && (!first_watch_differs || self.rng.bool()) {
                 self.world.start(at);
             }
         }
         self.world.link_all();
+    }
+
+    /// The file of a node is a copy of the first one's.
+    fn copy_first(&mut self, at: usize) {
+        let [first, app] = [0, at].map(|at| self.world.nodes[at].app.clone());
+        first.borrow_mut().close();
+        std::fs::copy(&self.world.nodes[0].path, &self.world.nodes[at].path).expect("the file is copied");
+        first.borrow_mut().open();
+        app.borrow_mut().open();
+        let rows = app.borrow().image();
+        self.world.accounts.borrow_mut().copied(at, &rows);
+    }
+
+    /// Rows from before the first watch.
+    fn write_first(&mut self, at: usize) {
+        let app = self.world.nodes[at].app.clone();
+        if self.has(Class::Copied) || self.has(Class::Existing) {
+            (0..6).for_each(|_| app.borrow_mut().write());
+        }
+        if self.has(Class::Many) && at == 0 {
+            app.borrow_mut().fill();
+        }
     }
 
     fn step(&mut self) {
@@ -207,9 +222,11 @@ impl Run {
         if deeds.is_empty() {
             return;
         }
-        let deed = deeds[self.rng.usize(..deeds.len())];
-        let places = self.rng.u64(..16);
-        self.world.nodes[at].gaps.borrow_mut().armed = Some((places, deed));
+        let gaps = self.world.nodes[at].gaps.clone();
+        for _ in 0..self.rng.usize(1..4) {
+            let deed = deeds[self.rng.usize(..deeds.len())];
+            gaps.borrow_mut().armed.push_back((self.rng.u64(..12), deed));
+        }
     }
 
     fn write_silently(&mut self) {
@@ -254,9 +271,9 @@ impl Run {
         if !app.borrow().is_open() {
             return;
         }
-        let copy = self.world.file(&format!("{at}.copy"));
-        app.borrow().back_up(&copy);
         let event = self.world.accounts.borrow().now();
+        let copy = self.world.file(&format!("{at}-{event}.copy"));
+        app.borrow().back_up(&copy);
         self.world.nodes[at].backup = Some((copy, app.borrow().migrated, event));
     }
 
@@ -265,7 +282,7 @@ impl Run {
         self.world.note("everything is healed".into());
         self.world.parted.clear();
         for at in 0..self.world.nodes.len() {
-            self.world.nodes[at].gaps.borrow_mut().armed = None;
+            self.world.nodes[at].gaps.borrow_mut().armed.clear();
             self.finish_migration(at);
             self.world.start(at);
         }

@@ -16,6 +16,8 @@ pub enum Holds {
     Unique,
     /// A number that the application's trigger raises.
     Count,
+    /// Values of every type, the same ones again and again.
+    Anything,
 }
 
 /// A column besides the key.
@@ -55,6 +57,9 @@ impl Shape {
         }
         if mix.has(Class::Triggers) {
             columns.push(column("n", 4, Holds::Count, Some("0")));
+        }
+        if mix.has(Class::Types) {
+            columns.push(column("m", 5, Holds::Anything, None));
         }
         Self {
             key: mix.key,
@@ -123,7 +128,11 @@ impl Shape {
 }
 
 fn declared(column: &Column) -> String {
-    let kind = if column.holds == Holds::Count { "INTEGER" } else { "TEXT" };
+    let kind = match column.holds {
+        Holds::Count => "INTEGER",
+        Holds::Anything => "",
+        Holds::Writes | Holds::Unique => "TEXT",
+    };
     match &column.default {
         Some(default) if column.holds == Holds::Count => format!("{} {kind} DEFAULT {default}", column.name),
         Some(default) => format!("{} {kind} DEFAULT '{default}'", column.name),

@@ -1,7 +1,7 @@
 //! The store under test with the world around it: before and after each of its calls something may happen.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -33,8 +33,8 @@ pub enum Deed {
 /// The places between two calls of a node's store.
 #[derive(Debug, Default)]
 pub struct Gaps {
-    /// What happens next, and how many places before.
-    pub armed: Option<(u64, Deed)>,
+    /// What happens next, each after so many places more.
+    pub armed: VecDeque<(u64, Deed)>,
 }
 
 /// Why a call did not come back.
@@ -59,10 +59,10 @@ impl Gapped {
     fn gap(&self, place: &str, call: &str) -> Result<(), Ended> {
         let deed = {
             let mut gaps = self.gaps.borrow_mut();
-            match &mut gaps.armed {
+            match gaps.armed.front_mut() {
                 Some((0, deed)) => {
                     let deed = *deed;
-                    gaps.armed = None;
+                    gaps.armed.pop_front();
                     deed
                 }
                 Some((places, _)) => {

@@ -12,7 +12,7 @@ use entgldb_replica::clock::{Mono, Now, WallMillis};
 use entgldb_replica::entry::AuthorKey;
 use entgldb_replica::event::Event;
 use entgldb_replica::id::{Collection, LinkId};
-use entgldb_replica::limits::{FRAME_BYTES_DEFAULT, Limits, PAYLOAD_BYTES_DEFAULT};
+use entgldb_replica::limits::{FRAME_BYTES_DEFAULT, Limits, PAYLOAD_BYTES_DEFAULT, RETENTION_MS};
 use entgldb_replica::{Config, Input, Link, Mark, Output, Replica, StoreFailed};
 use entgldb_sqlite::{Durability, SqliteConfig, SqliteStore};
 use fastrand::Rng;
@@ -29,6 +29,8 @@ use super::store::{Ended, Gapped, Gaps};
 const WALL_START_MS: u64 = 1_500_000_000_000;
 /// The largest document while rows may be too large.
 const SMALL_PAYLOAD_BYTES: usize = 500;
+/// How long history is kept where it is forgotten soon.
+const SHORT_RETENTION_MS: u64 = 3_000;
 
 /// One node.
 pub struct Node {
@@ -156,7 +158,7 @@ impl World {
         let config = SqliteConfig {
             path: node.path.clone(),
             watch: vec![TABLE.into()],
-            durability: Durability::Full,
+            durability: if self.mix.has(Class::Unsynced) { Durability::Normal } else { Durability::Full },
             payload_bytes_max: node.payload_bytes_max,
             stop: Arc::default(),
             on_busy: None,
@@ -174,6 +176,7 @@ impl World {
             merging: if self.mix.has(Class::Merge) { [table].into() } else { Default::default() },
             payload_bytes_max: node.payload_bytes_max,
             limits: self.limits,
+            retention_ms: Some(if self.mix.has(Class::Forget) { SHORT_RETENTION_MS } else { RETENTION_MS }),
             mark: node.mark.filter(|_| node.keeps_mark),
             ..Config::default()
         };
