@@ -137,13 +137,14 @@ pub struct Mix {
 }
 
 impl Mix {
-    /// Draws a mix, without the classes that are not wanted: what is left is as it was with them.
-    pub fn draw(rng: &mut Rng, is_wanted: impl Fn(Class) -> bool) -> Self {
+    /// Draws a mix, without the classes that are not wanted and with some that always are: what is left is as it was.
+    pub fn draw(rng: &mut Rng, always: &BTreeSet<Class>, is_wanted: impl Fn(Class) -> bool) -> Self {
         let drawn: BTreeSet<Class> =
             CLASSES.iter().filter(|(.., share)| rng.u8(..16) < *share).map(|(class, ..)| *class).collect();
         let key = KEYS[rng.usize(..KEYS.len())];
         let steps = rng.usize(20..60);
         let mut classes: BTreeSet<Class> = drawn.into_iter().filter(|class| is_wanted(*class)).collect();
+        classes.extend(always);
         // A table of many rows that comes back empty does not empty the others, by design: the nodes would differ. And small
         // pages of many rows take long.
         if classes.contains(&Class::Many) {
