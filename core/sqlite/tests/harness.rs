@@ -92,9 +92,10 @@ fn mix(seed: u64) -> Mix {
     let is_chosen = without.is_some() || only.is_some() || always.is_some();
     let without = without.unwrap_or_else(|| if is_chosen { BTreeSet::new() } else { FAILING.into() });
     let always = always.unwrap_or_default();
-    Mix::draw(&mut Rng::with_seed(seed), &always, |class| {
+    let mix = Mix::draw(&mut Rng::with_seed(seed), &always, |class| {
         !without.contains(&class) && only.as_ref().is_none_or(|only| only.contains(&class))
-    })
+    });
+    if is_chosen { mix } else { mix.without_pairs() }
 }
 
 /// Runs a seed. Answers why it failed, if it did.

@@ -52,6 +52,8 @@ pub struct Accounts {
     /// How often each node's users changed each document.
     pub changes: BTreeMap<(usize, String), u64>,
     pub dropped_fields: BTreeSet<usize>,
+    /// What was among the documents set aside at some time.
+    pub set_aside: BTreeSet<Written>,
 }
 
 impl Accounts {

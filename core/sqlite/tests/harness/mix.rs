@@ -115,6 +115,15 @@ pub const FAILING: [Class; 10] = [
     Class::RenameTable,
 ];
 
+/// Classes that fail together, likewise. What a merging document loses when it comes in a snapshot is in no list, and
+/// snapshots are taken where history is forgotten too.
+pub const FAILING_PAIRS: [(Class, Class); 2] =
+    [(Class::Merge, Class::Snapshot), (Class::Merge, Class::Forget)];
+
+/// A version that is set aside goes without a trace when a user, whose table does not show it, writes a new row in its place.
+/// While this is so, what was ever set aside counts as kept.
+pub const SET_ASIDE_IS_FORGOTTEN: bool = true;
+
 /// What the key of the table is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeyKind {
@@ -152,6 +161,16 @@ impl Mix {
             classes.remove(&Class::SmallPages);
         }
         Self { classes, key, steps }
+    }
+
+    /// Leaves one of each pair out that fails together.
+    pub fn without_pairs(mut self) -> Self {
+        for (one, other) in FAILING_PAIRS {
+            if self.has(one) {
+                self.classes.remove(&other);
+            }
+        }
+        self
     }
 
     pub fn has(&self, class: Class) -> bool {

@@ -10,7 +10,7 @@ use entgldb_sqlite::inspect::Inspector;
 use entgldb_sqlite::verify;
 
 use super::accounts::{Accounts, How, Image, Origin, Written, ids, ids_in};
-use super::mix::Class;
+use super::mix::{Class, SET_ASIDE_IS_FORGOTTEN};
 use super::shape::TABLE;
 use super::world::World;
 
@@ -79,13 +79,20 @@ fn kept(world: &World) -> BTreeSet<Written> {
                 kept.extend(ids.into_iter().map(|id| (doc.to_owned(), id)));
             }
         }
-        for problem in inspector.problems(100_000).expect("problems are read") {
-            let content = problem.version.and_then(|(_, content)| content);
-            let ids = ids_in(content.as_deref().unwrap_or_default());
-            kept.extend(ids.into_iter().map(|id| (problem.key.clone(), id)));
-        }
+        kept.extend(set_aside(&mut inspector));
     }
     kept
+}
+
+/// The values in documents that are set aside.
+pub fn set_aside(inspector: &mut Inspector) -> BTreeSet<Written> {
+    let mut found = BTreeSet::new();
+    for problem in inspector.problems(100_000).expect("problems are read") {
+        let content = problem.version.and_then(|(_, content)| content);
+        let ids = ids_in(content.as_deref().unwrap_or_default());
+        found.extend(ids.into_iter().map(|id| (problem.key.clone(), id)));
+    }
+    found
 }
 
 /// Every value that a user wrote is there, or in a list, or was taken away by a user who saw it.
@@ -98,6 +105,7 @@ fn nothing_is_lost(accounts: &Accounts, image: &Image, kept: &BTreeSet<Written>,
             || accounts.excused.contains(written)
             || accounts.was_superseded(written)
             || kept.contains(written)
+            || SET_ASIDE_IS_FORGOTTEN && accounts.set_aside.contains(written)
         {
             continue;
         }

@@ -13,7 +13,9 @@ use entgldb_replica::entry::AuthorKey;
 use entgldb_replica::event::Event;
 use entgldb_replica::id::{Collection, LinkId};
 use entgldb_replica::limits::{FRAME_BYTES_DEFAULT, Limits, PAYLOAD_BYTES_DEFAULT, RETENTION_MS};
+use entgldb_replica::store::ProblemKind;
 use entgldb_replica::{Config, Input, Link, Mark, Output, Replica, StoreFailed};
+use entgldb_sqlite::inspect::Inspector;
 use entgldb_sqlite::{Durability, SqliteConfig, SqliteStore};
 use fastrand::Rng;
 use tempfile::TempDir;
@@ -21,6 +23,7 @@ use tempfile::TempDir;
 use super::accounts::Accounts;
 use super::app::{App, Trace};
 use super::mix::{Class, Mix};
+use super::oracle::set_aside;
 use super::shape::{Moment, TABLE, plan};
 use super::store::{Ended, Gapped, Gaps};
 
@@ -52,6 +55,9 @@ pub struct Node {
 /// Two nodes, the lesser one first.
 pub type Pair = (usize, usize);
 
+/// A frame on its way: its link, its type and its body.
+type Flying = (LinkId, u64, Bytes);
+
 /// See the module's documentation.
 pub struct World {
     folder: TempDir,
@@ -64,7 +70,7 @@ pub struct World {
     /// Pairs that may not be linked now.
     pub parted: Vec<Pair>,
     /// Frames on their way, by sender and receiver.
-    pub wires: BTreeMap<(usize, usize), VecDeque<(LinkId, u64, Bytes)>>,
+    pub wires: BTreeMap<(usize, usize), VecDeque<Flying>>,
     pub mono: u64,
     limits: Limits,
     last_link: u64,
@@ -315,6 +321,13 @@ impl World {
             text.truncate(end);
         }
         self.note(format!("  node {at}: {text}"));
+        if let Event::Problem(problem) = event
+            && [ProblemKind::Collided, ProblemKind::SetAside].contains(&problem.kind)
+        {
+            let inspector = Inspector::open(&self.nodes[at].path).expect("the store can be inspected");
+            let found = set_aside(&mut inspector.expect("the store is open"));
+            self.accounts.borrow_mut().set_aside.extend(found);
+        }
         assert!(
             !matches!(event, Event::Refused { .. } | Event::Diverged { .. }),
             "an honest node is refused, or rows differ under equal vectors: {text}"
