@@ -118,7 +118,8 @@ fn nothing_is_lost(accounts: &Accounts, image: &Image, kept: &BTreeSet<Written>,
 }
 
 /// No row is there of which a user has taken away every value knowingly: the user's version is younger. Where fields merge, no
-/// value is there that a user has overwritten knowingly; a row that was deleted comes back whole with a concurrent edit.
+/// value is there that a user has overwritten knowingly; but a row that was deleted comes back whole with a concurrent edit, and
+/// what was overwritten before it was deleted may never have been seen by the engine.
 fn nothing_comes_back(accounts: &Accounts, image: &Image, merges: bool, wrong: &mut Vec<String>) {
     for (doc, row) in image {
         let touches_dropped = |(written, origin): (&Written, &Origin)| {
@@ -130,8 +131,12 @@ fn nothing_comes_back(accounts: &Accounts, image: &Image, merges: bool, wrong: &
         let there = ids(Some(row));
         let is = |id: &u64, how| accounts.is_superseded(&(doc.clone(), *id), how);
         let is_gone = |id: &u64| is(id, How::Overwritten) || is(id, How::Deleted);
+        let was_deleted = accounts
+            .written
+            .keys()
+            .any(|written| written.0 == *doc && accounts.is_superseded(written, How::Deleted));
         let is_old = !there.is_empty() && there.keys().all(is_gone);
-        if is_old || merges && there.keys().any(|id| is(id, How::Overwritten)) {
+        if is_old || merges && !was_deleted && there.keys().any(|id| is(id, How::Overwritten)) {
             wrong.push(format!("CAME BACK: {doc}: {}", shown(Some(row))));
         }
     }

@@ -25,11 +25,12 @@ const TEND_MS: u64 = 31_000;
 /// When the engine has not kept its word.
 pub fn run(mix: Mix, seed: u64, trace: &Rc<RefCell<Vec<String>>>) {
     let mut rng = Rng::with_seed(seed ^ 0x9E37_79B9_7F4A_7C15);
-    let mut run = Run { world: World::new(mix, &mut rng, trace.clone()), rng };
+    let mut run = Run { world: World::new(mix, &mut rng, trace.clone()), rng, step: 0 };
     run.begin();
     for step in 0..run.world.mix.steps {
+        run.step = step;
         run.world.note(format!("{step} at {} ms", run.world.mono));
-        run.step();
+        run.take_step();
     }
     run.heal();
     oracle::judge(&mut run.world);
@@ -38,6 +39,7 @@ pub fn run(mix: Mix, seed: u64, trace: &Rc<RefCell<Vec<String>>>) {
 struct Run {
     world: World,
     rng: Rng,
+    step: usize,
 }
 
 impl Run {
@@ -99,7 +101,7 @@ impl Run {
         }
     }
 
-    fn step(&mut self) {
+    fn take_step(&mut self) {
         match self.rng.u8(..100) {
             0..=29 => self.write(),
             30..=49 => self.deliver(),
@@ -272,7 +274,7 @@ impl Run {
             return;
         }
         let event = self.world.accounts.borrow().now();
-        let copy = self.world.file(&format!("{at}-{event}.copy"));
+        let copy = self.world.file(&format!("{at}-{}.copy", self.step));
         app.borrow().back_up(&copy);
         self.world.nodes[at].backup = Some((copy, app.borrow().migrated, event));
     }
