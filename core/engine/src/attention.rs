@@ -59,7 +59,9 @@ struct Rhythm {
 impl Rhythm {
     fn committed(&mut self, now: Instant) {
         let gap = self.last.map(|last| now.saturating_duration_since(last));
-        self.gap = gap.filter(|gap| *gap <= RHYTHM_GAP_MAX).map(|gap| self.gap.map_or(gap, |mean| (mean * 3 + gap) / 4));
+        self.gap = gap
+            .filter(|gap| *gap <= RHYTHM_GAP_MAX)
+            .map(|gap| self.gap.map_or(gap, |mean| (mean * 3 + gap) / 4));
         self.last = Some(now);
     }
 
@@ -77,7 +79,16 @@ impl Attention {
             tracing::warn!(reason, poll = ?POLL_DEAF, "no notifications of file changes here: looking often instead");
         }
         let now = Instant::now();
-        Self { waker, look_at: now, looks: 0, streak: 0, armed: true, capture_at: now, rest_until: now, rhythm: Rhythm::default() }
+        Self {
+            waker,
+            look_at: now,
+            looks: 0,
+            streak: 0,
+            armed: true,
+            capture_at: now,
+            rest_until: now,
+            rhythm: Rhythm::default(),
+        }
     }
 
     /// When to look next.

@@ -52,12 +52,6 @@ SHAPES = {
         "DROP TABLE `{t}`", "CREATE TABLE IF NOT EXISTS `{t}`({definition})",
         "INSERT INTO `{t}` SELECT * FROM `{t}_backup`", "DROP TABLE `{t}_backup`",
     ],
-    # SQLite's own advice for what does not change the content; it does not touch the table at all.
-    "writable_schema": [
-        "PRAGMA writable_schema = ON", "BEGIN",
-        "UPDATE sqlite_schema SET sql = 'CREATE TABLE {t}({definition})' WHERE type = 'table' AND name = '{t}'",
-        "COMMIT", "PRAGMA writable_schema = RESET",
-    ],
 }  # fmt: skip
 
 

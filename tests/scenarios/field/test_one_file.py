@@ -68,7 +68,6 @@ class ASecondEngine(Field):
         """What a killed engine left must not be taken for one that runs."""
         self.a.kill()
         other = self.node("other", None, ["t"], database=self.a.database)
-        other.name = "a"
         other.start(self.b)
         other.write("INSERT INTO t VALUES('on a', 'after the kill')")
         self.same([other, self.b], "SELECT v FROM t WHERE id = 'on a'", [("after the kill",)])

@@ -119,7 +119,7 @@ class AnApplicationThatSaysNo(Field):
 
     def test_views_with_instead_of_triggers(self):
         schema = """CREATE TABLE t(id TEXT PRIMARY KEY, n INTEGER);
-            CREATE VIEW upper_t AS SELECT upper(id) AS id, n FROM t;
+            CREATE VIEW upper_t AS SELECT upper(id) AS id, n AS n FROM t;
             CREATE TRIGGER upper_insert INSTEAD OF INSERT ON upper_t BEGIN INSERT INTO t VALUES(lower(NEW.id), NEW.n); END;
             CREATE TRIGGER upper_delete INSTEAD OF DELETE ON upper_t BEGIN DELETE FROM t WHERE id = lower(OLD.id); END;"""
         a, b = self.pair(schema, ["t"])

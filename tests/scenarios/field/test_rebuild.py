@@ -265,7 +265,7 @@ for n in range(120):
             copy = ["INSERT INTO new_note(rid, id, body) SELECT rid, id, body FROM note", "DROP TABLE note", "ALTER TABLE new_note RENAME TO note"]
             create = f"CREATE TABLE new_note({self.DEFINITION}, turn_{turn} TEXT)"
             a.transaction(*drops, create, *copy, *self.TRIGGERS, foreign_keys=False)
-            a.write((f"INSERT INTO note(rid, id, body) VALUES({turn + 1}, 'a{turn}', 'alpha')",), f"UPDATE note SET body = 'alpha edited' WHERE id = 'a{turn}'")
+            a.write(f"INSERT INTO note(rid, id, body) VALUES({turn + 1}, 'a{turn}', 'alpha')", f"UPDATE note SET body = 'alpha edited' WHERE id = 'a{turn}'")
         self.assertEqual(writer.wait(120), 0)
         self.ends_with([a, b], "SELECT rid, id, body FROM note")
         self.assertEqual(a.value("SELECT count(*) FROM note"), 124)
