@@ -64,6 +64,7 @@ mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 mod guard;
+mod held;
 mod host;
 mod hub;
 mod import;
