@@ -7,6 +7,7 @@ mod args;
 mod calendar;
 mod conflicts;
 mod demo;
+mod doctor;
 mod failure;
 mod inspection;
 mod keygen;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Sync(arguments) => sync::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Peers(arguments) => peers::run(&arguments),
         Command::Members(arguments) => members::run(&arguments),

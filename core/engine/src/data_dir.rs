@@ -62,6 +62,12 @@ impl DataDir {
 
 const LOCK_FILE: &str = "lock";
 
+/// Whether a process runs the node with this data folder now. Changes nothing.
+#[must_use]
+pub fn node_runs(data_dir: &Path) -> bool {
+    is_locked(data_dir)
+}
+
 /// Whether a process holds the folder's lock now.
 pub(crate) fn is_locked(path: &Path) -> bool {
     let lock = File::options().write(true).open(path.join(LOCK_FILE));

@@ -89,7 +89,7 @@ mod trust;
 pub use command::CommandError;
 pub use config::{Config, ConfigError, Durability, default_data_dir};
 pub use control::{Answer, ControlError, Request, request};
-pub use data_dir::DataDirError;
+pub use data_dir::{DataDirError, node_runs};
 pub use documents::{DocumentChange, DocumentError, DocumentWatch, Documents};
 pub use driver::SyncError;
 pub use entgldb_net::{ClusterSecret, SecretError};
@@ -100,7 +100,7 @@ pub use entgldb_replica::limits::{HOOK_BYTES_MAX, HOOK_DOCUMENTS_MAX};
 pub use entgldb_replica::resolve::Side;
 pub use entgldb_sqlite::{
     Fault, OpenError as StoreOpenError, Progress, Report, RestoreError, Restored, SqliteFailed, VerifyError,
-    inspect, restore, verify,
+    doctor, inspect, restore, verify,
 };
 pub use event::{Event, Version, problem_kind};
 pub use guard::GuardError;

@@ -65,6 +65,7 @@ mod capture;
 mod collide;
 mod commit;
 mod compare;
+pub mod doctor;
 mod document;
 mod export;
 mod failed;
@@ -103,6 +104,7 @@ mod watch;
 mod watched;
 mod watching;
 
+pub use doctor::doctor;
 pub use export::{KnownHead, ListedMember};
 pub use failed::SqliteFailed;
 pub use open::{Durability, OpenError, SqliteConfig};

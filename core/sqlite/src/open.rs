@@ -69,6 +69,12 @@ pub enum OpenError {
         /// The path as given.
         path: PathBuf,
     },
+    /// The file cannot be read.
+    #[error("{path} cannot be read: give this user read permission on the file and its folder")]
+    Unreadable {
+        /// The path as given.
+        path: PathBuf,
+    },
     /// The file cannot be written.
     #[error("{path} cannot be written: give this user write permission on the file and its folder")]
     ReadOnly {
@@ -299,8 +305,12 @@ pub(crate) fn open_file(path: &Path, mode: OpenFlags) -> Result<Connection, Open
     if !path.is_file() {
         return Err(OpenError::NoSuchFile { path: path.to_owned() });
     }
+    let only_reads = mode.contains(OpenFlags::SQLITE_OPEN_READ_ONLY);
     let refused = |source: rusqlite::Error| match code(&source) {
         Some(ErrorCode::NotADatabase) => OpenError::NotADatabase { path: path.to_owned() },
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) if only_reads => {
+            OpenError::Unreadable { path: path.to_owned() }
+        }
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
             OpenError::ReadOnly { path: path.to_owned() }
         }
