@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use super::finding::Finding;
 use crate::failed::{Outcome, While};
-use crate::names::Names;
-use crate::schema::{self, FORMAT};
+use crate::file::error::FORMAT;
+use crate::journal::names::Names;
+use crate::journal::schema;
 
 /// What the engine's tables say.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]

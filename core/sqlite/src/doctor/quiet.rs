@@ -12,7 +12,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::failed::{SqliteFailed, While, code};
-use crate::open::{OpenError, harden, open_file};
+use crate::file::connection::{harden, open_file};
+use crate::file::error::OpenError;
 
 /// How long a locked database is waited for.
 const BUSY_WAIT: Duration = Duration::from_secs(10);

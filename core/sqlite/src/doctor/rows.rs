@@ -5,10 +5,10 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use super::finding::Finding;
-use crate::document::write_row;
-use crate::key::KeyForm;
-use crate::quote::{identifiers, joined};
-use crate::table::Table;
+use crate::quote::{identifier, identifiers, joined};
+use crate::table::definition::Table;
+use crate::table::document::write_row;
+use crate::table::key::KeyForm;
 
 /// A byte of a value becomes at most so many in a document: a control character is written out.
 const GROWTH_MAX: usize = 6;
@@ -102,7 +102,7 @@ fn suspect(table: &Table, payload_bytes_max: usize) -> String {
     let names = table.fields.iter().map(|(name, _)| name.len() + NUMBER_BYTES).sum::<usize>();
     let spare = payload_bytes_max.saturating_sub(names) / GROWTH_MAX;
     let size = |column: &str| format!("coalesce(length(CAST({column} AS BLOB)), 0)");
-    let columns = table.columns.iter().map(|column| size(&crate::quote::identifier(&column.name)));
+    let columns = table.columns.iter().map(|column| size(&identifier(&column.name)));
     let keys = table.key_columns();
     let key_size = joined(keys.iter().map(|column| size(column)), " + ");
     let strange = match &table.form {

@@ -10,10 +10,10 @@ use serde::Serialize;
 use super::finding::{Finding, any_blocks};
 use super::rows;
 use crate::failed::{Outcome, While};
-use crate::key::{Encoding, KeyForm};
-use crate::quote::joined;
-use crate::table::{Table, Unwatchable};
-use crate::unique::tokens;
+use crate::quote::{identifier, joined};
+use crate::table::definition::{Table, Unwatchable};
+use crate::table::key::{Encoding, KeyForm};
+use crate::table::unique::tokens;
 
 /// What a name in the schema stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -171,7 +171,7 @@ pub(super) fn look(
 }
 
 fn count(connection: &Connection, name: &str) -> Option<u64> {
-    let sql = format!("SELECT count(*) FROM main.{}", crate::quote::identifier(name));
+    let sql = format!("SELECT count(*) FROM main.{}", identifier(name));
     // A table that can't be read has other findings, or is of no interest.
     connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).ok().map(i64::cast_unsigned)
 }
@@ -196,8 +196,13 @@ fn statements(connection: &Connection, table: &Table) -> Vec<Finding> {
     let keys = joined(table.key_columns(), ", ");
     let ordered =
         format!("SELECT {keys} FROM main.{} WHERE ({keys}) > ({keys}) ORDER BY {keys}", table.quoted);
+    let columns: Vec<String> = table.columns.iter().map(|column| identifier(&column.name)).collect();
+    let nothing = joined(columns.iter().map(|_| "NULL".to_owned()), ", ");
+    let insert = format!("INSERT INTO main.{}({}) VALUES({nothing})", table.quoted, columns.join(", "));
+    let same = joined(columns.iter().map(|column| format!("{column} = {column}")), ", ");
+    let update = format!("UPDATE main.{} SET {same}", table.quoted);
     let mut found: Vec<Finding> = Vec::new();
-    for sql in [&table.select, &ordered, &table.delete, &table.upsert] {
+    for sql in [&table.select, &ordered, &table.delete, &insert, &update] {
         let switched = connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, table.has_application_triggers);
         if let Err(error) = switched.and_then(|_| connection.prepare(sql).map(drop)) {
