@@ -25,14 +25,7 @@ pub struct EngineFacts {
 
 /// Looks at the engine's tables. `None` if there are none.
 pub(super) fn look(connection: &Connection) -> Outcome<Option<(EngineFacts, Vec<Finding>)>> {
-    let is_there: bool = connection
-        .query_row(
-            "SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE substr(name, 1, 9) = '_entgldb_')",
-            [],
-            |row| row.get(0),
-        )
-        .doing("looking for the engine's tables")?;
-    if !is_there {
+    if !schema::is_partly_there(connection)? {
         return Ok(None);
     }
     let mut facts = EngineFacts { format: 0, node: None, pending: None };

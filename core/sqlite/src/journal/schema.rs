@@ -15,7 +15,7 @@ use crate::failed::{Outcome, While};
 use crate::file::error::FORMAT;
 
 /// Names of the values in the engine's state.
-pub(crate) const NAMES: [&str; 9] = [
+pub(crate) const NAMES: [&str; 10] = [
     "format",
     "owner",
     "incarnation",
@@ -25,7 +25,11 @@ pub(crate) const NAMES: [&str; 9] = [
     "keeps",
     "in_use",
     "outbox_after",
+    JOURNAL_BEFORE,
 ];
+
+/// The journal mode that the database was in before the first start, for whoever takes the engine's tables out again.
+pub(crate) const JOURNAL_BEFORE: &str = "journal_before";
 
 const TABLES: &str = "
 CREATE TABLE _entgldb_meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -81,6 +85,17 @@ pub(crate) fn format(connection: &Connection) -> Outcome<Option<i64>> {
         return Ok(None);
     }
     get::<i64>(connection, "format").map(|format| Some(format.unwrap_or_default()))
+}
+
+/// Whether anything has a name of the engine's.
+pub(crate) fn is_partly_there(connection: &Connection) -> Outcome<bool> {
+    connection
+        .query_row(
+            "SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE substr(name, 1, 9) = '_entgldb_')",
+            [],
+            |row| row.get(0),
+        )
+        .doing("looking for the engine's tables")
 }
 
 /// Creates the tables. To be called in a write transaction.
