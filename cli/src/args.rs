@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Sync(Box<SyncArguments>),
     /// Look a database over before its first sync: which tables can be synced, which can't and why. Changes nothing.
     Doctor(DoctorArguments),
+    /// Take everything of EntglDb out of a database. The rows stay. The node must not be running.
+    Detach(DetachArguments),
     /// Show how a node is doing: peers, how far behind, conflicts, errors.
     Status(StatusArguments),
     /// Show the peers a node knows.
@@ -147,6 +149,18 @@ pub(crate) struct DoctorArguments {
     /// A table that shall be synced; give it once for each. Without this option all tables are asked about.
     #[arg(long, value_name = "TABLE")]
     pub(crate) watch: Vec<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DetachArguments {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Do not ask for confirmation. For scripts, which can't be asked.
+    #[arg(long)]
+    pub(crate) yes: bool,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

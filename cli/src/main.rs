@@ -7,6 +7,7 @@ mod args;
 mod calendar;
 mod conflicts;
 mod demo;
+mod detach;
 mod doctor;
 mod failure;
 mod inspection;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Sync(arguments) => sync::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Detach(arguments) => detach::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Peers(arguments) => peers::run(&arguments),
         Command::Members(arguments) => members::run(&arguments),

@@ -4,6 +4,7 @@
 
 mod common;
 mod demo;
+mod detach;
 mod doctor;
 mod forgetting;
 mod keygen;

@@ -70,6 +70,11 @@ impl DataDir {
         Ok(folder)
     }
 
+    /// Locks the folder if a node ever had it; nothing is made.
+    pub(crate) fn lock_existing(path: &Path) -> Result<Option<Self>, DataDirError> {
+        if path.join(LOCK_FILE).exists() { Self::lock(path).map(Some) } else { Ok(None) }
+    }
+
     /// From now on what is in the folder stays.
     pub(crate) fn keep(&mut self) {
         self.trace = None;

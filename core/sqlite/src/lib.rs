@@ -60,6 +60,7 @@
 
 mod apply;
 mod capture;
+mod detach;
 pub mod doctor;
 mod failed;
 mod file;
@@ -77,6 +78,7 @@ mod store;
 mod table;
 mod verify;
 
+pub use detach::{Attached, Detached, attached, detach};
 pub use doctor::doctor;
 pub use failed::SqliteFailed;
 pub use file::config::{Durability, SqliteConfig};

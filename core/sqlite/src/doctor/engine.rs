@@ -48,12 +48,9 @@ fn read(connection: &Connection, facts: &mut EngineFacts) -> Outcome<Option<Find
         let what = format!("its engine tables have format {format}; this version knows {FORMAT}");
         return Ok(Some(Finding::blocks("newer_format", what, "use the newer version of entgldb")));
     }
-    let fresh = Connection::open_in_memory().doing("making the engine's tables")?;
-    schema::create(&fresh)?;
-    let (wanted, there_are) = (tables(&fresh)?, tables(connection)?);
     // An older format has fewer, and opening brings it up to this one.
     if format == FORMAT
-        && let Some(missing) = wanted.difference(&there_are).next()
+        && let Some(missing) = schema::missing(connection)?
     {
         return Ok(Some(damaged(&format!("{missing} is missing"))));
     }
@@ -73,14 +70,6 @@ fn read(connection: &Connection, facts: &mut EngineFacts) -> Outcome<Option<Find
     facts.pending = Some(pending.doing("reading the outbox")?.cast_unsigned());
     Names::load(connection)?;
     Ok(None)
-}
-
-fn tables(connection: &Connection) -> Outcome<BTreeSet<String>> {
-    let mut statement = connection
-        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND substr(name, 1, 9) = '_entgldb_'")
-        .doing("listing the engine's tables")?;
-    let names = statement.query_map([], |row| row.get(0));
-    names.and_then(Iterator::collect).doing("listing the engine's tables")
 }
 
 fn damaged(what: &str) -> Finding {

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::finding::Finding;
-use super::quiet::{Quiet, beside};
 use crate::failed::{Outcome, While};
+use crate::file::quiet::{Quiet, beside};
 
 /// The first sync writes about as much as the tables hold, and this.
 const SPARE_BYTES: u64 = 64 << 20;

@@ -4,7 +4,6 @@
 mod engine;
 mod file;
 mod finding;
-mod quiet;
 mod rows;
 mod table;
 
@@ -16,11 +15,11 @@ use serde::Serialize;
 
 use crate::capture::watched::encoding;
 use crate::file::error::OpenError;
+use crate::file::quiet::{self, Quiet};
 pub use engine::EngineFacts;
 pub use file::FileFacts;
 use finding::any_blocks;
 pub use finding::{Finding, Weight};
-use quiet::Quiet;
 use table::Asked;
 pub use table::{TableDiagnosis, TableKind};
 

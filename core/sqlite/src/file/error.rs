@@ -53,6 +53,18 @@ pub enum OpenError {
         /// The path as given.
         path: PathBuf,
     },
+    /// Another program keeps the database locked for longer than is waited.
+    #[error("{path} is kept locked by another program")]
+    Busy {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// Nothing of the engine's is in the database.
+    #[error("{path} was never synced: it has none of the engine's tables")]
+    NeverSynced {
+        /// The path as given.
+        path: PathBuf,
+    },
     /// No table was named.
     #[error("no table to watch was named; the database has: {}", available.join(", "))]
     NothingToWatch {

@@ -24,6 +24,11 @@ pub(crate) fn open(
         Some(found) if found < 1 => {
             return Err(SqliteFailed::damaged("they do not say their format").into());
         }
+        Some(FORMAT) => {
+            if let Some(missing) = schema::missing(&connection)? {
+                return Err(SqliteFailed::damaged(format!("{missing} is missing")).into());
+            }
+        }
         Some(_) => {}
         None if schema::is_partly_there(&connection)? => {
             return Err(SqliteFailed::damaged("_entgldb_meta is missing").into());

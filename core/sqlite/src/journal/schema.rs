@@ -3,7 +3,7 @@
 //! The layout is described in `docs/protocol/sqlite.md` and has a format number, so that a later version knows what it
 //! finds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use entgldb_replica::clock::{Hlc, Stamp};
 use entgldb_replica::fingerprint::{Fingerprint, Tally};
@@ -96,6 +96,24 @@ pub(crate) fn is_partly_there(connection: &Connection) -> Outcome<bool> {
             |row| row.get(0),
         )
         .doing("looking for the engine's tables")
+}
+
+/// The first table that a database lacks, of those that the engine made in it.
+pub(crate) fn missing(connection: &Connection) -> Outcome<Option<String>> {
+    let fresh = Connection::open_in_memory().doing("making the engine's tables to compare")?;
+    create(&fresh)?;
+    let there_are = tables(connection)?;
+    Ok(tables(&fresh)?.into_iter().find(|name| !there_are.contains(name)))
+}
+
+fn tables(connection: &Connection) -> Outcome<BTreeSet<String>> {
+    let mut statement = connection
+        .prepare(
+            "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND substr(name, 1, 9) = '_entgldb_'",
+        )
+        .doing("listing the engine's tables")?;
+    let names = statement.query_map([], |row| row.get(0));
+    names.and_then(Iterator::collect).doing("listing the engine's tables")
 }
 
 /// Creates the tables. To be called in a write transaction.

@@ -19,16 +19,16 @@ use crate::file::error::OpenError;
 const BUSY_WAIT: Duration = Duration::from_secs(10);
 
 /// A connection that leaves nothing behind, and what only opening could tell.
-pub(super) struct Quiet {
-    pub(super) connection: Connection,
+pub(crate) struct Quiet {
+    pub(crate) connection: Connection,
     /// Whether the database is in WAL mode. `PRAGMA journal_mode` does not say so of a file that is read as immutable.
-    pub(super) is_wal: bool,
+    pub(crate) is_wal: bool,
     /// Whether another program has the database open, or left a journal when it ended.
-    pub(super) is_in_use: bool,
+    pub(crate) is_in_use: bool,
 }
 
 /// Reads the database with `work`.
-pub(super) fn read<T>(
+pub(crate) fn read<T>(
     path: &Path,
     mut work: impl FnMut(&Quiet) -> Result<T, OpenError>,
 ) -> Result<T, OpenError> {
@@ -128,7 +128,7 @@ fn path_bytes(path: &Path) -> Vec<u8> {
 }
 
 /// The file of this name with more at its end.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name: OsString = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
