@@ -3,7 +3,7 @@
 //! The layout is described in `docs/protocol/sqlite.md` and has a format number, so that a later version knows what it
 //! finds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use entgldb_replica::clock::{Hlc, Stamp};
 use entgldb_replica::fingerprint::{Fingerprint, Tally};
@@ -15,7 +15,7 @@ use crate::failed::{Outcome, While};
 use crate::file::error::FORMAT;
 
 /// Names of the values in the engine's state.
-pub(crate) const NAMES: [&str; 11] = [
+pub(crate) const NAMES: [&str; 12] = [
     "format",
     "owner",
     "incarnation",
@@ -27,7 +27,11 @@ pub(crate) const NAMES: [&str; 11] = [
     "outbox_after",
     "first_copies",
     "payload_bytes_max",
+    JOURNAL_BEFORE,
 ];
+
+/// The journal mode that the database was in before the first start, for whoever takes the engine's tables out again.
+pub(crate) const JOURNAL_BEFORE: &str = "journal_before";
 
 const TABLES: &str = "
 CREATE TABLE _entgldb_meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -91,6 +95,35 @@ pub(crate) fn format(connection: &Connection) -> Outcome<Option<i64>> {
         return Ok(None);
     }
     get::<i64>(connection, "format").map(|format| Some(format.unwrap_or_default()))
+}
+
+/// Whether anything has a name of the engine's.
+pub(crate) fn is_partly_there(connection: &Connection) -> Outcome<bool> {
+    connection
+        .query_row(
+            "SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE substr(name, 1, 9) = '_entgldb_')",
+            [],
+            |row| row.get(0),
+        )
+        .doing("looking for the engine's tables")
+}
+
+/// The first table that a database lacks, of those that the engine made in it.
+pub(crate) fn missing(connection: &Connection) -> Outcome<Option<String>> {
+    let fresh = Connection::open_in_memory().doing("making the engine's tables to compare")?;
+    create(&fresh)?;
+    let there_are = tables(connection)?;
+    Ok(tables(&fresh)?.into_iter().find(|name| !there_are.contains(name)))
+}
+
+fn tables(connection: &Connection) -> Outcome<BTreeSet<String>> {
+    let mut statement = connection
+        .prepare(
+            "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND substr(name, 1, 9) = '_entgldb_'",
+        )
+        .doing("listing the engine's tables")?;
+    let names = statement.query_map([], |row| row.get(0));
+    names.and_then(Iterator::collect).doing("listing the engine's tables")
 }
 
 /// Creates the tables. To be called in a write transaction.

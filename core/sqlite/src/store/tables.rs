@@ -6,6 +6,7 @@ use bytes::Bytes;
 use entgldb_replica::clock::WallMillis;
 use entgldb_replica::id::{Collection, DocId};
 use entgldb_replica::store::{OutboxMark, Problem};
+use rusqlite::Connection;
 
 use super::looking::Looking;
 use crate::apply::applying::Applying;
@@ -18,6 +19,7 @@ use crate::file::connection::in_transaction;
 use crate::file::error::OpenError;
 use crate::journal::commit::Stopped;
 use crate::journal::journal::Journal;
+use crate::journal::names::Names;
 use crate::journal::{opening, problems, schema};
 use crate::own::tables::is_own;
 use crate::table::definition::Unwatchable;
@@ -72,7 +74,12 @@ impl SqliteStore {
     /// # Errors
     /// Why the database can't be synced as asked, and what to do about it. See [`OpenError`].
     pub fn open(mut config: SqliteConfig) -> Result<Self, OpenError> {
-        let connection = opening::open(&mut config)?;
+        let asked = config.watch.clone();
+        let connection = opening::open(
+            &mut config,
+            |connection| named::check(connection, &asked),
+            |connection| watch_first(connection, &asked),
+        )?;
         if is_own(&connection)? {
             return Err(OpenError::OtherKind { path: config.path });
         }
@@ -251,6 +258,17 @@ impl SqliteStore {
             Ok(())
         })
     }
+}
+
+/// Watches tables in the transaction that creates the engine's own.
+fn watch_first(connection: &Connection, names: &[String]) -> Outcome<()> {
+    let watch = match named::collections(connection, names) {
+        Ok(watch) => watch,
+        Err(OpenError::Failed(failed)) => return Err(failed),
+        // A table that was dropped since it was checked is refused when the tables are read again.
+        Err(_) => return Ok(()),
+    };
+    Watched::read(connection, &mut Names::load(connection)?, &watch).map(drop)
 }
 
 /// Tables that can't be watched, and why.
