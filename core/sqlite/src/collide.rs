@@ -156,7 +156,7 @@ impl Step<'_> {
                 "SELECT {} FROM main.{} WHERE {}",
                 joined(table.key_columns(), ", "),
                 table.quoted,
-                unique.collides_with(&probe, None)
+                unique.collides_with(&probe)
             );
             let mut statement =
                 self.connection.prepare_cached(&sql).doing("looking for rows that collide")?;

@@ -65,6 +65,7 @@ mod capture;
 mod collide;
 mod commit;
 mod compare;
+mod displaced;
 mod document;
 mod export;
 mod failed;

@@ -18,6 +18,7 @@ use crate::failed::{Outcome, While, code, is_refusal};
 use crate::quote::{identifier, joined};
 use crate::rows;
 use crate::table::Table;
+use crate::unique::Unique;
 use crate::value::Sql;
 
 fn memory(table: &Table) -> String {
@@ -74,23 +75,20 @@ pub(crate) fn watch(connection: &Connection, table: &Table) -> Outcome<()> {
         };
         joined(table.columns.iter().enumerate().map(column), ", ")
     };
-    let same_key =
-        joined(table.key_columns().into_iter().map(|column| format!("{column} = NEW.{column}")), " AND ");
+    let same_key = joined(
+        table.key_columns().into_iter().map(|column| format!("{column} = (SELECT NEW.{column})")),
+        " AND ",
+    );
     // A row that `REPLACE` removes fires no delete trigger: it is remembered before the write that evicts it.
-    let evicted = std::iter::once(same_key)
-        .chain(
-            table
-                .uniques
-                .iter()
-                .map(|unique| unique.collides_with(&table.as_row(unique, true), Some("NEW."))),
-        )
-        .map(|condition| {
+    let evicted = std::iter::once(same_key).chain(table.uniques.iter().map(Unique::collides_with_new)).map(
+        |condition| {
             format!(
                 "INSERT INTO {memory}(was, {columns}) SELECT 1, {} FROM {} WHERE {condition};",
                 image(""),
                 table.quoted
             )
-        });
+        },
+    );
     let evicted = joined(evicted, " ");
     let old = format!("INSERT INTO {memory}(was, {columns}) VALUES(1, {});", image("OLD."));
     let new = format!("INSERT INTO {memory}(was, {columns}) VALUES(0, {});", nothing("NEW."));

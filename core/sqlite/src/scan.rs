@@ -43,6 +43,23 @@ impl Stage {
     }
 }
 
+/// Has a table looked through: its rows, and what it has no row of any more. To be called in a write transaction.
+pub(crate) fn begin(connection: &Connection, table: &Table) -> Outcome<()> {
+    move_to(connection, table, Stage::Keys, &Sql::Null).doing("noting a table to look through")
+}
+
+/// Has a table looked through for what it has no row of any more. To be called in a write transaction.
+pub(crate) fn begin_missing(connection: &Connection, table: &Table) -> Outcome<()> {
+    let stage: i64 = connection
+        .query_row("SELECT scan FROM _entgldb_collections WHERE no = ?1", [table.no], |row| row.get(0))
+        .doing("noting a table to look through")?;
+    // That comes after its rows anyway.
+    if Stage::of(stage) == Stage::Keys {
+        return Ok(());
+    }
+    move_to(connection, table, Stage::Missing, &Sql::Null).doing("noting a table to look through")
+}
+
 /// Whether any watched table is still to be looked through.
 pub(crate) fn is_pending(connection: &Connection, watched: &Watched) -> Outcome<bool> {
     let mut statement = connection

@@ -12,7 +12,7 @@ use crate::key::Encoding;
 use crate::names::Names;
 use crate::table::{Table, Unwatchable};
 use crate::triggers::{self, Installed};
-use crate::{putback, schema};
+use crate::{putback, scan, schema};
 
 /// The tables that are watched, and the schema they were read under.
 #[derive(Default, Debug)]
@@ -63,13 +63,10 @@ impl Watched {
             }
         }
         for table in &watched.tables {
-            if triggers::install(connection, table)? == Installed::Anew {
-                connection
-                    .execute(
-                        "UPDATE _entgldb_collections SET scan = 1, scan_after = NULL WHERE no = ?1",
-                        [table.no],
-                    )
-                    .doing("noting a table to look through")?;
+            match triggers::install(connection, table)? {
+                Installed::Unchanged | Installed::Renewed => {}
+                Installed::Displacing => scan::begin_missing(connection, table)?,
+                Installed::Anew => scan::begin(connection, table)?,
             }
         }
         watched.forget_others(connection)?;
