@@ -272,7 +272,8 @@ impl Driver {
             }
             NetEvent::Frame { link, frame, permit } => self.take_frame(HeldFrame { link, frame, permit }),
             NetEvent::LinkDown { link, reason } => {
-                self.input(Input::LinkDown { link, reason: reason.to_string() });
+                let is_fault = reason.is_fault();
+                self.input(Input::LinkDown { link, reason: reason.to_string(), is_fault });
             }
             NetEvent::DialFailed { target, reason } => {
                 let reason = reason.to_string();
