@@ -11,7 +11,7 @@ use crate::args::PeersArguments;
 use crate::calendar::Calendar;
 use crate::failure::Failure;
 use crate::output;
-use crate::status::{self, peer_in_words, short, target_in_words};
+use crate::status::{self, is_capturing, peer_in_words, short, target_in_words};
 
 /// A peer as `--json` prints it.
 #[derive(Serialize)]
@@ -53,7 +53,7 @@ fn print(known: &BTreeMap<String, KnownPeer>, status: &Status) -> Result<(), Fai
     let calendar = Calendar::new();
     for (name, peer) in known {
         match status.peers.iter().find(|health| health.node == peer.node) {
-            Some(health) => output::line(peer_in_words(health))?,
+            Some(health) => output::line(peer_in_words(health, is_capturing(status)))?,
             None => output::line(format_args!(
                 "{} ({})  not linked; known since {}",
                 style(name).bold(),

@@ -3,7 +3,7 @@
 
 use console::style;
 use entgldb::inspect::ListedProblem;
-use entgldb::problem_kind;
+use entgldb::listed_problem_kind;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: &ListArguments) -> Result<(), Failure> {
     }
     let calendar = Calendar::new();
     for line in &lines {
-        let document = format!("{}/{}", line.collection, line.key);
+        let document = document(&line.collection, &line.key);
         output::line(format_args!("{}  {}", style(plain(&document)).bold(), in_words(line.kind)))?;
         output::line(format_args!("  {}  {}", calendar.local(line.noted_ms), plain(&line.message)))?;
         if let Some(content) = &line.content {
@@ -52,12 +52,17 @@ impl Line {
         Self {
             collection: problem.collection.to_string(),
             key: problem.key.clone(),
-            kind: problem_kind(problem.kind),
+            kind: listed_problem_kind(problem),
             message: problem.message.clone(),
             noted_ms: problem.noted.0,
             content: content.map(output::document),
         }
     }
+}
+
+/// What a problem is about: a document, or a whole table.
+pub(crate) fn document(collection: &str, key: &str) -> String {
+    if key.is_empty() { collection.to_owned() } else { format!("{collection}/{key}") }
 }
 
 /// A kind of problem as people would say it.
@@ -67,6 +72,7 @@ pub(crate) fn in_words(kind: &str) -> &str {
         "set_aside" => "this database does not take the row; it is set aside and tried again",
         "collided" => "the row collides with a younger one and is set aside",
         "came_back" => "a row that was set aside is back",
+        "table" => "a table is not synced now, or not as a whole",
         "dangling" => "a row refers to one that is gone",
         other => other,
     }

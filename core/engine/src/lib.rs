@@ -76,12 +76,14 @@ mod node;
 mod offline;
 mod opening;
 mod portable;
+mod progress;
 mod publish;
 mod recipe;
 mod recording;
 mod resolver;
 mod restoring;
 mod retention;
+mod standing;
 mod status;
 mod store;
 mod sync_with;
@@ -104,7 +106,7 @@ pub use entgldb_sqlite::{
     Attached, Detached, Fault, OpenError as StoreOpenError, Progress, Report, RestoreError, Restored,
     SqliteFailed, VerifyError, attached, doctor, inspect, restore, verify,
 };
-pub use event::{Event, Version, problem_kind};
+pub use event::{Event, Version, listed_problem_kind, problem_kind};
 pub use guard::GuardError;
 pub use host::{
     HookScope, HostCapabilities, HostChange, HostDocument, HostError, HostResult, HostStore, OutboxItem,
@@ -123,8 +125,8 @@ pub use recording::RecordError;
 pub use resolver::check_laws;
 pub use retention::{NotARetention, Retention};
 pub use status::{
-    Comparing, HookHealth, HostHealth, PeerHealth, SnapshotProgress, State, Status, StatusError,
-    TargetHealth, TrafficCounts, Unconfirmed, read_status,
+    Comparing, HookHealth, HostHealth, PeerHealth, SnapshotProgress, State, Status, StatusError, TableState,
+    TableStatus, TargetHealth, TrafficCounts, Unconfirmed, read_status,
 };
 pub use store::StoreError;
 pub use sync_with::SyncWithError;

@@ -5,4 +5,5 @@ pub(crate) mod notes;
 pub(crate) mod outbox;
 pub(crate) mod scan;
 pub(crate) mod triggers;
+pub(crate) mod trouble;
 pub(crate) mod watched;

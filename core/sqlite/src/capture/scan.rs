@@ -58,8 +58,36 @@ pub(crate) fn is_pending(connection: &Connection, watched: &Watched) -> Outcome<
     Ok(false)
 }
 
-/// Notes one slice. To be called in a write transaction.
-pub(crate) fn slice(connection: &Connection, watched: &Watched) -> Outcome<()> {
+/// Whether this table is still to be looked through.
+pub(crate) fn is_to_be_looked_through(connection: &Connection, table: &Table) -> Outcome<bool> {
+    connection
+        .prepare_cached("SELECT EXISTS(SELECT 1 FROM _entgldb_collections WHERE no = ?1 AND scan <> 0)")
+        .and_then(|mut statement| statement.query_row([table.no], |row| row.get(0)))
+        .doing("looking for tables to look through")
+}
+
+/// How many rows of a table are still to be looked through.
+pub(crate) fn rows_left(connection: &Connection, table: &Table) -> rusqlite::Result<u64> {
+    let sql = "SELECT scan, scan_after FROM _entgldb_collections WHERE no = ?1";
+    let (stage, after): (i64, Sql<'static>) = connection
+        .query_row(sql, [table.no], |row| Ok((row.get(0)?, Sql::from(row.get_ref(1)?).into_owned())))?;
+    if Stage::of(stage) != Stage::Keys {
+        return Ok(0);
+    }
+    let from = read_note(after.as_ref(), table.key.len(), table.encoding).filter(|_| after != Sql::Null);
+    let columns = joined(table.key_columns(), ", ");
+    let parameters = joined((1..=table.key.len()).map(|number| format!("?{number}")), ", ");
+    let condition = from.as_ref().map(|_| format!(" WHERE ({columns}) > ({parameters})"));
+    let sql = format!("SELECT count(*) FROM main.{}{}", table.quoted, condition.unwrap_or_default());
+    let mut statement = connection.prepare_cached(&sql)?;
+    rows::bind(&mut statement, 1, from.iter().flatten())?;
+    let mut found = statement.raw_query();
+    let rows = found.next()?.map(|row| row.get::<_, i64>(0)).transpose()?;
+    Ok(rows.map_or(0, i64::cast_unsigned))
+}
+
+/// Notes one slice. Returns which table was looked at, and how many of its rows. To be called in a write transaction.
+pub(crate) fn slice(connection: &Connection, watched: &Watched) -> Outcome<Option<(i64, usize)>> {
     for table in watched.tables() {
         let (stage, after): (i64, Sql<'static>) = connection
             .query_row("SELECT scan, scan_after FROM _entgldb_collections WHERE no = ?1", [table.no], |row| {
@@ -68,11 +96,17 @@ pub(crate) fn slice(connection: &Connection, watched: &Watched) -> Outcome<()> {
             .doing("looking through a table")?;
         match Stage::of(stage) {
             Stage::Done => {}
-            Stage::Keys => return keys(connection, table, &after).doing("looking through a table"),
-            Stage::Missing => return missing(connection, table, &after).doing("looking for deleted rows"),
+            Stage::Keys => {
+                let rows = keys(connection, table, &after).doing("looking through a table")?;
+                return Ok(Some((table.no, rows)));
+            }
+            Stage::Missing => {
+                missing(connection, table, &after).doing("looking for deleted rows")?;
+                return Ok(Some((table.no, 0)));
+            }
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 fn move_to(connection: &Connection, table: &Table, stage: Stage, after: &Sql<'_>) -> rusqlite::Result<()> {
@@ -88,7 +122,7 @@ fn move_to(connection: &Connection, table: &Table, stage: Stage, after: &Sql<'_>
     Ok(())
 }
 
-fn keys(connection: &Connection, table: &Table, after: &Sql<'_>) -> rusqlite::Result<()> {
+fn keys(connection: &Connection, table: &Table, after: &Sql<'_>) -> rusqlite::Result<usize> {
     let columns = joined(table.key_columns(), ", ");
     let from = read_note(after.as_ref(), table.key.len(), table.encoding).filter(|_| *after != Sql::Null);
     let parameters = joined((1..=table.key.len()).map(|number| format!("?{number}")), ", ");
@@ -121,10 +155,11 @@ fn keys(connection: &Connection, table: &Table, after: &Sql<'_>) -> rusqlite::Re
         count += 1;
     }
     if count == SLICE {
-        move_to(connection, table, Stage::Keys, &last)
+        move_to(connection, table, Stage::Keys, &last)?;
     } else {
-        move_to(connection, table, Stage::Missing, &Sql::Null)
+        move_to(connection, table, Stage::Missing, &Sql::Null)?;
     }
+    Ok(count)
 }
 
 /// Rows whose key is NULL cannot travel. One of them is noted, to be reported.

@@ -1,5 +1,6 @@
 //! The store of a replica in the application's own database.
 
+mod health;
 mod reading;
 mod tables;
 mod tend;
@@ -18,6 +19,7 @@ use entgldb_replica::store::{
 };
 use entgldb_replica::version::{Hash, Seq};
 
+pub use health::{Looking, TableHealth};
 pub use tables::SqliteStore;
 
 use crate::capture::outbox::Look;

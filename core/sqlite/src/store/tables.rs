@@ -1,16 +1,17 @@
 //! The store itself: a journal, and the application's tables that are watched.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use entgldb_replica::clock::WallMillis;
 use entgldb_replica::id::{Collection, DocId};
 use entgldb_replica::store::Problem;
 use rusqlite::Connection;
 
+use super::health::Looking;
 use crate::apply::applying::Applying;
 use crate::apply::putback;
 use crate::capture::watched::{Watched, schema_version};
-use crate::capture::{named, scan};
+use crate::capture::{named, scan, trouble};
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::file::config::SqliteConfig;
 use crate::file::connection::in_transaction;
@@ -35,6 +36,10 @@ pub struct SqliteStore {
     pub(super) watch: Vec<Collection>,
     /// Where `tend` goes on.
     pub(super) tending: Tending,
+    /// Watched tables that are not synced now, and why.
+    pub(super) troubled: Vec<(Collection, String)>,
+    /// How far looking through tables has come, by the numbers of their collections.
+    pub(super) looking: BTreeMap<i64, Looking>,
 }
 
 /// Where work that may wait goes on.
@@ -84,9 +89,16 @@ impl SqliteStore {
         if let Some((collection, unwatchable)) = missing.into_iter().next() {
             return Err(named::refusal(&journal.connection, collection.as_str(), unwatchable)?);
         }
-        let mut store =
-            Self { journal, watched: Watched::default(), watch: Vec::new(), tending: Tending::default() };
+        let mut store = Self {
+            journal,
+            watched: Watched::default(),
+            watch: Vec::new(),
+            tending: Tending::default(),
+            troubled: Vec::new(),
+            looking: BTreeMap::new(),
+        };
         store.use_watched(watched, watch)?;
+        store.note_trouble(Vec::new(), &BTreeMap::new())?;
         Ok(store)
     }
 
@@ -141,16 +153,46 @@ impl SqliteStore {
         if schema_version(&self.journal.connection)? == self.watched.version() {
             return Ok(());
         }
+        let renamed = trouble::renamed(&self.journal.connection, &self.watched)?;
         let (watched, missing) = read_watched(&mut self.journal, &self.watch)?;
+        self.use_watched(watched, self.watch.clone())?;
+        self.note_trouble(missing, &renamed)
+    }
+
+    /// Keeps, and notes in the list of problems, which tables are not synced now; forgets those that are again.
+    fn note_trouble(&mut self, missing: Missing, renamed: &BTreeMap<i64, String>) -> Outcome<()> {
+        let (connection, names) = (&self.journal.connection, &self.journal.names);
+        let mut troubled = Vec::new();
+        let mut news = Vec::new();
         for (collection, why) in missing {
-            tracing::error!(table = %collection, ?why, "a watched table cannot be watched any more");
+            let no = names.known_collection(&collection);
+            let before = self.troubled.iter().find(|(before, _)| *before == collection);
+            let reason = match before {
+                // By whom it was renamed shows only once.
+                Some((_, reason)) => reason.clone(),
+                None => trouble::reason(why, no.and_then(|no| renamed.get(&no))),
+            };
+            if before.is_none() {
+                tracing::error!(table = %collection, ?why, "a watched table cannot be watched any more");
+                news.extend(no.map(|no| (no, reason.clone())));
+            }
+            troubled.push((collection, reason));
         }
-        self.use_watched(watched, self.watch.clone())
+        let synced: Vec<i64> = self.watched.tables().iter().map(|table| table.no).collect();
+        if !news.is_empty() || trouble::any(connection, &synced)? {
+            in_transaction(connection, |connection| {
+                synced.iter().try_for_each(|no| trouble::forget(connection, *no))?;
+                news.iter().try_for_each(|(no, reason)| trouble::note(connection, *no, reason))
+            })?;
+        }
+        self.troubled = troubled;
+        Ok(())
     }
 
     /// Puts keys of tables that are to be looked through into the outbox, while that is nearly empty. Answers whether
     /// there is more to look through.
     pub(super) fn scan_on(&mut self) -> Outcome<bool> {
+        self.begin_looking()?;
         let connection = &self.journal.connection;
         for _ in 0..SCAN_SLICES_MAX {
             if !scan::is_pending(connection, &self.watched)? {
@@ -163,7 +205,13 @@ impl SqliteStore {
             if waiting {
                 return Ok(true);
             }
-            in_transaction(connection, |connection| scan::slice(connection, &self.watched))?;
+            let looked = in_transaction(connection, |connection| scan::slice(connection, &self.watched))?;
+            if let Some((no, keys)) = looked
+                && let Some(looking) = self.looking.get_mut(&no)
+            {
+                looking.done += keys as u64;
+                looking.of = looking.of.max(looking.done);
+            }
         }
         Ok(true)
     }
