@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use console::style;
 use entgldb::{
-    PeerHealth, Retention, State, Status, StatusError, TableState, TableStatus, TargetHealth,
+    BlockedHealth, PeerHealth, Retention, State, Status, StatusError, TableState, TableStatus, TargetHealth,
     default_data_dir, read_status,
 };
 
@@ -83,6 +83,9 @@ fn print(status: &Status) -> Result<(), Failure> {
     }
     for peer in &status.peers {
         row("peer", &peer_in_words(peer, is_capturing(status)))?;
+    }
+    for blocked in &status.blocked {
+        row("blocked", &blocked_in_words(blocked))?;
     }
     for target in status.targets.iter().filter(|target| !target.linked && !is_over(status)) {
         row("peer", &target_in_words(target))?;
@@ -180,6 +183,19 @@ pub(crate) fn peer_in_words(peer: &PeerHealth, is_capturing: bool) -> String {
         text = format!("{text}, {}", style(refused).red());
     }
     text
+}
+
+/// A peer with which nothing gets past a fault, in a few words.
+pub(crate) fn blocked_in_words(blocked: &BlockedHealth) -> String {
+    let at = blocked.entry.as_ref().map_or(String::new(), |entry| format!(" at {}", plain(entry)));
+    format!(
+        "{} ({})  {} links ended{at} in {}: {}",
+        style(plain(&blocked.name)).bold(),
+        short(&blocked.node),
+        blocked.ends,
+        age(blocked.since_ms),
+        style(plain(&blocked.reason)).red()
+    )
 }
 
 /// An address that leads to no link now, in a few words.

@@ -65,6 +65,7 @@ mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 mod guard;
+mod held;
 mod host;
 mod hub;
 mod import;
@@ -125,8 +126,8 @@ pub use recording::RecordError;
 pub use resolver::check_laws;
 pub use retention::{NotARetention, Retention};
 pub use status::{
-    Comparing, HookHealth, HostHealth, PeerHealth, SnapshotProgress, State, Status, StatusError, TableState,
-    TableStatus, TargetHealth, TrafficCounts, Unconfirmed, read_status,
+    BlockedHealth, Comparing, HookHealth, HostHealth, PeerHealth, SnapshotProgress, State, Status,
+    StatusError, TableState, TableStatus, TargetHealth, TrafficCounts, Unconfirmed, read_status,
 };
 pub use store::StoreError;
 pub use sync_with::SyncWithError;

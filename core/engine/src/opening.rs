@@ -344,6 +344,7 @@ fn first_status(config: &Config, id: NodeId, name: &str, listen: Option<String>)
         snapshot: None,
         retention_hours: config.retention_hours,
         host: None,
+        blocked: Vec::new(),
         peers: Vec::new(),
         targets: Vec::new(),
         traffic: Default::default(),

@@ -70,6 +70,7 @@ impl Publisher {
             Event::Refused { detail, .. } | Event::RefusedByPeer { detail, .. } => {
                 status.last_error = Some(detail.clone());
             }
+            Event::Blocked { reason, .. } => status.last_error = Some(reason.clone()),
             _ => {}
         }
     }
@@ -90,7 +91,10 @@ impl Publisher {
                 status.follow(replica);
                 (status.problems, status.tables, status.host) = (store.problems, store.tables, store.host);
             }
-            None => status.peers.clear(),
+            None => {
+                status.peers.clear();
+                status.blocked.clear();
+            }
         }
         status.traffic = traffic.into();
         status.database_bytes = database_bytes;

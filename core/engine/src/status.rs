@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use entgldb_net::Traffic;
-use entgldb_replica::Status as ReplicaStatus;
-use entgldb_sqlite::{Looking, TableHealth};
+use entgldb_replica::{BlockedPeer, Status as ReplicaStatus};
+use entgldb_sqlite::{LookedThrough, TableHealth};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +82,9 @@ pub struct Status {
     /// The application's own store, of a node that was opened with one.
     #[serde(default)]
     pub host: Option<HostHealth>,
+    /// Peers with which nothing gets past a fault, linked or not.
+    #[serde(default)]
+    pub blocked: Vec<BlockedHealth>,
     /// Linked peers.
     pub peers: Vec<PeerHealth>,
     /// Addresses to dial.
@@ -135,7 +138,7 @@ impl TableStatus {
         let synced = Self::synced(health.collection.as_str());
         match (health.trouble, health.looking) {
             (Some(reason), _) => Self { state: TableState::Waiting, reason: Some(reason), ..synced },
-            (None, Some(Looking { done, of })) => Self {
+            (None, Some(LookedThrough { done, of })) => Self {
                 state: TableState::LookingThrough,
                 rows_looked_through: done,
                 rows_to_look_through: of.saturating_sub(done),
@@ -223,6 +226,36 @@ pub struct PeerHealth {
     pub waiting_logs: u64,
 }
 
+/// A peer with which nothing gets past a fault: links end for it at the same place again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BlockedHealth {
+    /// Its identity.
+    pub node: String,
+    /// Its label.
+    pub name: String,
+    /// Why the links end.
+    pub reason: String,
+    /// The first entry that does not get through, as `log entry number`; none if no entry was on its way.
+    pub entry: Option<String>,
+    /// When the first of these links ended.
+    pub since_ms: u64,
+    /// Links that have ended like this in a row.
+    pub ends: u32,
+}
+
+impl From<BlockedPeer> for BlockedHealth {
+    fn from(blocked: BlockedPeer) -> Self {
+        Self {
+            node: blocked.node.to_string(),
+            name: blocked.name,
+            reason: blocked.reason,
+            entry: blocked.place.map(|(log, seq)| format!("{log} entry {}", seq.0)),
+            since_ms: blocked.since.0,
+            ends: blocked.ends,
+        }
+    }
+}
+
 /// An address to dial.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TargetHealth {
@@ -287,6 +320,7 @@ impl Status {
         self.snapshot = replica
             .snapshot
             .map(|(collection, rows)| SnapshotProgress { collection: collection.to_string(), rows });
+        self.blocked = replica.blocked.into_iter().map(Into::into).collect();
         self.peers = replica
             .peers
             .into_iter()
@@ -361,6 +395,7 @@ pub fn read_status(data_dir: &Path) -> Result<Status, StatusError> {
     if status.state != State::Failed && !is_locked(data_dir) {
         status.state = State::Stopped;
         status.peers.clear();
+        status.blocked.clear();
     }
     Ok(status)
 }

@@ -86,5 +86,5 @@ pub use file::error::OpenError;
 pub use file::watch::Waker;
 pub use inspect::export::{KnownHead, ListedMember};
 pub use restore::{LosingVersion, RestoreError, Restored, losing_version, restore};
-pub use store::{Looking, SqliteStore, TableHealth};
+pub use store::{LookedThrough, SqliteStore, TableHealth};
 pub use verify::{Fault, Progress, Report, VerifyError, verify};

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Node, limits};
 use entgldb_replica::store::Store;
-use entgldb_sqlite::Looking;
+use entgldb_sqlite::LookedThrough;
 use entgldb_sqlite::inspect::Inspector;
 
 fn listed(node: &Node) -> Vec<String> {
@@ -30,8 +30,8 @@ fn looking_through_a_table_counts_its_rows_until_all_are_captured() {
         seen.push(looking);
         node.capture_unit();
     }
-    assert_eq!(seen.first(), Some(&Looking { done: 0, of: 3000 }));
-    assert_eq!(seen.last(), Some(&Looking { done: 3000, of: 3000 }));
+    assert_eq!(seen.first(), Some(&LookedThrough { done: 0, of: 3000 }));
+    assert_eq!(seen.last(), Some(&LookedThrough { done: 3000, of: 3000 }));
     assert!(seen.len() > 3 && seen.is_sorted_by_key(|looking| looking.done), "{seen:?}");
     assert_eq!(node.query("SELECT count(*) FROM _entgldb_rows"), ["3000"]);
 }
@@ -48,7 +48,7 @@ fn looking_through_goes_on_counting_where_it_was_when_the_store_is_opened_again(
     assert!(done > 0 && done < 3000, "{done}");
     node.reopen();
     let looking = node.store.table_health().unwrap()[0].looking;
-    assert_eq!(looking, Some(Looking { done: 0, of: 3000 - done }));
+    assert_eq!(looking, Some(LookedThrough { done: 0, of: 3000 - done }));
 }
 
 #[test]

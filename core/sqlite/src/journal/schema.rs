@@ -15,7 +15,7 @@ use crate::failed::{Outcome, While};
 use crate::file::error::FORMAT;
 
 /// Names of the values in the engine's state.
-pub(crate) const NAMES: [&str; 10] = [
+pub(crate) const NAMES: [&str; 12] = [
     "format",
     "owner",
     "incarnation",
@@ -25,6 +25,8 @@ pub(crate) const NAMES: [&str; 10] = [
     "keeps",
     "in_use",
     "outbox_after",
+    "first_copies",
+    "payload_bytes_max",
     JOURNAL_BEFORE,
 ];
 
@@ -70,6 +72,14 @@ ALTER TABLE _entgldb_logs ADD COLUMN floor INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE _entgldb_logs ADD COLUMN floor_hlc INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE _entgldb_notes(name TEXT PRIMARY KEY, value BLOB NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE _entgldb_members(key TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
+";
+
+/// Since format 4.
+const PROVING: &str = "
+ALTER TABLE _entgldb_rows ADD COLUMN shown BLOB;
+ALTER TABLE _entgldb_problems ADD COLUMN shown BLOB;
+ALTER TABLE _entgldb_outbox ADD COLUMN found INTEGER;
+CREATE TABLE _entgldb_held(id INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, key, at INTEGER, found INTEGER);
 ";
 
 /// The format of the engine's tables in a database; `None` if it has none.
@@ -121,6 +131,7 @@ pub(crate) fn create(connection: &Connection) -> Outcome<()> {
     connection.execute_batch(TABLES).doing("creating the engine's tables")?;
     connection.execute_batch(STATES).doing("creating the engine's tables")?;
     connection.execute_batch(FORGETTING).doing("creating the engine's tables")?;
+    connection.execute_batch(PROVING).doing("creating the engine's tables")?;
     put(connection, "format", FORMAT)
 }
 
@@ -133,6 +144,9 @@ pub(crate) fn upgrade(connection: &Connection) -> Outcome<()> {
     if found < 3 {
         connection.execute_batch(FORGETTING).doing("upgrading the engine's tables")?;
         count_rows(connection)?;
+    }
+    if found < 4 {
+        connection.execute_batch(PROVING).doing("upgrading the engine's tables")?;
     }
     put(connection, "format", FORMAT)
 }

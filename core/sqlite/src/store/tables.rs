@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use bytes::Bytes;
 use entgldb_replica::clock::WallMillis;
 use entgldb_replica::id::{Collection, DocId};
-use entgldb_replica::store::Problem;
+use entgldb_replica::store::{OutboxMark, Problem};
 use rusqlite::Connection;
 
-use super::health::Looking;
+use super::health::Count;
+use super::looking::Looking;
 use crate::apply::applying::Applying;
 use crate::apply::putback;
 use crate::capture::watched::{Watched, schema_version};
-use crate::capture::{named, scan, trouble};
+use crate::capture::{named, notes, scan, trouble};
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::file::config::SqliteConfig;
 use crate::file::connection::in_transaction;
@@ -19,12 +21,9 @@ use crate::file::error::OpenError;
 use crate::journal::commit::Stopped;
 use crate::journal::journal::Journal;
 use crate::journal::names::Names;
-use crate::journal::opening;
+use crate::journal::{opening, problems, schema};
 use crate::own::tables::is_own;
 use crate::table::definition::Unwatchable;
-
-/// Slices of a scan in one look into the outbox: most of them may find nothing to note.
-const SCAN_SLICES_MAX: usize = 4;
 
 /// A replica's store in an SQLite database that other programs read and write at the same time.
 ///
@@ -34,12 +33,18 @@ pub struct SqliteStore {
     pub(super) journal: Journal,
     pub(super) watched: Watched,
     pub(super) watch: Vec<Collection>,
+    /// Numbers of watched tables that can't be watched now.
+    pub(super) missing: Vec<i64>,
     /// Where `tend` goes on.
     pub(super) tending: Tending,
+    /// Where looking through tables goes on.
+    pub(super) looking: Looking,
     /// Watched tables that are not synced now, and why.
     pub(super) troubled: Vec<(Collection, String)>,
     /// How far looking through tables has come, by the numbers of their collections.
-    pub(super) looking: BTreeMap<i64, Looking>,
+    pub(super) counts: BTreeMap<i64, Count>,
+    /// What the last look into the outbox took, until it is committed.
+    pub(super) looked: Option<(OutboxMark, Vec<(DocId, Bytes)>)>,
 }
 
 /// Where work that may wait goes on.
@@ -93,12 +98,16 @@ impl SqliteStore {
             journal,
             watched: Watched::default(),
             watch: Vec::new(),
+            missing: Vec::new(),
             tending: Tending::default(),
+            looking: Looking::default(),
+            looked: None,
             troubled: Vec::new(),
-            looking: BTreeMap::new(),
+            counts: BTreeMap::new(),
         };
-        store.use_watched(watched, watch)?;
+        store.use_watched(watched, watch, &[])?;
         store.note_trouble(Vec::new(), &BTreeMap::new())?;
+        store.try_problems_again(config.payload_bytes_max)?;
         Ok(store)
     }
 
@@ -123,12 +132,32 @@ impl SqliteStore {
         self.journal.is_short_of_room()
     }
 
-    /// Whether no note of a local change waits. Costs a few microseconds.
+    /// What could not travel may be able to now: the limit may have been raised.
+    fn try_problems_again(&mut self, payload_bytes_max: usize) -> Outcome<()> {
+        let limit = i64::try_from(payload_bytes_max).unwrap_or(i64::MAX);
+        let connection = &self.journal.connection;
+        if schema::get::<i64>(connection, "payload_bytes_max")? == Some(limit) {
+            return Ok(());
+        }
+        in_transaction(connection, |connection| {
+            for table in self.watched.tables() {
+                for key in problems::keys(connection, table.no)? {
+                    if let Ok(columns) = table.form.decode(key.as_str()) {
+                        notes::put_found(connection, table, &columns).doing("noting a row to capture")?;
+                    }
+                }
+            }
+            schema::put(connection, "payload_bytes_max", limit)
+        })
+    }
+
+    /// Whether no note of a local change waits, and the schema is the one that is known. Costs a few microseconds.
     ///
     /// # Errors
     /// When the store can't be read.
     pub fn outbox_is_empty(&mut self) -> Result<bool, SqliteFailed> {
-        self.journal.outbox_is_empty()
+        let is_known = schema_version(&self.journal.connection)? == self.watched.version();
+        Ok(is_known && self.journal.outbox_is_empty()?)
     }
 
     /// Whether tables are still being looked through: rows that were there before they were watched.
@@ -141,9 +170,21 @@ impl SqliteStore {
     }
 
     /// Works with other tables, or with the same ones under another schema, from now on.
-    pub(super) fn use_watched(&mut self, watched: Watched, watch: Vec<Collection>) -> Outcome<()> {
+    pub(super) fn use_watched(
+        &mut self,
+        watched: Watched,
+        watch: Vec<Collection>,
+        missing: &[(Collection, Unwatchable)],
+    ) -> Outcome<()> {
         putback::prepare(&self.journal.connection, &watched)?;
-        (self.watched, self.watch) = (watched, watch);
+        let number = |(collection, _): &(Collection, _)| self.journal.no(collection);
+        let missing: Vec<i64> = missing.iter().map(number).collect::<Outcome<_>>()?;
+        let back: Vec<i64> =
+            self.missing.iter().copied().filter(|no| watched.numbered(*no).is_some()).collect();
+        for no in back {
+            in_transaction(&self.journal.connection, |connection| notes::release(connection, no))?;
+        }
+        (self.watched, self.watch, self.missing) = (watched, watch, missing);
         self.tending = Tending::default();
         Ok(())
     }
@@ -155,65 +196,8 @@ impl SqliteStore {
         }
         let renamed = trouble::renamed(&self.journal.connection, &self.watched)?;
         let (watched, missing) = read_watched(&mut self.journal, &self.watch)?;
-        self.use_watched(watched, self.watch.clone())?;
+        self.use_watched(watched, self.watch.clone(), &missing)?;
         self.note_trouble(missing, &renamed)
-    }
-
-    /// Keeps, and notes in the list of problems, which tables are not synced now; forgets those that are again.
-    fn note_trouble(&mut self, missing: Missing, renamed: &BTreeMap<i64, String>) -> Outcome<()> {
-        let (connection, names) = (&self.journal.connection, &self.journal.names);
-        let mut troubled = Vec::new();
-        let mut news = Vec::new();
-        for (collection, why) in missing {
-            let no = names.known_collection(&collection);
-            let before = self.troubled.iter().find(|(before, _)| *before == collection);
-            let reason = match before {
-                // By whom it was renamed shows only once.
-                Some((_, reason)) => reason.clone(),
-                None => trouble::reason(why, no.and_then(|no| renamed.get(&no))),
-            };
-            if before.is_none() {
-                tracing::error!(table = %collection, ?why, "a watched table cannot be watched any more");
-                news.extend(no.map(|no| (no, reason.clone())));
-            }
-            troubled.push((collection, reason));
-        }
-        let synced: Vec<i64> = self.watched.tables().iter().map(|table| table.no).collect();
-        if !news.is_empty() || trouble::any(connection, &synced)? {
-            in_transaction(connection, |connection| {
-                synced.iter().try_for_each(|no| trouble::forget(connection, *no))?;
-                news.iter().try_for_each(|(no, reason)| trouble::note(connection, *no, reason))
-            })?;
-        }
-        self.troubled = troubled;
-        Ok(())
-    }
-
-    /// Puts keys of tables that are to be looked through into the outbox, while that is nearly empty. Answers whether
-    /// there is more to look through.
-    pub(super) fn scan_on(&mut self) -> Outcome<bool> {
-        self.begin_looking()?;
-        let connection = &self.journal.connection;
-        for _ in 0..SCAN_SLICES_MAX {
-            if !scan::is_pending(connection, &self.watched)? {
-                return Ok(false);
-            }
-            let waiting: bool = connection
-                .prepare_cached("SELECT EXISTS(SELECT 1 FROM _entgldb_outbox LIMIT 1 OFFSET 255)")
-                .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
-                .doing("looking into the outbox")?;
-            if waiting {
-                return Ok(true);
-            }
-            let looked = in_transaction(connection, |connection| scan::slice(connection, &self.watched))?;
-            if let Some((no, keys)) = looked
-                && let Some(looking) = self.looking.get_mut(&no)
-            {
-                looking.done += keys as u64;
-                looking.of = looking.of.max(looking.done);
-            }
-        }
-        Ok(true)
     }
 
     /// Carries work out in a write transaction, again and again if a trigger of the application rolls it back. `work`
@@ -239,6 +223,10 @@ impl SqliteStore {
                 Ok(done) => return Ok(done),
                 Err(Stopped::SchemaChanged) => {}
                 Err(Stopped::OutboxMoved) => return Ok(None),
+                Err(Stopped::Found(docs)) => {
+                    self.note_found(&docs)?;
+                    return Ok(None);
+                }
                 Err(Stopped::RolledBack(doc, message)) => {
                     if banned.insert(doc, message).is_some() {
                         return Err(SqliteFailed::damaged("a trigger rolls back what is not applied"));
@@ -247,6 +235,35 @@ impl SqliteStore {
                 Err(Stopped::Failed(failed)) => return Err(failed),
             }
         }
+    }
+}
+
+impl SqliteStore {
+    /// Notes rows that are not as the engine left them, so that they are captured before anything else is done to them.
+    fn note_found(&mut self, docs: &[DocId]) -> Outcome<()> {
+        let first = scan::first_watched(&self.journal.connection, &self.watched)?;
+        let mut found = Vec::new();
+        for (collection, key) in docs {
+            let Some(table) = self.watched.table(collection) else { continue };
+            let Ok(columns) = table.form.decode(key.as_str()) else { continue };
+            let is_known = self.journal.rows(&[(collection.clone(), key.clone())])?[0].is_some();
+            if !is_known && first.iter().any(|first| first.no == table.no) {
+                self.looking.urgent.push((table.no, key.clone()));
+            } else {
+                found.push((table, columns));
+            }
+        }
+        if found.is_empty() {
+            return Ok(());
+        }
+        in_transaction(&self.journal.connection, |connection| {
+            for (table, columns) in &found {
+                if !notes::is_noted(connection, table, columns)? {
+                    notes::put_found(connection, table, columns).doing("noting a row to capture")?;
+                }
+            }
+            Ok(())
+        })
     }
 }
 
