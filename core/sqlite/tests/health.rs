@@ -2,8 +2,7 @@
 
 mod common;
 
-use common::{Node, limits};
-use entgldb_replica::store::Store;
+use common::Node;
 use entgldb_sqlite::LookedThrough;
 use entgldb_sqlite::inspect::Inspector;
 
@@ -43,7 +42,7 @@ fn looking_through_goes_on_counting_where_it_was_when_the_store_is_opened_again(
     let sql = format!("CREATE TABLE t(a INTEGER, b TEXT, v, PRIMARY KEY(a, b)) WITHOUT ROWID; {rows}");
     let mut node = Node::new(1, &sql, &["t"]);
     node.store.table_health().unwrap();
-    node.store.captured(&limits()).unwrap();
+    node.capture_unit();
     let done = node.store.table_health().unwrap()[0].looking.unwrap().done;
     assert!(done > 0 && done < 3000, "{done}");
     node.reopen();
