@@ -53,12 +53,12 @@ struct RestoredLine<'a> {
 pub(crate) fn run(arguments: &ConflictsArguments) -> Result<(), Failure> {
     match &arguments.action {
         None => show(&arguments.list),
-        Some(ConflictsAction::Restore(restore)) => self::restore(&arguments.list.database, restore),
+        Some(ConflictsAction::Restore(restore)) => self::restore(&arguments.list.place.database()?, restore),
     }
 }
 
 fn show(arguments: &ListArguments) -> Result<(), Failure> {
-    let lines = list(&arguments.database, arguments.limit)?;
+    let lines = list(&arguments.place.database()?, arguments.limit)?;
     if arguments.json {
         return lines.iter().try_for_each(|line| Ok(output::json_line(line)?));
     }

@@ -16,6 +16,7 @@ mod logging;
 mod members;
 mod output;
 mod peers;
+mod place;
 mod problems;
 mod refusal;
 mod signals;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use console::style;
 use entgldb::inspect::ListedProblem;
-use entgldb::{BlockedHealth, default_data_dir, listed_problem_kind, read_status};
+use entgldb::{BlockedHealth, listed_problem_kind, read_status};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -29,11 +29,11 @@ struct Line {
 }
 
 pub(crate) fn run(arguments: &ListArguments) -> Result<(), Failure> {
-    let database = &arguments.database;
+    let database = &arguments.place.database()?;
     let found = inspection::open(database)?.problems(arguments.limit as usize);
     let found = found.map_err(|error| inspection::unreadable(database, error))?;
     let lines: Vec<Line> = found.iter().map(Line::of).collect();
-    let blocked = blocked(database);
+    let blocked = blocked(&arguments.place.data_dir());
     if arguments.json {
         lines.iter().try_for_each(|line| output::json_line(line))?;
         return blocked.iter().try_for_each(|blocked| Ok(output::json_line(&json!({ "blocked": blocked }))?));
@@ -54,11 +54,11 @@ pub(crate) fn run(arguments: &ListArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Peers of the node that runs on this database with which nothing gets past a fault. None if no node runs with the usual
-/// data folder.
-fn blocked(database: &Path) -> Vec<BlockedHealth> {
+/// Peers of the node that runs on this database with which nothing gets past a fault. None if no node runs with that data
+/// folder.
+fn blocked(data_dir: &Path) -> Vec<BlockedHealth> {
     // That no node runs is no problem of the database's.
-    read_status(&default_data_dir(database)).map(|status| status.blocked).unwrap_or_default()
+    read_status(data_dir).map(|status| status.blocked).unwrap_or_default()
 }
 
 impl Line {

@@ -1,22 +1,21 @@
 //! `entgldb status`: how a node is doing, from the file that it keeps up to date.
 
-use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use console::style;
 use entgldb::{
     BlockedHealth, PeerHealth, Retention, State, Status, StatusError, TableState, TableStatus, TargetHealth,
-    default_data_dir, read_status,
+    read_status,
 };
 
-use crate::args::{NodePlace, StatusArguments};
+use crate::args::StatusArguments;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, count, plain, size_of_bytes, span_of_ms, thousands};
 
 const SHORT_ID: usize = 8;
 
 pub(crate) fn run(arguments: &StatusArguments) -> Result<(), Failure> {
-    let status = read(&data_dir(&arguments.place))?;
+    let status = read(&arguments.place.data_dir())?;
     if arguments.json {
         output::json_line(&status)?;
     } else {
@@ -25,14 +24,6 @@ pub(crate) fn run(arguments: &StatusArguments) -> Result<(), Failure> {
     match status.state {
         State::Running => Ok(()),
         State::Recovering | State::Failed | State::Stopped => Err(Failure::shown(Exit::CheckFailed)),
-    }
-}
-
-/// The node's data folder.
-pub(crate) fn data_dir(place: &NodePlace) -> PathBuf {
-    match (&place.data_dir, &place.database) {
-        (Some(data_dir), _) => data_dir.clone(),
-        (None, database) => default_data_dir(database.as_deref().unwrap_or("".as_ref())),
     }
 }
 

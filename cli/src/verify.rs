@@ -15,7 +15,7 @@ use crate::terminal::Terminal;
 pub(crate) fn run(arguments: &VerifyArguments) -> Result<(), Failure> {
     let terminal = Terminal::new();
     let bar = terminal.bar("verifying", 0);
-    let report = check(&arguments.database, |progress| {
+    let report = check(&arguments.place.database()?, |progress| {
         bar.set_length(progress.total.max(progress.done));
         bar.set_position(progress.done);
     });
