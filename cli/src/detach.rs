@@ -16,7 +16,7 @@ use crate::refusal;
 pub(crate) fn run(arguments: &DetachArguments) -> Result<(), Failure> {
     let database = &arguments.place.database;
     let data_dir = arguments.place.data_dir();
-    let found = attached(database).map_err(|error| inspection::unusable(database, error))?;
+    let found = attached(database).map_err(|error| inspection::unusable(database, &error))?;
     let Some(found) = found else { return Err(inspection::never_synced(database)) };
     if node_runs(&data_dir) {
         return Err(Failure::start(

@@ -32,7 +32,7 @@ pub(crate) fn run(arguments: &DoctorArguments) -> Result<(), Failure> {
         bar.set_position(number as u64);
     });
     bar.finish_and_clear();
-    let diagnosis = found.map_err(|error| inspection::unusable(database, error))?;
+    let diagnosis = found.map_err(|error| inspection::unusable(database, &error))?;
     let node_runs = node_runs(&arguments.place.data_dir());
     if arguments.json {
         output::json_line(&Object { diagnosis: &diagnosis, node_runs })?;

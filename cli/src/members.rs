@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &MembersArguments) -> Result<(), Failure> {
 }
 
 fn read(database: &Path) -> Result<Vec<MemberInfo>, Failure> {
-    read_members(database).map_err(|error| inspection::unusable(database, error))
+    read_members(database).map_err(|error| inspection::unusable(database, &error))
 }
 
 fn show(database: &Path, json: bool) -> Result<(), Failure> {
@@ -54,7 +54,12 @@ fn in_words(member: &MemberInfo, calendar: &Calendar) -> String {
 fn remove(arguments: &RemoveArguments) -> Result<(), Failure> {
     let database = &arguments.place.database;
     let member = find(database, &arguments.member)?;
-    let node: NodeId = member.node.parse().map_err(|error| inspection::unreadable(database, error))?;
+    let node: NodeId = member.node.parse().map_err(|error| {
+        Failure::run(
+            format_args!("{:?}: {error}", member.node),
+            "the list of members is damaged: `entgldb doctor` says more",
+        )
+    })?;
     let asked = Request::RemoveMember { node: member.node.clone() };
     match request(&arguments.place.data_dir(), &asked, &mut |_| {}) {
         Ok(_) => {}
@@ -93,10 +98,12 @@ fn remove_offline(arguments: &RemoveArguments, node: NodeId) -> Result<(), Failu
     let offline = Offline::open(&place.database, &place.data_dir(), &[], &[]);
     let mut offline = offline.map_err(|error| refusal::of_offline(&error, &place.database))?;
     offline.remove_member(node).map_err(|error| match error {
-        CommandError::StoreFailed => inspection::unreadable(&place.database, error),
+        CommandError::StoreFailed => {
+            Failure::run(&error, format_args!("`entgldb doctor {}` says more", place.database.display()))
+        }
         error => Failure::start(error, "`entgldb members` shows the members and their ids"),
     })?;
-    offline.close().map_err(|error| inspection::unreadable(&place.database, error))?;
+    offline.close().map_err(|error| inspection::unreadable(&place.database, &error))?;
     output::note("The node does not run: the others learn of it when it does.");
     Ok(())
 }

@@ -31,7 +31,7 @@ struct Line {
 pub(crate) fn run(arguments: &ListArguments) -> Result<(), Failure> {
     let database = &arguments.place.database()?;
     let found = inspection::open(database)?.problems(arguments.limit as usize);
-    let found = found.map_err(|error| inspection::unreadable(database, error))?;
+    let found = found.map_err(|error| inspection::unreadable(database, &error))?;
     let lines: Vec<Line> = found.iter().map(Line::of).collect();
     let blocked = blocked(&arguments.place.data_dir());
     if arguments.json {

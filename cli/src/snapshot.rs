@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use entgldb::{
-    ControlError, Exported, ImportError, ImportSummary, Offline, PortableError, Request, export_snapshot,
-    node_runs, request,
+    CommandError, ControlError, Exported, ImportError, ImportSummary, Offline, PortableError, Request,
+    export_snapshot, node_runs, request,
 };
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -35,9 +35,9 @@ fn export(arguments: &ExportArguments) -> Result<(), Failure> {
     let exported = export_snapshot(database, file, &mut |progress| show(&bar, progress));
     bar.finish_and_clear();
     let exported = exported.map_err(|error| match error {
-        PortableError::Open(error) => inspection::unusable(database, error),
+        PortableError::Open(error) => inspection::unusable(database, &error),
         PortableError::NeverSynced => inspection::never_synced(database),
-        PortableError::Store(error) => inspection::unreadable(database, error),
+        PortableError::Store(failed) => inspection::unreadable(database, &failed),
         PortableError::Io { .. } => {
             Failure::run(error, "give a file on a disk with room that this user may write")
         }
@@ -99,9 +99,13 @@ fn import_where_it_is(
             "nothing was joined; export the snapshot again, or copy the file again",
         ),
         ImportError::NothingShared { .. } => Failure::start(&error, "name the tables to join with --watch"),
+        ImportError::Busy => Failure::run(&error, "what was joined already stays"),
+        ImportError::Command(CommandError::StoreFailed) => {
+            Failure::run(&error, format_args!("`entgldb doctor {}` says more", place.database.display()))
+        }
         _ => Failure::run(&error, "mend that and import it again: what was joined already stays"),
     })?;
-    offline.close().map_err(|error| inspection::unreadable(&place.database, error))?;
+    offline.close().map_err(|error| inspection::unreadable(&place.database, &error))?;
     Ok(imported)
 }
 

@@ -104,7 +104,7 @@ pub use entgldb_replica::id::{Collection, DocId, Key, NodeId};
 pub use entgldb_replica::limits::{HOOK_BYTES_MAX, HOOK_DOCUMENTS_MAX};
 pub use entgldb_replica::resolve::Side;
 pub use entgldb_sqlite::{
-    Attached, Detached, Fault, OpenError as StoreOpenError, Progress, Report, RestoreError, Restored,
+    Attached, Cause, Detached, Fault, OpenError as StoreOpenError, Progress, Report, RestoreError, Restored,
     SqliteFailed, VerifyError, attached, doctor, inspect, restore, verify,
 };
 pub use event::{Event, Version, listed_problem_kind, problem_kind};

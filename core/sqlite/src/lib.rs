@@ -80,7 +80,7 @@ mod verify;
 
 pub use detach::{Attached, Detached, attached, detach};
 pub use doctor::doctor;
-pub use failed::SqliteFailed;
+pub use failed::{Cause, SqliteFailed};
 pub use file::config::{Durability, SqliteConfig};
 pub use file::error::OpenError;
 pub use file::watch::Waker;
