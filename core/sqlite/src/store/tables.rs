@@ -1,6 +1,6 @@
 //! The store itself: a journal, and the application's tables that are watched.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use entgldb_replica::clock::WallMillis;
@@ -13,7 +13,7 @@ use super::looking::Looking;
 use crate::apply::applying::Applying;
 use crate::apply::putback;
 use crate::capture::watched::{Watched, schema_version};
-use crate::capture::{named, notes, scan, trouble};
+use crate::capture::{named, notes, rebuild, scan, trouble};
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::file::config::SqliteConfig;
 use crate::file::connection::in_transaction;
@@ -33,6 +33,8 @@ pub struct SqliteStore {
     pub(super) journal: Journal,
     pub(super) watched: Watched,
     pub(super) watch: Vec<Collection>,
+    /// The tables that there were when the store was opened.
+    known_tables: HashSet<String>,
     /// Numbers of watched tables that can't be watched now.
     pub(super) missing: Vec<i64>,
     /// Where `tend` goes on.
@@ -95,6 +97,7 @@ impl SqliteStore {
             return Err(named::refusal(&journal.connection, collection.as_str(), unwatchable)?);
         }
         let mut store = Self {
+            known_tables: rebuild::table_names(&journal.connection)?,
             journal,
             watched: Watched::default(),
             watch: Vec::new(),
@@ -195,7 +198,15 @@ impl SqliteStore {
             return Ok(());
         }
         let renamed = trouble::renamed(&self.journal.connection, &self.watched)?;
-        let (watched, missing) = read_watched(&mut self.journal, &self.watch)?;
+        let (mut watched, missing) = read_watched(&mut self.journal, &self.watch)?;
+        let names = rebuild::table_names(&self.journal.connection)?;
+        let watch = &self.watch;
+        let is_new = |name: &&String| {
+            !self.known_tables.contains(*name)
+                && !watch.iter().any(|watched| watched.as_str().eq_ignore_ascii_case(name))
+        };
+        let appeared: Vec<String> = names.iter().filter(is_new).cloned().collect();
+        watched.perhaps_copied = rebuild::copied(&self.journal.connection, &watched, &appeared)?;
         self.use_watched(watched, self.watch.clone(), &missing)?;
         self.note_trouble(missing, &renamed)
     }
