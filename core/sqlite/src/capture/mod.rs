@@ -9,4 +9,5 @@ pub(crate) mod progress;
 pub(crate) mod rebuild;
 pub(crate) mod scan;
 pub(crate) mod triggers;
+pub(crate) mod trouble;
 pub(crate) mod watched;
