@@ -112,7 +112,8 @@ impl Run {
             85..=87 => self.part(),
             88..=93 => self.arm(),
             94 | 95 => self.write_silently(),
-            96 | 97 => self.write_large(),
+            96 => self.write_large(),
+            97 => self.vacuum(),
             _ => self.back_up_or_restore(),
         }
     }
@@ -242,6 +243,13 @@ impl Run {
         let at = self.any();
         if self.has(Class::Large) {
             self.world.nodes[at].app.borrow_mut().write_large();
+        }
+    }
+
+    fn vacuum(&mut self) {
+        let at = self.any();
+        if self.has(Class::Vacuum) {
+            self.world.nodes[at].app.borrow().vacuum();
         }
     }
 
