@@ -106,7 +106,7 @@ fn mix(seed: u64) -> Mix {
 }
 
 /// What a trace says when the things happen for which the harness is there.
-const HAPPENINGS: [&str; 12] = [
+const HAPPENINGS: [&str; 13] = [
     "Captured",
     "Applied",
     "Conflict",
@@ -116,7 +116,8 @@ const HAPPENINGS: [&str; 12] = [
     "killed in the middle of a call",
     "before commit",
     "after rows",
-    "RolledBack",
+    "is put back",
+    "StartedAnew",
     "parted",
     "-- refused",
 ];
