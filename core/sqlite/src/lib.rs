@@ -60,6 +60,8 @@
 
 mod apply;
 mod capture;
+mod detach;
+pub mod doctor;
 mod failed;
 mod file;
 // Fuzzers reach the readers of other nodes' documents through this.
@@ -76,6 +78,8 @@ mod store;
 mod table;
 mod verify;
 
+pub use detach::{Attached, Detached, attached, detach};
+pub use doctor::doctor;
 pub use failed::SqliteFailed;
 pub use file::config::{Durability, SqliteConfig};
 pub use file::error::OpenError;

@@ -71,6 +71,8 @@ pub(crate) struct Table {
     pub(crate) delete: String,
     /// Insert of a row with a value for every column, or change of the one that has its key. Made when it is first used.
     pub(crate) upsert: OnceLock<String>,
+    /// Insert of a row with a value for every column. Made when it is first used.
+    pub(crate) insert: OnceLock<String>,
 }
 
 /// Why a table cannot be watched.
@@ -176,6 +178,7 @@ impl Table {
             no,
             delete: format!("DELETE FROM main.{quoted} WHERE {key_matches}"),
             upsert: OnceLock::new(),
+            insert: OnceLock::new(),
             collection: collection.clone(),
             all_columns: Vec::new(),
             names_conflict_policy: tokens(&body)
