@@ -3,10 +3,10 @@
 use entgldb_replica::id::{Collection, NameError};
 use rusqlite::Connection;
 
-use crate::capture::watched::encoding;
 use crate::failed::{Outcome, While};
 use crate::file::error::OpenError;
 use crate::table::definition::{self, Table, Unwatchable};
+use crate::table::key::encoding;
 
 /// The collections to watch, in the schema's spelling.
 pub(crate) fn collections(connection: &Connection, watch: &[String]) -> Result<Vec<Collection>, OpenError> {

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use entgldb_replica::limits::INTEREST_MAX;
 use serde::Serialize;
 
-use crate::capture::watched::encoding;
 use crate::file::error::OpenError;
 use crate::file::quiet::{self, Quiet};
+use crate::table::key::encoding;
 pub use engine::EngineFacts;
 pub use file::FileFacts;
 use finding::any_blocks;

@@ -227,7 +227,7 @@ impl World {
         self.wires.remove(&pair);
         self.wires.remove(&(pair.1, pair.0));
         for at in [pair.0, pair.1] {
-            self.input(at, Input::LinkDown { link, reason: reason.into() });
+            self.input(at, Input::LinkDown { link, reason: reason.into(), is_fault: false });
         }
     }
 
