@@ -1,12 +1,14 @@
 //! The ledger's own business: its member document, forgetting, and snapshots on their way in.
 
+use bytes::Bytes;
+
 use crate::apply::Planned;
 use crate::clock::{Now, WallMillis};
 use crate::event::Event;
-use crate::id::{Key, LogId, NodeId};
+use crate::id::{DocId, Key, LogId, NodeId};
 use crate::ledger::{APPLY_ATTEMPTS, Ledger};
 use crate::limits::CONFLICT_KEEP_MS;
-use crate::member::{Member, document_of};
+use crate::member::{Member, document_of, members};
 use crate::resolve::Document;
 use crate::snapshot::{Answer, Debt, Incoming, answer, forget_notes};
 use crate::store::{Change, Drain, Guard, ScanLimits, Store};
@@ -31,6 +33,9 @@ impl<S: Store> Ledger<S> {
     /// Work that may wait for quiet: the member document, forgetting, and the store's own.
     pub(crate) fn tend(&mut self, now: Now, events: &mut Vec<Event>) -> Result<(), S::Error> {
         self.introduce(now, events)?;
+        for (key, content) in self.store.about(&self.node)? {
+            self.write_own(now, (members().clone(), key), content, events)?;
+        }
         let (node, store) = (self.node, &mut self.store);
         let floors = self.keeper.forgettable(node, store, &self.members, &self.logs, now.wall)?;
         if !floors.is_empty() {
@@ -70,8 +75,18 @@ impl<S: Store> Ledger<S> {
         member: &Member,
         events: &mut Vec<Event>,
     ) -> Result<(), S::Error> {
-        let content = member.encode();
-        let change = Change { doc: document_of(&node), content: Some(content.clone()), written: now.wall };
+        self.write_own(now, document_of(&node), member.encode(), events)
+    }
+
+    /// Writes a document of the engine's own.
+    fn write_own(
+        &mut self,
+        now: Now,
+        doc: DocId,
+        content: Bytes,
+        events: &mut Vec<Event>,
+    ) -> Result<(), S::Error> {
+        let change = Change { doc, content: Some(content.clone()), written: now.wall };
         let drain = Drain { changes: vec![change], ..Drain::default() };
         let (planner, store, ..) = self.planner(now);
         let mut commit = planner.plan_local(store, &drain)?;

@@ -61,6 +61,7 @@
 mod apply;
 mod capture;
 mod failed;
+mod fields;
 mod file;
 // Fuzzers reach the readers of other nodes' documents through this.
 #[doc(hidden)]

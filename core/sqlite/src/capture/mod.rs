@@ -1,6 +1,7 @@
 //! From the application's writes to changes.
 
 pub(crate) mod named;
+pub(crate) mod noted;
 pub(crate) mod notes;
 pub(crate) mod outbox;
 pub(crate) mod scan;

@@ -4,6 +4,7 @@ use entgldb_replica::id::{Collection, NameError};
 use rusqlite::Connection;
 
 use crate::failed::{Outcome, While};
+use crate::fields::names;
 use crate::file::error::OpenError;
 use crate::table::definition::{self, Unwatchable};
 
@@ -19,8 +20,10 @@ pub(crate) fn collections(connection: &Connection, watch: &[String]) -> Result<V
         if lower.starts_with("_entgldb_") || lower.starts_with("sqlite_") {
             return Err(bad("such names belong to the engine and to SQLite"));
         }
+        let known = names::collection_of(connection, name)?;
         let found = match definition::find(connection, name)? {
-            Ok((found, _)) => found,
+            Ok((found, _)) => known.unwrap_or(found),
+            Err(Unwatchable::Missing) if known.is_some() => known.unwrap_or_default(),
             Err(unwatchable) => return Err(refusal(connection, name, unwatchable)?),
         };
         let collection = Collection::new(&found).map_err(|error: NameError| bad(&error.to_string()))?;

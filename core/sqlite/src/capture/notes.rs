@@ -37,24 +37,6 @@ pub(crate) fn name_any(
     Ok(false)
 }
 
-/// The keys of a table that the outbox names.
-pub(crate) fn noted_keys(connection: &Connection, table: &Table) -> Outcome<HashSet<Key>> {
-    let mut statement = connection
-        .prepare("SELECT key FROM _entgldb_outbox WHERE tbl = ?1")
-        .doing("looking into the outbox")?;
-    let mut notes = statement.query([table.no]).doing("looking into the outbox")?;
-    let mut keys = HashSet::new();
-    while let Some(note) = notes.next().doing("looking into the outbox")? {
-        let noted = note.get_ref(0).doing("looking into the outbox")?;
-        if let Some(columns) = read_note(noted, table.key.len(), table.encoding)
-            && let Ok(key) = table.form.encode(&columns.iter().map(Sql::as_ref).collect::<Vec<_>>())
-        {
-            keys.insert(key);
-        }
-    }
-    Ok(keys)
-}
-
 /// Whether the outbox names the row with these key columns.
 pub(crate) fn is_noted(connection: &Connection, table: &Table, key: &[Sql<'_>]) -> Outcome<bool> {
     let sql = format!(

@@ -13,6 +13,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use crate::capture::watched::Watched;
 use crate::failed::{Outcome, While, code};
+use crate::fields::gone;
 use crate::journal::aside::{self, Reason};
 use crate::journal::names::Names;
 use crate::table::definition::Table;
@@ -237,6 +238,7 @@ impl Look<'_> {
             Err(message) => return Ok(refused(table, &note.key, &message)),
         };
         let extra = if has_extras { extra_of(self.connection, table.no, &key)? } else { None };
+        let extra = gone::carried(self.connection, self.names, table, &key, extra)?;
         let content = match read_content(self.connection, table, &columns, extra.as_ref()) {
             Ok(content) => content,
             Err(error) if code(&error) == Some(ErrorCode::TooBig) => {

@@ -7,7 +7,7 @@ use entgldb_replica::limits::PAYLOAD_BYTES_HARD;
 use crate::failed::SqliteFailed;
 
 /// Number of the layout of the engine's tables.
-pub(crate) const FORMAT: i64 = 3;
+pub(crate) const FORMAT: i64 = 4;
 
 /// Why a database was not opened. The application's tables and rows are as they were.
 #[derive(Debug, thiserror::Error)]

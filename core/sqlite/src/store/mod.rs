@@ -10,19 +10,23 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
 use entgldb_replica::entry::SignedHead;
-use entgldb_replica::id::{Collection, DocId, Key, LogId};
+use entgldb_replica::id::{Collection, DocId, Key, LogId, NodeId};
+use entgldb_replica::member::members;
 use entgldb_replica::resolve::{Row, Version};
 use entgldb_replica::store::{
-    Commit, Committed, Drain, Durable, Guard, Problem, ReadLimits, Scan, ScanLimits, Store, Stored,
+    Commit, Committed, Drain, Durable, Guard, Problem, ReadLimits, RowWrite, Scan, ScanLimits, Store, Stored,
     UnitLimits,
 };
 use entgldb_replica::version::{Hash, Seq};
 
 pub use tables::SqliteStore;
 
-use crate::capture::outbox::Look;
+use crate::apply::applying::Applying;
+use crate::capture::outbox::{Look, extra_of};
 use crate::failed::{Outcome, SqliteFailed};
+use crate::fields::{gone, said};
 use crate::journal::commit::carry_out;
+use crate::journal::member;
 
 impl Store for SqliteStore {
     type Error = SqliteFailed;
@@ -52,7 +56,7 @@ impl Store for SqliteStore {
 
     fn json_fields(&self, collection: &Collection) -> BTreeSet<String> {
         let columns = self.watched.table(collection).into_iter().flat_map(|table| &table.columns);
-        columns.filter(|column| column.is_json).map(|column| column.name.clone()).collect()
+        columns.filter(|column| column.is_json).map(|column| column.field.clone()).collect()
     }
 
     fn version(&mut self, doc: &DocId, stamp: &Stamp) -> Outcome<Option<Version>> {
@@ -96,12 +100,53 @@ impl Store for SqliteStore {
         let problems = self.transact(commit.wall, |applying| {
             carry_out(applying, commit, guard)?;
             applying.step.note_refused(&refused, &commit.rows)?;
+            keep_gone(applying, commit)?;
             Ok(true)
         });
+        if problems.is_ok()
+            && commit.rows.iter().any(|row| row.doc.0 == *members() && said::is_key(&row.doc.1))
+        {
+            self.watched.expire();
+        }
         self.journal.committed(guard, refused, problems)
     }
 
     fn tend(&mut self, conflicts_before: WallMillis) -> Outcome<Vec<Problem>> {
         self.tend_all(conflicts_before)
     }
+
+    fn about(&mut self, node: &NodeId) -> Outcome<Vec<(Key, Bytes)>> {
+        self.refresh()?;
+        let connection = &self.journal.connection;
+        let mut found = Vec::new();
+        for table in self.watched.tables() {
+            let Some(key) = said::key(node, &table.collection) else { continue };
+            let Some(said) = said::own(connection, table.no, &table.collection)? else { continue };
+            let content = Bytes::from(said.to_bytes());
+            if member::read(connection, &key)?.as_ref() != Some(&content) {
+                found.push((key, content));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Keeps the fields of captured documents that have no column here.
+fn keep_gone(applying: &Applying<'_>, commit: &Commit) -> Outcome<()> {
+    for run in &commit.appended {
+        let Some(table) = applying.table(&run.log.collection).filter(|table| !table.gone.is_empty()) else {
+            continue;
+        };
+        for linked in &run.entries {
+            let entry = linked.entry();
+            let is_local = |row: &&RowWrite| {
+                row.apply.is_none() && row.doc.1 == entry.key && row.doc.0 == run.log.collection
+            };
+            if let Some(content) = entry.content().filter(|_| commit.rows.iter().any(|row| is_local(&row))) {
+                let (connection, key) = (applying.step.connection, &entry.key);
+                gone::keep(connection, table, key, extra_of(connection, table.no, key)?, content)?;
+            }
+        }
+    }
+    Ok(())
 }

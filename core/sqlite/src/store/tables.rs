@@ -42,11 +42,13 @@ pub(super) struct Tending {
     pub(super) aside: (usize, String),
     /// Last row looked at for columns that were added; `None` when all have been.
     pub(super) extras: Option<(usize, String)>,
+    /// Last row looked at for fields whose columns were dropped; `None` when all have been.
+    pub(super) gone: Option<(usize, String)>,
 }
 
 impl Default for Tending {
     fn default() -> Self {
-        Self { aside: (0, String::new()), extras: Some((0, String::new())) }
+        Self { aside: (0, String::new()), extras: Some((0, String::new())), gone: Some((0, String::new())) }
     }
 }
 

@@ -37,6 +37,22 @@ impl Affinity {
         }
     }
 
+    /// SQL that gives what such a column holds once the value of an expression is stored in it.
+    pub(crate) fn stored(self, value: &str) -> String {
+        match self {
+            Self::Blob => value.to_owned(),
+            Self::Text => format!("CASE WHEN typeof({value}) IN ('integer', 'real') THEN CAST({value} AS TEXT) ELSE {value} END"),
+            // What looks like a number equals itself as one; CAST would make a number of any text.
+            Self::Integer | Self::Numeric => format!(
+                "CASE typeof({value}) WHEN 'text' THEN CASE WHEN CAST({value} AS NUMERIC) = {value} THEN CAST({value} AS NUMERIC) ELSE {value} END
+                 WHEN 'real' THEN CASE WHEN CAST({value} AS INTEGER) = {value} THEN CAST({value} AS INTEGER) ELSE {value} END ELSE {value} END"
+            ),
+            Self::Real => format!(
+                "CASE WHEN typeof({value}) IN ('text', 'integer') AND CAST({value} AS NUMERIC) = {value} THEN CAST({value} AS REAL) ELSE {value} END"
+            ),
+        }
+    }
+
     /// Whether a value stored in such a column reads back as itself. May answer `false` for some that do.
     pub(crate) fn keeps(self, value: &Sql<'_>) -> bool {
         match (self, value) {
@@ -121,6 +137,40 @@ impl<'a> From<ValueRef<'a>> for Sql<'a> {
 impl ToSql for Sql<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(self.as_ref()))
+    }
+}
+
+/// Whether two values are the same but for their types, as after a column got another one: 1, 1.0 and '1'.
+pub(crate) fn same_by_cast(a: &Sql<'_>, b: &Sql<'_>) -> bool {
+    let number = |value: &Sql<'_>| match value {
+        Sql::Text(text) if looks_numeric(text) => {
+            std::str::from_utf8(trim_as_sqlite(text)).ok().and_then(|text| text.parse::<f64>().ok())
+        }
+        Sql::Real(real) => Some(*real),
+        _ => None,
+    };
+    let integer = |value: &Sql<'_>| match value {
+        Sql::Integer(integer) => Some(*integer),
+        Sql::Text(text) => std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok()),
+        _ => None,
+    };
+    if a == b {
+        return true;
+    }
+    match (a, b) {
+        (Sql::Text(text), Sql::Blob(blob)) | (Sql::Blob(blob), Sql::Text(text)) => text == blob,
+        (Sql::Text(_), Sql::Text(_)) => false,
+        _ => match (integer(a), integer(b)) {
+            (Some(a), Some(b)) => a == b,
+            // An integer beyond what a real holds exactly equals no real.
+            (Some(whole), None) | (None, Some(whole)) => {
+                let other = number(a).or_else(|| number(b));
+                #[allow(clippy::cast_precision_loss, reason = "checked by the way back")]
+                let real = whole as f64;
+                other == Some(real) && format!("{real:.0}") == whole.to_string()
+            }
+            (None, None) => number(a).is_some() && number(a) == number(b),
+        },
     }
 }
 
@@ -263,6 +313,45 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_default_is_known_as_the_column_will_hold_it() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        let defaults =
+            ["0", "'0'", "1.0", "'1.50'", "'abc'", "x'00'", "NULL", "-5", "'1e3'", "0.5", "''", "' 7 '"];
+        for default in defaults {
+            connection
+                .execute_batch(&format!(
+                    "DROP TABLE IF EXISTS t; CREATE TABLE t(k, a INTEGER DEFAULT {default}, b NUMERIC DEFAULT {default},
+                     c REAL DEFAULT {default}, d TEXT DEFAULT {default}, e BLOB DEFAULT {default}); INSERT INTO t(k) VALUES(1)"
+                ))
+                .unwrap();
+            for (column, declared) in
+                [("a", "INTEGER"), ("b", "NUMERIC"), ("c", "REAL"), ("d", "TEXT"), ("e", "BLOB")]
+            {
+                let get = |sql: &str| {
+                    let value =
+                        connection.query_row(sql, [], |row| Ok(Sql::from(row.get_ref(0)?).into_owned()));
+                    json_of(&value.unwrap())
+                };
+                let known =
+                    get(&format!("SELECT {}", Affinity::of(declared, false).stored(&format!("({default})"))));
+                assert_eq!(known, get(&format!("SELECT {column} FROM t")), "{default} in {declared}");
+            }
+        }
+    }
+
+    #[test]
+    fn values_are_compared_across_types() {
+        let same = |a: &Sql<'_>, b: &Sql<'_>| same_by_cast(a, b) && same_by_cast(b, a);
+        assert!(same(&Sql::Integer(1), &Sql::text("1")));
+        assert!(same(&Sql::Integer(1), &Sql::Real(1.0)));
+        assert!(same(&Sql::Real(1.5), &Sql::text("1.5")));
+        assert!(!same(&Sql::Integer(i64::MAX), &Sql::Real(9_223_372_036_854_775_807.0)));
+        assert!(!same(&Sql::Null, &Sql::text("")));
+        assert!(!same(&Sql::Integer(0), &Sql::text("a")));
+        assert!(!same(&Sql::text("1"), &Sql::text("01")));
     }
 
     #[test]
