@@ -16,6 +16,7 @@ mod output;
 mod peers;
 mod problems;
 mod refusal;
+mod schema;
 mod signals;
 mod snapshot;
 mod status;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Snapshot(arguments) => snapshot::run(&arguments),
         Command::Conflicts(arguments) => conflicts::run(&arguments),
         Command::Problems(arguments) => problems::run(&arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     };

@@ -78,10 +78,12 @@ mod table;
 mod verify;
 
 pub use failed::SqliteFailed;
+pub use fields::by_hand::{AliasError, register_alias};
 pub use file::config::{Durability, SqliteConfig};
 pub use file::error::OpenError;
 pub use file::watch::Waker;
 pub use inspect::export::{KnownHead, ListedMember};
+pub use inspect::fields::{FieldInfo, LackingField, TableFields};
 pub use restore::{LosingVersion, RestoreError, Restored, losing_version, restore};
 pub use store::SqliteStore;
 pub use verify::{Fault, Progress, Report, VerifyError, verify};

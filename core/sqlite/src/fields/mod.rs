@@ -1,5 +1,6 @@
 //! What documents call the columns of a table, and how that is kept when the schema changes (`docs/protocol/fields.md`).
 
+pub(crate) mod by_hand;
 pub(crate) mod gone;
 pub(crate) mod map;
 pub(crate) mod names;

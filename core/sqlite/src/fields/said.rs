@@ -50,6 +50,12 @@ pub(crate) struct SaidAlias {
 }
 
 impl Said {
+    /// Reads such a document. `None` if it is none.
+    pub(crate) fn from_bytes(content: &[u8]) -> Option<Self> {
+        let said: Self = serde_json::from_slice(content).ok()?;
+        (said.fields.len() + said.aliases.len() <= SAID_MAX).then_some(said)
+    }
+
     /// The document's bytes: always the same for the same.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("lists of texts and numbers are always JSON")
@@ -104,10 +110,7 @@ pub(crate) fn all(connection: &Connection) -> Outcome<Vec<(String, String, Said)
         let read = || Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?));
         let (key, content) = read().doing("reading what members say of their tables")?;
         let Some((node, collection)) = key[PREFIX.len()..].split_once('/') else { continue };
-        let Ok(said) = serde_json::from_slice::<Said>(&content) else { continue };
-        if said.fields.len() + said.aliases.len() <= SAID_MAX {
-            found.push((node.to_owned(), collection.to_owned(), said));
-        }
+        found.extend(Said::from_bytes(&content).map(|said| (node.to_owned(), collection.to_owned(), said)));
     }
     Ok(found)
 }

@@ -1,6 +1,7 @@
 //! Looking at a store without changing it, also while an engine in another process is at work on it.
 
 pub(crate) mod export;
+pub(crate) mod fields;
 
 use std::path::{Path, PathBuf};
 

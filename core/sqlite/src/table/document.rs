@@ -220,6 +220,11 @@ impl Extra {
         serde_json::to_string(self).expect("maps of strings are always JSON")
     }
 
+    /// The fields without a column.
+    pub(crate) fn unknown_fields(&self) -> impl Iterator<Item = &String> {
+        self.unknown.keys()
+    }
+
     /// Whether a field without a column has one by now.
     pub(crate) fn knows_more_than(&self, table: &Table) -> bool {
         self.unknown.keys().any(|name| table.column_for(name).is_some())

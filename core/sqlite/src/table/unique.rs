@@ -1,6 +1,6 @@
 //! What a unique index makes unique, in SQL that finds the rows which another row would collide with.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::quote::identifier;
 
@@ -25,11 +25,13 @@ struct Term {
 impl Unique {
     /// Reads an index. `None` for an index in a form this code does not understand.
     pub(crate) fn read(connection: &Connection, index: &str) -> rusqlite::Result<Option<Self>> {
-        let sql: Option<String> = connection.query_row(
-            "SELECT sql FROM sqlite_schema WHERE type = 'index' AND name = ?1",
-            [index],
-            |row| row.get(0),
-        )?;
+        // The key of a table without a rowid is an index that the schema does not list.
+        let sql: Option<Option<String>> = connection
+            .query_row("SELECT sql FROM sqlite_schema WHERE type = 'index' AND name = ?1", [index], |row| {
+                row.get(0)
+            })
+            .optional()?;
+        let sql = sql.flatten();
         let parts = sql.as_deref().map(definition);
         let mut statement = connection.prepare(
             "SELECT seqno, cid, name, coll FROM pragma_index_xinfo(?1) WHERE key = 1 ORDER BY seqno",
