@@ -99,8 +99,8 @@ pub use entgldb_replica::id::{Collection, DocId, Key, NodeId};
 pub use entgldb_replica::limits::{HOOK_BYTES_MAX, HOOK_DOCUMENTS_MAX};
 pub use entgldb_replica::resolve::Side;
 pub use entgldb_sqlite::{
-    Fault, OpenError as StoreOpenError, Progress, Report, RestoreError, Restored, SqliteFailed, VerifyError,
-    inspect, restore, verify,
+    AliasError, Fault, OpenError as StoreOpenError, Progress, Report, RestoreError, Restored, SqliteFailed,
+    VerifyError, inspect, register_alias, restore, verify,
 };
 pub use event::{Event, Version, problem_kind};
 pub use guard::GuardError;

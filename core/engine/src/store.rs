@@ -124,6 +124,11 @@ impl AnyStore {
         }
     }
 
+    /// Whether members sync one of the tables under another name: it has to be opened again.
+    pub(crate) fn is_known_otherwise(&self) -> bool {
+        matches!(self, Self::Tables(store) if store.is_known_otherwise())
+    }
+
     pub(crate) fn is_short_of_room(&self) -> bool {
         match self {
             Self::Tables(store) => store.is_short_of_room(),

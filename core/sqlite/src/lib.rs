@@ -83,7 +83,6 @@ pub use file::config::{Durability, SqliteConfig};
 pub use file::error::OpenError;
 pub use file::watch::Waker;
 pub use inspect::export::{KnownHead, ListedMember};
-pub use inspect::fields::{FieldInfo, LackingField, TableFields};
 pub use restore::{LosingVersion, RestoreError, Restored, losing_version, restore};
 pub use store::SqliteStore;
 pub use verify::{Fault, Progress, Report, VerifyError, verify};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failed::{Outcome, While};
 use crate::fields::map::{self, Alias, Map};
-use crate::fields::names;
+use crate::journal::schema;
 
 /// How the keys of these documents begin. No id of a member does.
 pub(crate) const PREFIX: &str = "fields/";
@@ -67,6 +67,12 @@ pub(crate) fn key(node: &NodeId, collection: &Collection) -> Option<Key> {
     Key::new(&format!("{PREFIX}{node}/{collection}")).ok()
 }
 
+/// This node's id as a text, once it has written something.
+fn own_id(connection: &Connection) -> Outcome<Option<String>> {
+    let owner: Option<[u8; 32]> = schema::get(connection, "owner")?;
+    Ok(owner.map(|node| NodeId(node).to_string()))
+}
+
 /// Whether a key is one of these documents'.
 pub(crate) fn is_key(key: &Key) -> bool {
     key.as_str().starts_with(PREFIX)
@@ -117,7 +123,7 @@ pub(crate) fn all(connection: &Connection) -> Outcome<Vec<(String, String, Said)
 
 /// Takes over what other nodes say of a collection: their aliases, and the fills that all agree on. To be called in a write transaction.
 pub(crate) fn learn(connection: &Connection, no: i64, collection: &Collection) -> Outcome<()> {
-    let own = names::own(connection)?;
+    let own = own_id(connection)?;
     let said: Vec<(String, Said)> = all(connection)?
         .into_iter()
         .filter(|(_, of, _)| of.eq_ignore_ascii_case(collection.as_str()))

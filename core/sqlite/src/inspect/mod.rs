@@ -3,6 +3,8 @@
 pub(crate) mod export;
 pub(crate) mod fields;
 
+pub use fields::{FieldInfo, LackingField, TableFields};
+
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
 use entgldb_replica::entry::SignedHead;
 use entgldb_replica::id::{Collection, DocId, Key, LogId, NodeId};
-use entgldb_replica::member::members;
+use entgldb_replica::member::{Member, members};
 use entgldb_replica::resolve::{Row, Version};
 use entgldb_replica::store::{
     Commit, Committed, Drain, Durable, Guard, Problem, ReadLimits, RowWrite, Scan, ScanLimits, Store, Stored,
@@ -24,7 +24,7 @@ pub use tables::SqliteStore;
 use crate::apply::applying::Applying;
 use crate::capture::outbox::{Look, extra_of};
 use crate::failed::{Outcome, SqliteFailed};
-use crate::fields::{gone, said};
+use crate::fields::{gone, names, said};
 use crate::journal::commit::carry_out;
 use crate::journal::member;
 
@@ -103,10 +103,8 @@ impl Store for SqliteStore {
             keep_gone(applying, commit)?;
             Ok(true)
         });
-        if problems.is_ok()
-            && commit.rows.iter().any(|row| row.doc.0 == *members() && said::is_key(&row.doc.1))
-        {
-            self.watched.expire();
+        if problems.is_ok() {
+            self.hear(commit)?;
         }
         self.journal.committed(guard, refused, problems)
     }
@@ -128,6 +126,30 @@ impl Store for SqliteStore {
             }
         }
         Ok(found)
+    }
+}
+
+impl SqliteStore {
+    /// Heeds what members say of their tables.
+    fn hear(&mut self, commit: &Commit) -> Outcome<()> {
+        let heard = commit.rows.iter().filter(|row| row.doc.0 == *members() && row.apply.is_some());
+        let (mut fields, mut interests) = (false, false);
+        for row in heard {
+            let member = row.apply.iter().flatten().find_map(Member::decode);
+            fields |= said::is_key(&row.doc.1);
+            interests |= member.is_some_and(|member| {
+                let differs =
+                    |name: &&Collection| self.watch.iter().any(|ours| names::differ_in_capitals(ours, name));
+                member.interests.iter().any(|name| differs(&name))
+            });
+        }
+        if fields {
+            self.watched.expire();
+        }
+        if fields || interests {
+            self.is_known_otherwise = names::differ(&self.journal.connection, self.watched.tables())?;
+        }
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ use crate::apply::putback;
 use crate::capture::watched::{Watched, schema_version};
 use crate::capture::{named, scan};
 use crate::failed::{Outcome, SqliteFailed, While};
+use crate::fields::names;
 use crate::file::config::SqliteConfig;
 use crate::file::connection::in_transaction;
 use crate::file::error::OpenError;
@@ -33,6 +34,8 @@ pub struct SqliteStore {
     pub(super) watch: Vec<Collection>,
     /// Where `tend` goes on.
     pub(super) tending: Tending,
+    /// Whether members sync one of the tables under another name.
+    pub(super) is_known_otherwise: bool,
 }
 
 /// Where work that may wait goes on.
@@ -75,12 +78,19 @@ impl SqliteStore {
         }
         let watch = named::collections(&connection, &config.watch)?;
         let mut journal = Journal::of(connection, config.path)?;
+        adopt_names(&mut journal, &watch)?;
+        let watch: Vec<Collection> = watch.into_iter().map(|(collection, _)| collection).collect();
         let (watched, missing) = read_watched(&mut journal, &watch)?;
         if let Some((collection, unwatchable)) = missing.into_iter().next() {
             return Err(named::refusal(&journal.connection, collection.as_str(), unwatchable)?);
         }
-        let mut store =
-            Self { journal, watched: Watched::default(), watch: Vec::new(), tending: Tending::default() };
+        let mut store = Self {
+            journal,
+            watched: Watched::default(),
+            watch: Vec::new(),
+            tending: Tending::default(),
+            is_known_otherwise: false,
+        };
         store.use_watched(watched, watch)?;
         Ok(store)
     }
@@ -98,6 +108,13 @@ impl SqliteStore {
     #[must_use]
     pub fn collections(&self) -> &[Collection] {
         &self.watch
+    }
+
+    /// Whether members sync one of the tables under another name: with other capitals, or as it was called before it was renamed
+    /// there. The store must be opened again, and has that name then.
+    #[must_use]
+    pub fn is_known_otherwise(&self) -> bool {
+        self.is_known_otherwise
     }
 
     /// Whether remote changes have to wait because the disk is nearly full. Local ones are taken while there is any room.
@@ -195,6 +212,16 @@ impl SqliteStore {
             }
         }
     }
+}
+
+/// Notes under which names these tables are synced from now on.
+pub(super) fn adopt_names(journal: &mut Journal, watch: &[(Collection, String)]) -> Outcome<()> {
+    let known = &mut journal.names;
+    let adopted = in_transaction(&journal.connection, |connection| names::adopt(connection, known, watch));
+    if adopted.is_err() {
+        journal.reload_names()?;
+    }
+    adopted
 }
 
 /// Tables that can't be watched, and why.
