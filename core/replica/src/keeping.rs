@@ -33,9 +33,7 @@ impl<S: Store> Ledger<S> {
     /// Work that may wait for quiet: the member document, forgetting, and the store's own.
     pub(crate) fn tend(&mut self, now: Now, events: &mut Vec<Event>) -> Result<(), S::Error> {
         self.introduce(now, events)?;
-        for (key, content) in self.store.about(&self.node)? {
-            self.write_own(now, (members().clone(), key), content, events)?;
-        }
+        self.tell_of_tables(now, events)?;
         let (node, store) = (self.node, &mut self.store);
         let floors = self.keeper.forgettable(node, store, &self.members, &self.logs, now.wall)?;
         if !floors.is_empty() {
@@ -54,6 +52,14 @@ impl<S: Store> Ledger<S> {
             Some(member) => self.write_member(now, self.node, &member, events),
             None => Ok(()),
         }
+    }
+
+    /// Writes what the store has to tell of its tables.
+    pub(crate) fn tell_of_tables(&mut self, now: Now, events: &mut Vec<Event>) -> Result<(), S::Error> {
+        for (key, content) in self.store.about(&self.node)? {
+            self.write_own(now, (members().clone(), key), content, events)?;
+        }
+        Ok(())
     }
 
     /// Writes that a member was removed. Nothing happens if there is no such member, or it is this node.

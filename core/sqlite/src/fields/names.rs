@@ -123,11 +123,6 @@ fn renamed_elsewhere(connection: &Connection, table: &str) -> Outcome<Option<Str
     Ok(None)
 }
 
-/// Whether two names differ in capitals only.
-pub(crate) fn differ_in_capitals(one: &Collection, other: &Collection) -> bool {
-    one != other && one.as_str().eq_ignore_ascii_case(other.as_str())
-}
-
 /// Whether members sync one of these tables under another name than this node does.
 pub(crate) fn differ(connection: &Connection, watched: &[Arc<Table>]) -> Outcome<bool> {
     for table in watched {

@@ -114,7 +114,9 @@ impl Store for SqliteStore {
     }
 
     fn about(&mut self, node: &NodeId) -> Outcome<Vec<(Key, Bytes)>> {
-        self.refresh()?;
+        if !std::mem::take(&mut self.has_to_tell) {
+            return Ok(Vec::new());
+        }
         let connection = &self.journal.connection;
         let mut found = Vec::new();
         for table in self.watched.tables() {
@@ -139,7 +141,7 @@ impl SqliteStore {
             fields |= said::is_key(&row.doc.1);
             interests |= member.is_some_and(|member| {
                 let differs =
-                    |name: &&Collection| self.watch.iter().any(|ours| names::differ_in_capitals(ours, name));
+                    |name: &&Collection| self.watch.iter().any(|ours| ours.differs_in_capitals(name));
                 member.interests.iter().any(|name| differs(&name))
             });
         }

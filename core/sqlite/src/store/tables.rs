@@ -36,6 +36,8 @@ pub struct SqliteStore {
     pub(super) tending: Tending,
     /// Whether members sync one of the tables under another name.
     pub(super) is_known_otherwise: bool,
+    /// Whether the tables were read again since this node said what it has to say of them.
+    pub(super) has_to_tell: bool,
 }
 
 /// Where work that may wait goes on.
@@ -90,6 +92,7 @@ impl SqliteStore {
             watch: Vec::new(),
             tending: Tending::default(),
             is_known_otherwise: false,
+            has_to_tell: true,
         };
         store.use_watched(watched, watch)?;
         Ok(store)
@@ -145,6 +148,7 @@ impl SqliteStore {
         putback::prepare(&self.journal.connection, &watched)?;
         (self.watched, self.watch) = (watched, watch);
         self.tending = Tending::default();
+        self.has_to_tell = true;
         Ok(())
     }
 
