@@ -29,6 +29,10 @@ pub(crate) enum Command {
     Keygen(KeygenArguments),
     /// Sync tables of a SQLite database with other nodes, until stopped. The programs that use it go on as before.
     Sync(Box<SyncArguments>),
+    /// Look a database over before its first sync: which tables can be synced, which can't and why. Changes nothing.
+    Doctor(DoctorArguments),
+    /// Take everything of EntglDb out of a database. The rows stay. The node must not be running.
+    Detach(DetachArguments),
     /// Show how a node is doing: peers, how far behind, conflicts, errors.
     Status(StatusArguments),
     /// Show the peers a node knows.
@@ -133,6 +137,35 @@ pub(crate) struct NodePlace {
     /// The node's data folder, if it is not DB-entgldb.
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 everything that was asked about can be synced, 1 something must be changed first, 3 the database can't be read.
+
+Example, in a script that sets a machine up:
+    entgldb doctor shop.db --watch products --watch orders && entgldb sync shop.db ...")]
+pub(crate) struct DoctorArguments {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// A table that shall be synced; give it once for each. Without this option all tables are asked about.
+    #[arg(long, value_name = "TABLE")]
+    pub(crate) watch: Vec<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DetachArguments {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Do not ask for confirmation. For scripts, which can't be asked.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -7,6 +7,8 @@ mod args;
 mod calendar;
 mod conflicts;
 mod demo;
+mod detach;
+mod doctor;
 mod failure;
 mod inspection;
 mod keygen;
@@ -34,6 +36,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Sync(arguments) => sync::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Detach(arguments) => detach::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Peers(arguments) => peers::run(&arguments),
         Command::Members(arguments) => members::run(&arguments),

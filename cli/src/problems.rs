@@ -1,17 +1,20 @@
-//! `entgldb problems`: rows that the application's table does not take, and local changes that can't be synced. The rows
-//! are set aside and tried again; nothing else waits for them.
+//! `entgldb problems`: rows that the application's table does not take, and local changes that can't be synced; then the
+//! peers that are blocked. The rows are set aside and tried again; nothing else waits for them.
+
+use std::path::Path;
 
 use console::style;
 use entgldb::inspect::ListedProblem;
-use entgldb::problem_kind;
+use entgldb::{BlockedHealth, default_data_dir, problem_kind, read_status};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::args::ListArguments;
 use crate::calendar::Calendar;
 use crate::failure::Failure;
 use crate::inspection;
 use crate::output::{self, plain};
+use crate::status::blocked_in_words;
 
 /// A problem as `--json` prints it.
 #[derive(Serialize)]
@@ -30,8 +33,13 @@ pub(crate) fn run(arguments: &ListArguments) -> Result<(), Failure> {
     let found = inspection::open(database)?.problems(arguments.limit as usize);
     let found = found.map_err(|error| inspection::unreadable(database, error))?;
     let lines: Vec<Line> = found.iter().map(Line::of).collect();
+    let blocked = blocked(database);
     if arguments.json {
-        return lines.iter().try_for_each(|line| Ok(output::json_line(line)?));
+        lines.iter().try_for_each(|line| output::json_line(line))?;
+        return blocked.iter().try_for_each(|blocked| Ok(output::json_line(&json!({ "blocked": blocked }))?));
+    }
+    for blocked in &blocked {
+        output::line(format_args!("blocked: {}", blocked_in_words(blocked)))?;
     }
     let calendar = Calendar::new();
     for line in &lines {
@@ -44,6 +52,13 @@ pub(crate) fn run(arguments: &ListArguments) -> Result<(), Failure> {
     }
     output::note(output::listed(lines.len(), "problem", arguments.limit));
     Ok(())
+}
+
+/// Peers of the node that runs on this database with which nothing gets past a fault. None if no node runs with the usual
+/// data folder.
+fn blocked(database: &Path) -> Vec<BlockedHealth> {
+    // That no node runs is no problem of the database's.
+    read_status(&default_data_dir(database)).map(|status| status.blocked).unwrap_or_default()
 }
 
 impl Line {
@@ -67,6 +82,7 @@ pub(crate) fn in_words(kind: &str) -> &str {
         "set_aside" => "this database does not take the row; it is set aside and tried again",
         "collided" => "the row collides with a younger one and is set aside",
         "came_back" => "a row that was set aside is back",
+        "schema" => "the table's schema",
         "dangling" => "a row refers to one that is gone",
         other => other,
     }

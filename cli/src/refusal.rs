@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use entgldb::{DataDirError, OfflineError, OpenError};
+use entgldb::{DataDirError, DetachError, OfflineError, OpenError};
 
 use crate::failure::Failure;
 
@@ -59,4 +59,19 @@ pub(crate) fn of_offline(error: &OfflineError, database: &Path) -> Failure {
         _ => "see `entgldb status`".to_owned(),
     };
     Failure::start(error, advice)
+}
+
+/// The engine would not take its tables out of this database.
+pub(crate) fn of_detach(error: &DetachError, database: &Path) -> Failure {
+    match error {
+        DetachError::DataDir(DataDirError::InUse { .. }) => {
+            Failure::start(error, "stop the node (Ctrl-C or SIGTERM), then detach")
+        }
+        DetachError::DataDir(_) => Failure::start(
+            error,
+            "run this as the user that runs the node; or name its folder with --data-dir",
+        ),
+        DetachError::Store(error) => crate::inspection::unusable(database, error),
+        _ => Failure::start(error, "nothing was changed"),
+    }
 }

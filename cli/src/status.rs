@@ -5,12 +5,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use console::style;
 use entgldb::{
-    PeerHealth, Retention, State, Status, StatusError, TargetHealth, default_data_dir, read_status,
+    BlockedHealth, PeerHealth, Retention, State, Status, StatusError, TargetHealth, default_data_dir,
+    read_status,
 };
 
 use crate::args::{NodePlace, StatusArguments};
 use crate::failure::{Exit, Failure};
-use crate::output::{self, count, size_of_bytes, span_of_ms, thousands};
+use crate::output::{self, count, plain, size_of_bytes, span_of_ms, thousands};
 
 const SHORT_ID: usize = 8;
 
@@ -71,6 +72,9 @@ fn print(status: &Status) -> Result<(), Failure> {
     }
     for peer in &status.peers {
         row("peer", &peer_in_words(peer))?;
+    }
+    for blocked in &status.blocked {
+        row("blocked", &blocked_in_words(blocked))?;
     }
     for target in status.targets.iter().filter(|target| !target.linked && !is_over(status)) {
         row("peer", &target_in_words(target))?;
@@ -146,6 +150,19 @@ pub(crate) fn peer_in_words(peer: &PeerHealth) -> String {
         text = format!("{text}, {}", style(refused).red());
     }
     text
+}
+
+/// A peer with which nothing gets past a fault, in a few words.
+pub(crate) fn blocked_in_words(blocked: &BlockedHealth) -> String {
+    let at = blocked.entry.as_ref().map_or(String::new(), |entry| format!(" at {}", plain(entry)));
+    format!(
+        "{} ({})  {} links ended{at} in {}: {}",
+        style(plain(&blocked.name)).bold(),
+        short(&blocked.node),
+        blocked.ends,
+        age(blocked.since_ms),
+        style(plain(&blocked.reason)).red()
+    )
 }
 
 /// An address that leads to no link now, in a few words.

@@ -118,6 +118,14 @@ impl People {
                 "two histories of log {log} from entry {seq} on, the other one on {}; that log stops here",
                 self.label(node)
             )),
+            Event::Blocked { node, reason, entry, .. } => {
+                let at = entry.as_ref().map_or(String::new(), |entry| format!(" at {}", plain(entry)));
+                self.alarm(format_args!(
+                    "links with {} end again and again{at}: {}",
+                    self.label(node),
+                    plain(reason)
+                ));
+            }
             Event::StartedAnew { detail } => self.warn(format_args!("{detail}; going on in a new incarnation")),
             Event::SnapshotRefused { node, collection, detail } => self.warn(format_args!(
                 "no snapshot of {collection} from {}: {}; trying again",

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use entgldb_net::{Frame, InFlight, NetEvent, SendError, Transport};
+use entgldb_net::{Frame, NetEvent, SendError, Transport};
 use entgldb_replica::id::{Collection, LinkId};
 use entgldb_replica::{Config as ReplicaConfig, Input, Link, Output, Replica, wire};
 use entgldb_sqlite::Waker;
@@ -21,6 +21,7 @@ use crate::command::Job;
 use crate::control::Control;
 use crate::event::Event;
 use crate::guard::GuardError;
+use crate::held::{Held, HeldFrame};
 use crate::hub::Hub;
 use crate::mark::MarkFile;
 use crate::publish::{self, Publisher};
@@ -91,6 +92,8 @@ pub(crate) struct Driver {
     control: Control,
     pub(crate) publisher: Publisher,
     pub(crate) attention: Attention,
+    /// Changes of peers that wait until the application is not in the middle of something.
+    pub(crate) held: Held,
     is_short_of_room: bool,
     reopen_at: Instant,
     reopen_wait: Duration,
@@ -128,6 +131,7 @@ impl Driver {
             control: parts.control,
             publisher: parts.publisher,
             attention: Attention::new(parts.waker),
+            held: Held::default(),
             is_short_of_room: false,
             reopen_at: now,
             reopen_wait: REOPEN.0,
@@ -177,6 +181,7 @@ impl Driver {
             Some(replica) => {
                 wait = wait.min(self.clocks.until(replica.next_wake()));
                 wait = wait.min(self.attention.due().saturating_duration_since(Instant::now()));
+                wait = wait.min(self.held.until(Instant::now()));
             }
             None => wait = wait.min(self.reopen_at.saturating_duration_since(Instant::now())),
         }
@@ -225,28 +230,19 @@ impl Driver {
         if self.attention.is_due() {
             self.look();
         }
+        if self.held.is_due(Instant::now()) {
+            self.let_in();
+        }
         let due = self.replica.as_ref().is_some_and(|replica| replica.next_wake() <= self.clocks.now().mono);
         if due {
             self.input(Input::Tick);
         }
     }
 
-    /// Looks whether the application has written something.
-    fn look(&mut self) {
-        let Some(replica) = &mut self.replica else { return };
-        let store = replica.store();
-        match store.outbox_is_empty().and_then(|empty| Ok(!empty || store.is_scanning()?)) {
-            Ok(true) => {
-                self.attention.found();
-                self.input(Input::LocalChange);
-                self.attention.done();
-            }
-            Ok(false) => self.attention.nothing(),
-            Err(failed) => self.store_failed(&failed),
-        }
-    }
-
     fn take_net(&mut self, event: NetEvent) {
+        if !matches!(event, NetEvent::Frame { .. }) {
+            self.let_in();
+        }
         match event {
             NetEvent::LinkUp { link, peer, address, we_dialled, target } => {
                 let admitted = self.trust.admit(&peer.name, peer.node, wall_ms());
@@ -276,9 +272,10 @@ impl Driver {
                     frame_bytes_max: peer.frame_bytes_max,
                 }));
             }
-            NetEvent::Frame { link, frame, permit } => self.take_frame(link, frame, permit),
+            NetEvent::Frame { link, frame, permit } => self.take_frame(HeldFrame { link, frame, permit }),
             NetEvent::LinkDown { link, reason } => {
-                self.input(Input::LinkDown { link, reason: reason.to_string() });
+                let is_fault = reason.is_fault();
+                self.input(Input::LinkDown { link, reason: reason.to_string(), is_fault });
             }
             NetEvent::DialFailed { target, reason } => {
                 let reason = reason.to_string();
@@ -291,12 +288,6 @@ impl Driver {
             NetEvent::ListenResumed => self.tell(&Event::ListenResumed),
             _ => {}
         }
-    }
-
-    /// The permit is given back when the frame has been dealt with.
-    fn take_frame(&mut self, link: LinkId, frame: Frame, permit: InFlight) {
-        self.input(Input::Frame { link, kind: frame.kind, body: frame.body });
-        drop(permit);
     }
 
     pub(crate) fn input(&mut self, input: Input) {

@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tracing::{debug, error, info, warn};
 
+use crate::status::BlockedHealth;
+
 /// Something that happened. As JSON, `event` says what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -183,6 +185,18 @@ pub enum Event {
         /// The collection.
         collection: String,
     },
+    /// Links with a peer end for the same fault at the same place, for the second time in a row: nothing gets past it by
+    /// itself. The status shows for how long.
+    Blocked {
+        /// The peer.
+        node: String,
+        /// Its label.
+        name: String,
+        /// Why the links end.
+        reason: String,
+        /// The first entry that does not get through, as `log entry number`; none if no entry was on its way.
+        entry: Option<String>,
+    },
     /// Two processes run with one identity, as after a machine was copied: neither is let in until one of them is gone.
     Copied {
         /// The node.
@@ -296,6 +310,7 @@ pub fn problem_kind(kind: ProblemKind) -> &'static str {
         ProblemKind::CameBack => "came_back",
         ProblemKind::Dangling => "dangling",
         ProblemKind::NotResolved => "not_resolved",
+        ProblemKind::Schema => "schema",
         _ => "other",
     }
 }
@@ -382,6 +397,10 @@ impl Event {
             ReplicaEvent::Repairing { node, collection } => {
                 Self::Repairing { node: node.to_string(), collection: collection.to_string() }
             }
+            ReplicaEvent::Blocked(blocked) => {
+                let BlockedHealth { node, name, reason, entry, .. } = blocked.into();
+                Self::Blocked { node, name, reason, entry }
+            }
             ReplicaEvent::Copied { node, name } => Self::Copied { node: node.to_string(), name },
             ReplicaEvent::MemberRemoved { node, by } => {
                 Self::MemberRemoved { node: node.to_string(), by: by.to_string() }
@@ -412,6 +431,9 @@ impl Event {
             }
             Self::Repairing { node, collection } => {
                 warn!(node, collection, "rows differ though all changes are the same: they are joined");
+            }
+            Self::Blocked { node, reason, entry, .. } => {
+                error!(node, reason, entry, "links end for the same fault at the same place");
             }
             Self::Copied { node, name } => error!(node, name, "two processes run with one identity"),
             Self::MemberRemoved { node, by } => info!(node, by, "a member was removed"),

@@ -72,6 +72,7 @@ impl Publisher {
             Event::Refused { detail, .. } | Event::RefusedByPeer { detail, .. } => {
                 status.last_error = Some(detail.clone());
             }
+            Event::Blocked { reason, .. } => status.last_error = Some(reason.clone()),
             _ => {}
         }
     }
@@ -92,7 +93,10 @@ impl Publisher {
                 status.follow(replica);
                 status.host = host;
             }
-            None => status.peers.clear(),
+            None => {
+                status.peers.clear();
+                status.blocked.clear();
+            }
         }
         status.traffic = traffic.into();
         status.database_bytes = database_bytes;

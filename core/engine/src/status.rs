@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use entgldb_net::Traffic;
-use entgldb_replica::Status as ReplicaStatus;
+use entgldb_replica::{BlockedPeer, Status as ReplicaStatus};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +78,9 @@ pub struct Status {
     /// The application's own store, of a node that was opened with one.
     #[serde(default)]
     pub host: Option<HostHealth>,
+    /// Peers with which nothing gets past a fault, linked or not.
+    #[serde(default)]
+    pub blocked: Vec<BlockedHealth>,
     /// Linked peers.
     pub peers: Vec<PeerHealth>,
     /// Addresses to dial.
@@ -165,6 +168,36 @@ pub struct PeerHealth {
     pub waiting_logs: u64,
 }
 
+/// A peer with which nothing gets past a fault: links end for it at the same place again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BlockedHealth {
+    /// Its identity.
+    pub node: String,
+    /// Its label.
+    pub name: String,
+    /// Why the links end.
+    pub reason: String,
+    /// The first entry that does not get through, as `log entry number`; none if no entry was on its way.
+    pub entry: Option<String>,
+    /// When the first of these links ended.
+    pub since_ms: u64,
+    /// Links that have ended like this in a row.
+    pub ends: u32,
+}
+
+impl From<BlockedPeer> for BlockedHealth {
+    fn from(blocked: BlockedPeer) -> Self {
+        Self {
+            node: blocked.node.to_string(),
+            name: blocked.name,
+            reason: blocked.reason,
+            entry: blocked.place.map(|(log, seq)| format!("{log} entry {}", seq.0)),
+            since_ms: blocked.since.0,
+            ends: blocked.ends,
+        }
+    }
+}
+
 /// An address to dial.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TargetHealth {
@@ -229,6 +262,7 @@ impl Status {
         self.snapshot = replica
             .snapshot
             .map(|(collection, rows)| SnapshotProgress { collection: collection.to_string(), rows });
+        self.blocked = replica.blocked.into_iter().map(Into::into).collect();
         self.peers = replica
             .peers
             .into_iter()
@@ -303,6 +337,7 @@ pub fn read_status(data_dir: &Path) -> Result<Status, StatusError> {
     if status.state != State::Failed && !is_locked(data_dir) {
         status.state = State::Stopped;
         status.peers.clear();
+        status.blocked.clear();
     }
     Ok(status)
 }

@@ -60,6 +60,8 @@
 
 mod apply;
 mod capture;
+mod detach;
+pub mod doctor;
 mod failed;
 mod fields;
 mod file;
@@ -77,6 +79,8 @@ mod store;
 mod table;
 mod verify;
 
+pub use detach::{Attached, Detached, attached, detach};
+pub use doctor::doctor;
 pub use failed::SqliteFailed;
 pub use fields::by_hand::{AliasError, register_alias};
 pub use file::config::{Durability, SqliteConfig};

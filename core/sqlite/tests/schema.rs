@@ -150,14 +150,14 @@ fn where_no_row_proves_a_rename_a_person_is_asked_and_can_say_so() {
     sync(&mut [&mut a, &mut b]);
     a.sql("ALTER TABLE person RENAME COLUMN name TO full_name");
     a.capture();
-    let problem = || select(&a, "SELECT key, message FROM _entgldb_problems");
+    let problem = || select(&a, "SELECT place, message FROM _entgldb_table_problems");
     assert_eq!(problem().len(), 1);
     assert!(problem()[0].contains("entgldb schema DB --alias person.name=full_name"), "{:?}", problem());
     entgldb_sqlite::register_alias(&a.path, "person", "name", "full_name").unwrap();
     b.sql("UPDATE person SET name = 'Ann'");
     sync(&mut [&mut a, &mut b]);
     assert_eq!(select(&a, "SELECT full_name FROM person"), ["Ann"]);
-    assert_eq!(select(&a, "SELECT count(*) FROM _entgldb_problems"), ["0"]);
+    assert_eq!(select(&a, "SELECT count(*) FROM _entgldb_table_problems"), ["0"]);
     assert_clean(&mut [&mut a, &mut b]);
 }
 
@@ -357,7 +357,10 @@ fn a_renamed_table_is_synced_on_under_its_former_name() {
     sync(&mut [&mut a, &mut b]);
     assert_eq!(select(&a, "SELECT age FROM people ORDER BY id"), ["31", "41", "NULL"]);
     assert_eq!(select(&b, "SELECT age FROM person ORDER BY id"), ["31", "41", "NULL"]);
-    assert_eq!(select(&a, "SELECT count(*) FROM _entgldb_problems WHERE message LIKE '%people%'"), ["1"]);
+    assert_eq!(
+        select(&a, "SELECT count(*) FROM _entgldb_table_problems WHERE message LIKE '%people%'"),
+        ["1"]
+    );
     // Whichever of its names the node is started with.
     for name in ["people", "person"] {
         a.watch = vec![name.to_owned()];
@@ -371,7 +374,7 @@ fn a_renamed_table_is_synced_on_under_its_former_name() {
     a.sql("UPDATE person SET age = 32 WHERE id = '1'");
     sync(&mut [&mut a, &mut b]);
     assert_eq!(select(&b, "SELECT age FROM person WHERE id = '1'"), ["32"]);
-    assert_eq!(select(&a, "SELECT count(*) FROM _entgldb_problems"), ["0"]);
+    assert_eq!(select(&a, "SELECT count(*) FROM _entgldb_table_problems"), ["0"]);
     assert_clean(&mut [&mut a, &mut b]);
 }
 

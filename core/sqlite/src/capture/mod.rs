@@ -4,6 +4,7 @@ pub(crate) mod named;
 pub(crate) mod noted;
 pub(crate) mod notes;
 pub(crate) mod outbox;
+pub(crate) mod progress;
 pub(crate) mod scan;
 pub(crate) mod triggers;
 pub(crate) mod watched;

@@ -6,7 +6,8 @@ use rusqlite::Connection;
 use crate::failed::{Outcome, While};
 use crate::fields::names;
 use crate::file::error::OpenError;
-use crate::table::definition::{self, Unwatchable};
+use crate::table::definition::{self, Table, Unwatchable};
+use crate::table::key::encoding;
 
 /// The collections to watch, each with its table: under the name with which nodes agree to sync it, else the schema's spelling.
 pub(crate) fn collections(
@@ -36,6 +37,19 @@ pub(crate) fn collections(
         }
     }
     Ok(collections)
+}
+
+/// Refuses tables that can't be watched, while nothing is written yet.
+pub(crate) fn check(connection: &Connection, watch: &[String]) -> Result<(), OpenError> {
+    let encoding = encoding(connection)?;
+    for (_, table) in collections(connection, watch)? {
+        let bad = |error: NameError| OpenError::BadName { table: table.clone(), reason: error.to_string() };
+        let name = Collection::new(&table).map_err(bad)?;
+        if let Err(unwatchable) = Table::read(connection, 0, &name, encoding)? {
+            return Err(refusal(connection, &table, unwatchable)?);
+        }
+    }
+    Ok(())
 }
 
 /// The error for a table that cannot be watched.

@@ -19,6 +19,15 @@ pub(crate) fn now_sql() -> &'static str {
     NOW
 }
 
+/// The time that triggers would note now.
+pub(crate) fn now_ms(connection: &Connection) -> Outcome<u64> {
+    connection
+        .prepare_cached(&format!("SELECT {NOW}"))
+        .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)))
+        .map(|now| now.max(0).cast_unsigned())
+        .doing("reading the time")
+}
+
 fn name(event: &str, no: i64) -> String {
     format!("\"_entgldb_{event}_{no}\"")
 }

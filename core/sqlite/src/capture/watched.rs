@@ -6,13 +6,15 @@ use std::sync::Arc;
 use entgldb_replica::id::Collection;
 use rusqlite::Connection;
 
+use crate::capture::progress;
 use crate::capture::triggers::{self, Installed};
 use crate::failed::{Outcome, While};
+use crate::fields::problems;
 use crate::fields::reconcile::reconcile;
 use crate::journal::names::Names;
 use crate::journal::schema;
 use crate::table::definition::{Table, Unwatchable};
-use crate::table::key::Encoding;
+use crate::table::key::encoding;
 
 /// The tables that are watched, and the schema they were read under.
 #[derive(Default, Debug)]
@@ -25,6 +27,9 @@ pub(crate) struct Watched {
     pub(crate) has_application_triggers: bool,
 }
 
+/// Where a table that can't be watched any more stands among the problems of tables.
+const GONE: &str = "table is gone";
+
 /// A version that no schema has: SQLite's have 32 bits.
 const EXPIRED: i64 = i64::MIN;
 
@@ -34,17 +39,6 @@ pub(crate) fn schema_version(connection: &Connection) -> Outcome<i64> {
         .prepare_cached("PRAGMA main.schema_version")
         .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
         .doing("reading the schema's version")
-}
-
-/// How the database stores text.
-pub(crate) fn encoding(connection: &Connection) -> Outcome<Encoding> {
-    let name: String =
-        connection.query_row("PRAGMA encoding", [], |row| row.get(0)).doing("reading the encoding")?;
-    Ok(match name.as_str() {
-        "UTF-16le" => Encoding::Utf16Little,
-        "UTF-16be" => Encoding::Utf16Big,
-        _ => Encoding::Utf8,
-    })
 }
 
 impl Watched {
@@ -62,18 +56,19 @@ impl Watched {
             let no = names.collection_no(connection, collection)?;
             reconcile(connection, names, (no, collection), encoding)?;
             match Table::read(connection, no, collection, encoding)? {
-                Ok(table) => watched.add(Arc::new(table)),
-                Err(unwatchable) => missing.push((collection.clone(), unwatchable)),
+                Ok(table) => {
+                    problems::solve(connection, no, GONE)?;
+                    watched.add(Arc::new(table));
+                }
+                Err(unwatchable) => {
+                    problems::note(connection, no, GONE, unwatchable.message())?;
+                    missing.push((collection.clone(), unwatchable));
+                }
             }
         }
         for table in &watched.tables {
             if triggers::install(connection, table)? == Installed::Anew {
-                connection
-                    .execute(
-                        "UPDATE _entgldb_collections SET scan = 1, scan_after = NULL WHERE no = ?1",
-                        [table.no],
-                    )
-                    .doing("noting a table to look through")?;
+                progress::begin(connection, names, table)?;
             }
         }
         watched.forget_others(connection)?;

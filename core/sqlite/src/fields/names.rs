@@ -88,6 +88,9 @@ fn renamed(connection: &Connection, sql: &str, name: &str) -> Outcome<Option<Str
 /// The name with which nodes sync a table. It is the table's own, except where it was renamed here or on a node that has said so;
 /// and of several spellings that differ in capitals, which SQLite does not tell apart, all take the first in the order of bytes.
 pub(crate) fn agreed(connection: &Connection, table: &str) -> Outcome<String> {
+    if !tables::are_there(connection)? {
+        return Ok(table.to_owned());
+    }
     let name = match collection_of(connection, table)? {
         Some(name) => name,
         None => renamed_elsewhere(connection, table)?.unwrap_or_else(|| table.to_owned()),
@@ -151,13 +154,15 @@ fn adopt_one(
     collection: &Collection,
 ) -> Outcome<()> {
     let no = names.collection_no(connection, collection)?;
-    connection
-        .execute(
-            "DELETE FROM _entgldb_outbox WHERE tbl IN (SELECT no FROM _entgldb_collections WHERE no <> ?1
-             AND (name = ?2 COLLATE NOCASE OR name = ?3 COLLATE NOCASE))",
-            (no, table, collection.as_str()),
-        )
-        .doing("forgetting notes under another name")?;
+    for notes in ["_entgldb_outbox", "_entgldb_held"] {
+        let sql = format!(
+            "DELETE FROM {notes} WHERE tbl IN (SELECT no FROM _entgldb_collections WHERE no <> ?1
+             AND (name = ?2 COLLATE NOCASE OR name = ?3 COLLATE NOCASE))"
+        );
+        connection
+            .execute(&sql, (no, table, collection.as_str()))
+            .doing("forgetting notes under another name")?;
+    }
     if !table.eq_ignore_ascii_case(collection.as_str()) {
         connection
             .execute(

@@ -39,6 +39,16 @@ pub(crate) fn reconcile(
     work.changed()
 }
 
+/// Whether it is known which column each field is. Not while columns are gone and others are new that nobody has compared with them.
+pub(crate) fn is_known(connection: &Connection, no: i64, table: &str) -> Outcome<bool> {
+    let map = Map::read(connection, no)?;
+    let columns = definition::raw_columns(connection, table)?;
+    let is_here = |name: &String| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
+    let is_gone = |field: &Field| field.column.as_ref().is_some_and(|column| !is_here(column));
+    let is_new = |column: &RawColumn| !column.generated && map.of_column(&column.name).is_none();
+    Ok(!map.fields.iter().any(is_gone) || !columns.iter().any(is_new))
+}
+
 /// Milliseconds since 1970.
 fn now(connection: &Connection) -> Outcome<i64> {
     connection.query_row(&format!("SELECT {}", now_sql()), [], |row| row.get(0)).doing("reading the clock")

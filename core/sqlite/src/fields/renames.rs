@@ -15,7 +15,7 @@ use crate::table::definition::Table;
 use crate::table::document::{self, Extra};
 use crate::table::key::Encoding;
 use crate::table::rows;
-use crate::table::value::{Sql, same_by_cast};
+use crate::table::value::Sql;
 
 /// Rows that are asked.
 const WITNESSES_MAX: usize = 1_000;
@@ -161,7 +161,7 @@ impl Asked<'_> {
                     let Some(said) = raw.and_then(|raw| document::sql_of(raw.as_bytes())) else { continue };
                     for (number, column) in columns.iter().enumerate() {
                         let votes = &mut tally.votes[field][number];
-                        if !same_by_cast(&said, &row[*column]) {
+                        if !said.is_same_by_cast(&row[*column]) {
                             votes.different += 1;
                         } else if is_telling(table, *column, &row[*column]) {
                             votes.equal += 1;

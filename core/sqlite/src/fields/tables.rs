@@ -14,6 +14,8 @@ CREATE TABLE IF NOT EXISTS _entgldb_fields(collection_no INTEGER NOT NULL, field
 CREATE TABLE IF NOT EXISTS _entgldb_aliases(collection_no INTEGER NOT NULL, alias TEXT NOT NULL, field TEXT NOT NULL,
   at INTEGER NOT NULL, node TEXT NOT NULL DEFAULT '', PRIMARY KEY(collection_no, alias, field, node)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _entgldb_tables(collection_no INTEGER PRIMARY KEY, name TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS _entgldb_table_problems(collection_no INTEGER NOT NULL, place TEXT NOT NULL, message TEXT NOT NULL,
+  noted_at INTEGER NOT NULL, PRIMARY KEY(collection_no, place)) WITHOUT ROWID;
 ";
 
 /// Creates the tables. To be called in a write transaction.

@@ -30,7 +30,7 @@ const WAL_SWITCH_WAIT: Duration = Duration::from_secs(10);
 /// How often a wait is reported.
 const BUSY_REPORT: Duration = Duration::from_secs(1);
 
-/// Opens a connection as a store needs it, in WAL mode.
+/// Opens a connection as a store needs it. Nothing is written.
 pub(crate) fn connect(config: &mut SqliteConfig) -> Result<Connection, OpenError> {
     let path = config.path.clone();
     if config.payload_bytes_max > PAYLOAD_BYTES_HARD {
@@ -44,7 +44,6 @@ pub(crate) fn connect(config: &mut SqliteConfig) -> Result<Connection, OpenError
     if connection.is_readonly(c"main").doing("looking at the file")? {
         return Err(OpenError::ReadOnly { path });
     }
-    switch_to_wal(&connection, &path, &config.stop)?;
     connection
         .execute_batch(&format!(
             "PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA recursive_triggers = OFF;
@@ -54,8 +53,17 @@ pub(crate) fn connect(config: &mut SqliteConfig) -> Result<Connection, OpenError
     Ok(connection)
 }
 
-/// SQLite does not wait by itself here.
-fn switch_to_wal(connection: &Connection, path: &Path, stop: &AtomicBool) -> Result<(), OpenError> {
+/// How SQLite makes the database's commits atomic now.
+pub(crate) fn journal_mode(connection: &Connection) -> Outcome<String> {
+    connection.query_row("PRAGMA main.journal_mode", [], |row| row.get(0)).doing("reading the journal mode")
+}
+
+/// Puts the database into WAL mode, which stays. SQLite does not wait by itself here.
+pub(crate) fn switch_to_wal(
+    connection: &Connection,
+    path: &Path,
+    stop: &AtomicBool,
+) -> Result<(), OpenError> {
     let path = path.to_owned();
     let since = Instant::now();
     loop {
@@ -119,8 +127,12 @@ pub(crate) fn open_file(path: &Path, mode: OpenFlags) -> Result<Connection, Open
     if !path.is_file() {
         return Err(OpenError::NoSuchFile { path: path.to_owned() });
     }
+    let only_reads = mode.contains(OpenFlags::SQLITE_OPEN_READ_ONLY);
     let refused = |source: rusqlite::Error| match code(&source) {
         Some(ErrorCode::NotADatabase) => OpenError::NotADatabase { path: path.to_owned() },
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) if only_reads => {
+            OpenError::Unreadable { path: path.to_owned() }
+        }
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
             OpenError::ReadOnly { path: path.to_owned() }
         }

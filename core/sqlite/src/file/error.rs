@@ -25,6 +25,12 @@ pub enum OpenError {
         /// The path as given.
         path: PathBuf,
     },
+    /// The file cannot be read.
+    #[error("{path} cannot be read: give this user read permission on the file and its folder")]
+    Unreadable {
+        /// The path as given.
+        path: PathBuf,
+    },
     /// The file cannot be written.
     #[error("{path} cannot be written: give this user write permission on the file and its folder")]
     ReadOnly {
@@ -44,6 +50,18 @@ pub enum OpenError {
         "{path} is kept locked by another program: end it once, so that the database can be put into WAL mode"
     )]
     Locked {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// Another program keeps the database locked for longer than is waited.
+    #[error("{path} is kept locked by another program")]
+    Busy {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// Nothing of the engine's is in the database.
+    #[error("{path} was never synced: it has none of the engine's tables")]
+    NeverSynced {
         /// The path as given.
         path: PathBuf,
     },

@@ -3,5 +3,6 @@
 pub(crate) mod config;
 pub(crate) mod connection;
 pub(crate) mod error;
+pub(crate) mod quiet;
 pub(crate) mod room;
 pub(crate) mod watch;

@@ -7,7 +7,7 @@ use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
 use entgldb_replica::entry::SignedHead;
 use entgldb_replica::id::{Collection, DocId, Incarnation, LogId, NodeId};
 use entgldb_replica::resolve::{Row, Version};
-use entgldb_replica::store::{Committed, Drain, Durable, Guard, OutboxMark, Problem, ReadLimits, Stored};
+use entgldb_replica::store::{Committed, Durable, Guard, OutboxMark, Problem, ReadLimits, Stored};
 use entgldb_replica::version::{Hash, Seq};
 use rusqlite::{Connection, OptionalExtension};
 
@@ -15,7 +15,8 @@ use crate::failed::{Outcome, SqliteFailed, While};
 use crate::file::room::Room;
 use crate::journal::commit::{Step, Stopped};
 use crate::journal::names::{Names, log_of};
-use crate::journal::{conflicts, note, oplog, outbox, schema, unsynced};
+use crate::journal::problems::Refusal;
+use crate::journal::{conflicts, note, oplog, outbox, schema, unnumbered, unsynced};
 
 /// See the module's documentation. Used from one thread.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(crate) struct Journal {
     pub(crate) path: PathBuf,
     room: Room,
     /// Changes that can't travel, found by looks into the outbox that are not committed yet.
-    refused: Vec<(OutboxMark, Problem)>,
+    refused: Vec<Refusal>,
 }
 
 impl Journal {
@@ -112,17 +113,15 @@ impl Journal {
     }
 
     /// Keeps what a look into the outbox refused, until the look is committed.
-    pub(crate) fn keep_refused(&mut self, drain: &Drain) {
-        if let Some(mark) = drain.mark {
-            self.refused = drain.refused.iter().map(|problem| (mark, problem.clone())).collect();
-        }
+    pub(crate) fn keep_refused(&mut self, refused: Vec<Refusal>) {
+        self.refused = refused;
     }
 
     /// The refused changes that a commit notes, because it drains the outbox beyond them.
-    pub(crate) fn take_refused(&mut self, drained: Option<OutboxMark>) -> Vec<(OutboxMark, Problem)> {
+    pub(crate) fn take_refused(&mut self, drained: Option<OutboxMark>) -> Vec<Refusal> {
         let refused = std::mem::take(&mut self.refused);
-        let is_noted = |mark: &OutboxMark| drained.is_some_and(|drained| *mark <= drained);
-        let (noted, kept) = refused.into_iter().partition(|(mark, _)| is_noted(mark));
+        let is_noted = |refusal: &Refusal| drained.is_some_and(|drained| refusal.mark <= drained);
+        let (noted, kept) = refused.into_iter().partition(is_noted);
         self.refused = kept;
         noted
     }
@@ -132,7 +131,7 @@ impl Journal {
     pub(crate) fn committed(
         &mut self,
         guard: Guard,
-        refused: Vec<(OutboxMark, Problem)>,
+        refused: Vec<Refusal>,
         problems: Outcome<Option<Vec<Problem>>>,
     ) -> Outcome<Committed> {
         let problems = match problems {
@@ -153,6 +152,7 @@ impl Journal {
 
     pub(crate) fn load(&mut self) -> Outcome<Durable> {
         self.reload_names()?;
+        let dropped = unnumbered::drop_all(&self.connection, &mut self.names)?;
         let owner: Option<[u8; 32]> = schema::get(&self.connection, "owner")?;
         let incarnation: Option<i64> = schema::get(&self.connection, "incarnation")?;
         let clock: Option<i64> = schema::get(&self.connection, "clock")?;
@@ -174,6 +174,7 @@ impl Journal {
                 .map(|(log, end)| (log.clone(), end.floor, end.floor_hlc))
                 .collect(),
             notes: note::load(&self.connection)?,
+            dropped,
         })
     }
 

@@ -11,6 +11,8 @@ pub(crate) mod note;
 pub(crate) mod opening;
 pub(crate) mod oplog;
 pub(crate) mod outbox;
+pub(crate) mod problems;
 pub(crate) mod schema;
 pub(crate) mod tend;
+pub(crate) mod unnumbered;
 pub(crate) mod unsynced;

@@ -2,14 +2,17 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use entgldb_replica::clock::WallMillis;
 use entgldb_replica::id::{Collection, DocId};
-use entgldb_replica::store::Problem;
+use entgldb_replica::store::{OutboxMark, Problem};
+use rusqlite::Connection;
 
+use super::looking::Looking;
 use crate::apply::applying::Applying;
 use crate::apply::putback;
 use crate::capture::watched::{Watched, schema_version};
-use crate::capture::{named, scan};
+use crate::capture::{named, notes, scan};
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::fields::names;
 use crate::file::config::SqliteConfig;
@@ -17,12 +20,10 @@ use crate::file::connection::in_transaction;
 use crate::file::error::OpenError;
 use crate::journal::commit::Stopped;
 use crate::journal::journal::Journal;
-use crate::journal::opening;
+use crate::journal::names::Names;
+use crate::journal::{opening, problems, schema};
 use crate::own::tables::is_own;
 use crate::table::definition::Unwatchable;
-
-/// Slices of a scan in one look into the outbox: most of them may find nothing to note.
-const SCAN_SLICES_MAX: usize = 4;
 
 /// A replica's store in an SQLite database that other programs read and write at the same time.
 ///
@@ -32,12 +33,21 @@ pub struct SqliteStore {
     pub(super) journal: Journal,
     pub(super) watched: Watched,
     pub(super) watch: Vec<Collection>,
+    /// Numbers of watched tables that can't be watched now.
+    pub(super) missing: Vec<i64>,
     /// Where `tend` goes on.
     pub(super) tending: Tending,
     /// Whether members sync one of the tables under another name.
     pub(super) is_known_otherwise: bool,
     /// Whether the tables were read again since this node said what it has to say of them.
     pub(super) has_to_tell: bool,
+    /// Whether the tables were read again since it was looked what a person should know of them, and what that was.
+    pub(super) has_schema_news: bool,
+    pub(super) told: Vec<Problem>,
+    /// Where looking through tables goes on.
+    pub(super) looking: Looking,
+    /// What the last look into the outbox took, until it is committed.
+    pub(super) looked: Option<(OutboxMark, Vec<(DocId, Bytes)>)>,
 }
 
 /// Where work that may wait goes on.
@@ -74,7 +84,12 @@ impl SqliteStore {
     /// # Errors
     /// Why the database can't be synced as asked, and what to do about it. See [`OpenError`].
     pub fn open(mut config: SqliteConfig) -> Result<Self, OpenError> {
-        let connection = opening::open(&mut config)?;
+        let asked = config.watch.clone();
+        let connection = opening::open(
+            &mut config,
+            |connection| named::check(connection, &asked),
+            |connection| watch_first(connection, &asked),
+        )?;
         if is_own(&connection)? {
             return Err(OpenError::OtherKind { path: config.path });
         }
@@ -90,11 +105,17 @@ impl SqliteStore {
             journal,
             watched: Watched::default(),
             watch: Vec::new(),
+            missing: Vec::new(),
             tending: Tending::default(),
+            looking: Looking::default(),
+            looked: None,
             is_known_otherwise: false,
             has_to_tell: true,
+            has_schema_news: true,
+            told: Vec::new(),
         };
-        store.use_watched(watched, watch)?;
+        store.use_watched(watched, watch, &[])?;
+        store.try_problems_again(config.payload_bytes_max)?;
         Ok(store)
     }
 
@@ -126,12 +147,32 @@ impl SqliteStore {
         self.journal.is_short_of_room()
     }
 
-    /// Whether no note of a local change waits. Costs a few microseconds.
+    /// What could not travel may be able to now: the limit may have been raised.
+    fn try_problems_again(&mut self, payload_bytes_max: usize) -> Outcome<()> {
+        let limit = i64::try_from(payload_bytes_max).unwrap_or(i64::MAX);
+        let connection = &self.journal.connection;
+        if schema::get::<i64>(connection, "payload_bytes_max")? == Some(limit) {
+            return Ok(());
+        }
+        in_transaction(connection, |connection| {
+            for table in self.watched.tables() {
+                for key in problems::keys(connection, table.no)? {
+                    if let Ok(columns) = table.form.decode(key.as_str()) {
+                        notes::put_found(connection, table, &columns).doing("noting a row to capture")?;
+                    }
+                }
+            }
+            schema::put(connection, "payload_bytes_max", limit)
+        })
+    }
+
+    /// Whether no note of a local change waits, and the schema is the one that is known. Costs a few microseconds.
     ///
     /// # Errors
     /// When the store can't be read.
     pub fn outbox_is_empty(&mut self) -> Result<bool, SqliteFailed> {
-        self.journal.outbox_is_empty()
+        let is_known = schema_version(&self.journal.connection)? == self.watched.version();
+        Ok(is_known && self.journal.outbox_is_empty()?)
     }
 
     /// Whether tables are still being looked through: rows that were there before they were watched.
@@ -144,11 +185,24 @@ impl SqliteStore {
     }
 
     /// Works with other tables, or with the same ones under another schema, from now on.
-    pub(super) fn use_watched(&mut self, watched: Watched, watch: Vec<Collection>) -> Outcome<()> {
+    pub(super) fn use_watched(
+        &mut self,
+        watched: Watched,
+        watch: Vec<Collection>,
+        missing: &[(Collection, Unwatchable)],
+    ) -> Outcome<()> {
         putback::prepare(&self.journal.connection, &watched)?;
-        (self.watched, self.watch) = (watched, watch);
+        let number = |(collection, _): &(Collection, _)| self.journal.no(collection);
+        let missing: Vec<i64> = missing.iter().map(number).collect::<Outcome<_>>()?;
+        let back: Vec<i64> =
+            self.missing.iter().copied().filter(|no| watched.numbered(*no).is_some()).collect();
+        for no in back {
+            in_transaction(&self.journal.connection, |connection| notes::release(connection, no))?;
+        }
+        (self.watched, self.watch, self.missing) = (watched, watch, missing);
         self.tending = Tending::default();
         self.has_to_tell = true;
+        self.has_schema_news = true;
         Ok(())
     }
 
@@ -158,30 +212,10 @@ impl SqliteStore {
             return Ok(());
         }
         let (watched, missing) = read_watched(&mut self.journal, &self.watch)?;
-        for (collection, why) in missing {
+        for (collection, why) in &missing {
             tracing::error!(table = %collection, ?why, "a watched table cannot be watched any more");
         }
-        self.use_watched(watched, self.watch.clone())
-    }
-
-    /// Puts keys of tables that are to be looked through into the outbox, while that is nearly empty. Answers whether
-    /// there is more to look through.
-    pub(super) fn scan_on(&mut self) -> Outcome<bool> {
-        let connection = &self.journal.connection;
-        for _ in 0..SCAN_SLICES_MAX {
-            if !scan::is_pending(connection, &self.watched)? {
-                return Ok(false);
-            }
-            let waiting: bool = connection
-                .prepare_cached("SELECT EXISTS(SELECT 1 FROM _entgldb_outbox LIMIT 1 OFFSET 255)")
-                .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
-                .doing("looking into the outbox")?;
-            if waiting {
-                return Ok(true);
-            }
-            in_transaction(connection, |connection| scan::slice(connection, &self.watched))?;
-        }
-        Ok(true)
+        self.use_watched(watched, self.watch.clone(), &missing)
     }
 
     /// Carries work out in a write transaction, again and again if a trigger of the application rolls it back. `work`
@@ -207,6 +241,10 @@ impl SqliteStore {
                 Ok(done) => return Ok(done),
                 Err(Stopped::SchemaChanged) => {}
                 Err(Stopped::OutboxMoved) => return Ok(None),
+                Err(Stopped::Found(docs)) => {
+                    self.note_found(&docs)?;
+                    return Ok(None);
+                }
                 Err(Stopped::RolledBack(doc, message)) => {
                     if banned.insert(doc, message).is_some() {
                         return Err(SqliteFailed::damaged("a trigger rolls back what is not applied"));
@@ -226,6 +264,46 @@ pub(super) fn adopt_names(journal: &mut Journal, watch: &[(Collection, String)])
         journal.reload_names()?;
     }
     adopted
+}
+
+impl SqliteStore {
+    /// Notes rows that are not as the engine left them, so that they are captured before anything else is done to them.
+    fn note_found(&mut self, docs: &[DocId]) -> Outcome<()> {
+        let first = scan::first_watched(&self.journal.connection, &self.watched)?;
+        let mut found = Vec::new();
+        for (collection, key) in docs {
+            let Some(table) = self.watched.table(collection) else { continue };
+            let Ok(columns) = table.form.decode(key.as_str()) else { continue };
+            let is_known = self.journal.rows(&[(collection.clone(), key.clone())])?[0].is_some();
+            if !is_known && first.iter().any(|first| first.no == table.no) {
+                self.looking.urgent.push((table.no, key.clone()));
+            } else {
+                found.push((table, columns));
+            }
+        }
+        if found.is_empty() {
+            return Ok(());
+        }
+        in_transaction(&self.journal.connection, |connection| {
+            for (table, columns) in &found {
+                if !notes::is_noted(connection, table, columns)? {
+                    notes::put_found(connection, table, columns).doing("noting a row to capture")?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Watches tables in the transaction that creates the engine's own.
+fn watch_first(connection: &Connection, names: &[String]) -> Outcome<()> {
+    let watch: Vec<Collection> = match named::collections(connection, names) {
+        Ok(watch) => watch.into_iter().map(|(collection, _)| collection).collect(),
+        Err(OpenError::Failed(failed)) => return Err(failed),
+        // A table that was dropped since it was checked is refused when the tables are read again.
+        Err(_) => return Ok(()),
+    };
+    Watched::read(connection, &mut Names::load(connection)?, &watch).map(drop)
 }
 
 /// Tables that can't be watched, and why.

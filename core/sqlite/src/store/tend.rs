@@ -26,6 +26,7 @@ impl SqliteStore {
             problems.extend(self.fill_new_columns(conflicts_before)?);
             self.keep_gone_fields()?;
         }
+        self.look_slowly()?;
         self.journal.tend(conflicts_before)?;
         Ok(problems)
     }

@@ -86,6 +86,8 @@ pub(crate) struct Table {
     pub(crate) delete: String,
     /// Insert of a row with a value for every column, or change of the one that has its key. Made when it is first used.
     pub(crate) upsert: OnceLock<String>,
+    /// Insert of a row with a value for every column. Made when it is first used.
+    pub(crate) insert: OnceLock<String>,
 }
 
 /// Why a table cannot be watched.
@@ -95,6 +97,24 @@ pub(crate) enum Unwatchable {
     View,
     Virtual,
     NoKey,
+}
+
+impl Unwatchable {
+    /// What a person should know of a table that was watched.
+    pub(crate) fn message(self) -> &'static str {
+        match self {
+            Self::Missing => {
+                "the table is gone: nothing of it is synced, and what others write to it waits until it is back"
+            }
+            Self::View => "the table is a view now: nothing of it is synced until it is a table again",
+            Self::Virtual => {
+                "the table is a virtual table now: nothing of it is synced until it is an ordinary one again"
+            }
+            Self::NoKey => {
+                "the table has no primary key any more: nothing of it is synced until it has one again"
+            }
+        }
+    }
 }
 
 /// A column as the schema has it.
@@ -217,6 +237,7 @@ impl Table {
             no,
             delete: format!("DELETE FROM main.{quoted} WHERE {key_matches}"),
             upsert: OnceLock::new(),
+            insert: OnceLock::new(),
             collection: collection.clone(),
             name: name.to_owned(),
             all_columns: Vec::new(),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::json::{self, Field};
 use crate::table::definition::{Column, Table};
-use crate::table::value::{Sql, from_json, same_by_cast, write_json, write_text};
+use crate::table::value::{Sql, from_json, write_json, write_text};
 
 /// A document, taken apart for a table.
 #[derive(Debug)]
@@ -307,9 +307,28 @@ pub(crate) fn row_matches(
     row: &[Sql<'_>],
     extra: Option<&Extra>,
 ) -> bool {
-    if content(table, row, extra) == document {
-        return true;
-    }
+    content(table, row, extra) == document
+        || compare(table, key, document, row, extra, |column, now| {
+            column.absent.as_ref().is_none_or(|absent| *absent == json_of(now).into_bytes())
+        })
+}
+
+/// Whether a row has all that a document says, as far as the table can hold it. Columns that the document has no field for
+/// may hold anything: a migration may have computed it.
+pub(crate) fn row_holds(table: &Table, key: &Key, document: &[u8], row: &[Sql<'_>]) -> bool {
+    compare(table, key, document, row, None, |_, _| true)
+}
+
+/// Compares the fields of a document with a row. `is_absent` says whether a column holds what it may where the document has no
+/// field for it.
+fn compare(
+    table: &Table,
+    key: &Key,
+    document: &[u8],
+    row: &[Sql<'_>],
+    extra: Option<&Extra>,
+    is_absent: impl Fn(&Column, &Sql<'_>) -> bool,
+) -> bool {
     let (Ok(parsed), Ok(fields)) = (parse(table, key, document), json::fields(document)) else {
         return false;
     };
@@ -320,14 +339,11 @@ pub(crate) fn row_matches(
         let (field, extra) = (&column.field, extra);
         match value {
             Some(value) if given.contains(&position) => {
-                same_by_cast(value, now)
+                value.is_same_by_cast(now)
                     || kept(extra.and_then(|extra| extra.lossy.get(field)).map(|lossy| &lossy.1))
                     || kept(extra.and_then(|extra| extra.renamed.get(field)).map(|renamed| &renamed.1))
             }
-            _ => {
-                column.absent.as_ref().is_none_or(|absent| *absent == json_of(now).into_bytes())
-                    || kept(extra.and_then(|extra| extra.absent.get(field)))
-            }
+            _ => is_absent(column, now) || kept(extra.and_then(|extra| extra.absent.get(field))),
         }
     })
 }

@@ -25,13 +25,13 @@ struct Term {
 impl Unique {
     /// Reads an index. `None` for an index in a form this code does not understand.
     pub(crate) fn read(connection: &Connection, index: &str) -> rusqlite::Result<Option<Self>> {
-        // The key of a table without a rowid is an index that the schema does not list.
-        let sql: Option<Option<String>> = connection
+        // The index behind the key of a table WITHOUT ROWID is the table itself, and has no row there.
+        let sql: Option<String> = connection
             .query_row("SELECT sql FROM sqlite_schema WHERE type = 'index' AND name = ?1", [index], |row| {
                 row.get(0)
             })
-            .optional()?;
-        let sql = sql.flatten();
+            .optional()?
+            .flatten();
         let parts = sql.as_deref().map(definition);
         let mut statement = connection.prepare(
             "SELECT seqno, cid, name, coll FROM pragma_index_xinfo(?1) WHERE key = 1 ORDER BY seqno",

@@ -12,14 +12,15 @@ use entgldb_replica::merge::Merged;
 use entgldb_replica::version::Hash;
 
 use crate::capture::noted;
-use crate::capture::watched;
 use crate::failed::{Outcome, While};
+use crate::fields::reconcile;
 use crate::journal::aside;
 use crate::journal::names::{LogEnd, log_of};
 use crate::journal::oplog;
 use crate::journal::schema;
 use crate::table::definition::Table;
 use crate::table::document::{self, Extra};
+use crate::table::key;
 use crate::table::rows;
 use crate::table::value::Sql;
 use crate::verify::{Check, Fault};
@@ -67,12 +68,18 @@ impl Check<'_> {
                 |row| row.get(0),
             )
             .doing("looking for triggers")?;
-        let encoding = watched::encoding(self.connection())?;
+        let encoding = key::encoding(self.connection())?;
         let table = Table::read(self.connection(), no, collection, encoding)?;
         let (true, Ok(table)) = (watched, table) else {
             self.report.note(format!("the table {collection:?} is not watched now: it was not compared"));
             return Ok(None);
         };
+        if !reconcile::is_known(self.connection(), no, &table.name)? {
+            self.report.note(format!(
+                "columns of {collection:?} are gone and others are new since the engine has looked: it was not compared"
+            ));
+            return Ok(None);
+        }
         let (waiting, scan): (i64, i64) = self
             .connection()
             .query_row(
