@@ -12,7 +12,7 @@ use crate::fields::{names, tables};
 use crate::file::connection::{harden, in_transaction, open_file};
 use crate::file::error::{FORMAT, OpenError};
 use crate::journal::schema;
-use crate::table::definition;
+use crate::table::{column, definition};
 
 /// How long it waits for another program's lock.
 const BUSY_WAIT: Duration = Duration::from_secs(10);
@@ -67,6 +67,18 @@ pub enum AliasError {
         /// Its column.
         column: String,
     },
+    /// The column is known as another field's. The first registration counts on all nodes.
+    #[error(
+        "the column {column:?} of the table {table:?} is known as the field {field:?} already: give the column a name of its own"
+    )]
+    Known {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// The field that it is known as.
+        field: String,
+    },
     /// The database can't be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -111,13 +123,13 @@ fn register(connection: &Connection, table: &str, old: &str, new: &str) -> Resul
         return Err(AliasError::NoTable { table, found: Vec::new() });
     };
     let columns: Vec<String> =
-        definition::raw_columns(connection, &name)?.into_iter().map(|column| column.name).collect();
-    let Some(column) = columns.iter().find(|column| column.eq_ignore_ascii_case(new)) else {
+        column::raw_columns(connection, &name)?.into_iter().map(|column| column.name).collect();
+    let Some(found) = columns.iter().find(|column| column.eq_ignore_ascii_case(new)) else {
         return Err(AliasError::NoColumn { table, column: given.1, found: columns });
     };
     let map = Map::read(connection, no)?;
     let is_new = old.eq_ignore_ascii_case(new);
-    let field = if is_new { column.clone() } else { map.canonical(old).unwrap_or(old).to_owned() };
+    let field = if is_new { found.clone() } else { map.canonical(old).unwrap_or(old).to_owned() };
     if !is_new {
         let Some(known) = map.field(&field) else {
             let found = map.fields.into_iter().map(|field| field.field).collect();
@@ -127,10 +139,14 @@ fn register(connection: &Connection, table: &str, old: &str, new: &str) -> Resul
             return Err(AliasError::Taken { table, field, column: other });
         }
     }
+    if let Some(first) = map.aliases.iter().find(|alias| alias.alias == *found && alias.field != field) {
+        let (column, field) = (found.clone(), first.field.clone());
+        return Err(AliasError::Known { table, column, field });
+    }
     let at: i64 = connection
         .query_row(&format!("SELECT {}", crate::capture::triggers::now_sql()), [], |row| row.get(0))
         .doing("reading the clock")?;
-    map::put_alias(connection, no, &Alias { at, field, alias: column.clone(), node: String::new() })?;
+    map::put_alias(connection, no, &Alias { at, field, alias: found.clone(), node: String::new() })?;
     // A node that runs reads its tables again when the schema changes.
     connection
         .execute_batch(

@@ -13,7 +13,8 @@ use crate::fields::renames::Asked;
 use crate::fields::{names as table_names, problems, said};
 use crate::journal::names::Names;
 use crate::quote::identifier;
-use crate::table::definition::{self, RawColumn};
+use crate::table::column::{self, RawColumn};
+use crate::table::definition;
 use crate::table::document;
 use crate::table::key::Encoding;
 use crate::table::value::{Affinity, Sql};
@@ -27,7 +28,7 @@ pub(crate) fn reconcile(
 ) -> Outcome<()> {
     table_names::follow(connection, no, collection)?;
     let Ok((table, strict)) = definition::find_watched(connection, no, collection)? else { return Ok(()) };
-    let mut columns = definition::raw_columns(connection, &table)?;
+    let mut columns = column::raw_columns(connection, &table)?;
     columns.retain(|column| !column.generated);
     said::learn(connection, no, collection)?;
     let map = Map::read(connection, no)?;
@@ -42,7 +43,7 @@ pub(crate) fn reconcile(
 /// Whether it is known which column each field is. Not while columns are gone and others are new that nobody has compared with them.
 pub(crate) fn is_known(connection: &Connection, no: i64, table: &str) -> Outcome<bool> {
     let map = Map::read(connection, no)?;
-    let columns = definition::raw_columns(connection, table)?;
+    let columns = column::raw_columns(connection, table)?;
     let is_here = |name: &String| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
     let is_gone = |field: &Field| field.column.as_ref().is_some_and(|column| !is_here(column));
     let is_new = |column: &RawColumn| !column.generated && map.of_column(&column.name).is_none();

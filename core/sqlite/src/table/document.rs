@@ -11,7 +11,8 @@ use entgldb_replica::id::Key;
 use serde::{Deserialize, Serialize};
 
 use crate::json::{self, Field};
-use crate::table::definition::{Column, Table};
+use crate::table::column::Column;
+use crate::table::definition::Table;
 use crate::table::value::{Sql, from_json, write_json, write_text};
 
 /// A document, taken apart for a table.

@@ -184,7 +184,7 @@ fn update(connection: &Connection, table: &Table, document: &Parsed<'_>) -> rusq
 
 /// The `SET` list for those columns besides the key that `value` gives something for.
 fn assignments(table: &Table, value: impl Fn(usize, &str) -> Option<String>) -> String {
-    let assign = |(position, column): (usize, &crate::table::definition::Column)| {
+    let assign = |(position, column): (usize, &crate::table::column::Column)| {
         let name = identifier(&column.name);
         let value = value(position, &name)?;
         (!table.key.contains(&position)).then(|| format!("{name} = {value}"))
