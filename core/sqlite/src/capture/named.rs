@@ -27,7 +27,7 @@ pub(crate) fn collections(
         let renamed = names::table_of(connection, name)?;
         let table = match (definition::find(connection, name)?, renamed) {
             (Ok((found, _)), _) => found,
-            (Err(Unwatchable::Missing), Some(renamed)) => renamed,
+            (Err(_), Some(renamed)) => renamed,
             (Err(unwatchable), _) => return Err(refusal(connection, name, unwatchable)?),
         };
         let agreed = names::agreed(connection, &table)?;

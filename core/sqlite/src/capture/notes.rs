@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use entgldb_replica::id::{Collection, Key};
 use rusqlite::Connection;
 
+use crate::capture::clock::now_sql;
 use crate::capture::noted::{ALL, key_of};
-use crate::capture::triggers::now_sql;
 use crate::capture::watched::Watched;
 use crate::failed::{Outcome, While};
 use crate::quote::joined;

@@ -1,6 +1,6 @@
 //! The watched tables as they are now, and what must be done when their schema changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use entgldb_replica::id::Collection;
@@ -9,7 +9,6 @@ use rusqlite::Connection;
 use crate::capture::progress;
 use crate::capture::triggers::{self, Installed};
 use crate::failed::{Outcome, While};
-use crate::fields::problems;
 use crate::fields::reconcile::reconcile;
 use crate::journal::names::Names;
 use crate::journal::schema;
@@ -25,10 +24,9 @@ pub(crate) struct Watched {
     by_no: HashMap<i64, Arc<Table>>,
     /// Whether the application has triggers on any of them: then applying must let them fire and put back what they do.
     pub(crate) has_application_triggers: bool,
+    /// Numbers of tables that are perhaps being built again ([`crate::capture::rebuild`]).
+    pub(crate) perhaps_copied: BTreeSet<i64>,
 }
-
-/// Where a table that can't be watched any more stands among the problems of tables.
-const GONE: &str = "table is gone";
 
 /// A version that no schema has: SQLite's have 32 bits.
 const EXPIRED: i64 = i64::MIN;
@@ -56,19 +54,15 @@ impl Watched {
             let no = names.collection_no(connection, collection)?;
             reconcile(connection, names, (no, collection), encoding)?;
             match Table::read(connection, no, collection, encoding)? {
-                Ok(table) => {
-                    problems::solve(connection, no, GONE)?;
-                    watched.add(Arc::new(table));
-                }
-                Err(unwatchable) => {
-                    problems::note(connection, no, GONE, unwatchable.message())?;
-                    missing.push((collection.clone(), unwatchable));
-                }
+                Ok(table) => watched.add(Arc::new(table)),
+                Err(unwatchable) => missing.push((collection.clone(), unwatchable)),
             }
         }
         for table in &watched.tables {
-            if triggers::install(connection, table)? == Installed::Anew {
-                progress::begin(connection, names, table)?;
+            match triggers::install(connection, table)? {
+                Installed::Unchanged | Installed::Renewed => {}
+                Installed::Displacing => progress::begin_missing(connection, table)?,
+                Installed::Anew => progress::begin(connection, names, table)?,
             }
         }
         watched.forget_others(connection)?;
@@ -106,6 +100,10 @@ impl Watched {
     /// Whether the schema is still the one that was read.
     pub(crate) fn is_current(&self, connection: &Connection) -> Outcome<bool> {
         Ok(schema_version(connection)? == self.version)
+    }
+
+    pub(crate) fn is_perhaps_copied(&self, no: i64) -> bool {
+        self.perhaps_copied.contains(&no)
     }
 
     pub(crate) fn tables(&self) -> &[Arc<Table>] {

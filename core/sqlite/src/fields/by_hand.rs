@@ -144,7 +144,7 @@ fn register(connection: &Connection, table: &str, old: &str, new: &str) -> Resul
         return Err(AliasError::Known { table, column, field });
     }
     let at: i64 = connection
-        .query_row(&format!("SELECT {}", crate::capture::triggers::now_sql()), [], |row| row.get(0))
+        .query_row(&format!("SELECT {}", crate::capture::clock::now_sql()), [], |row| row.get(0))
         .doing("reading the clock")?;
     map::put_alias(connection, no, &Alias { at, field, alias: found.clone(), node: String::new() })?;
     // A node that runs reads its tables again when the schema changes.

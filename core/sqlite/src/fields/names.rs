@@ -16,7 +16,8 @@ use crate::table::definition::{self, Table, Unwatchable};
 pub(crate) fn follow(connection: &Connection, no: i64, collection: &Collection) -> Outcome<()> {
     let found = definition::find(connection, collection.as_str())?;
     let place = "table";
-    if found != Err(Unwatchable::Missing) {
+    // A view may have taken the name, so that older programs find the rows.
+    if found.is_ok() {
         let forgotten = connection
             .execute("DELETE FROM _entgldb_tables WHERE collection_no = ?1", [no])
             .doing("forgetting a table's other name")?;
@@ -67,7 +68,7 @@ pub(crate) fn collection_of(connection: &Connection, table: &str) -> Outcome<Opt
     let sql = "SELECT c.name FROM _entgldb_tables t JOIN _entgldb_collections c ON c.no = t.collection_no WHERE t.name = ?1 COLLATE NOCASE";
     let found = renamed(connection, sql, table)?;
     match found {
-        Some(name) if definition::find(connection, &name)? == Err(Unwatchable::Missing) => Ok(Some(name)),
+        Some(name) if definition::find(connection, &name)?.is_err() => Ok(Some(name)),
         _ => Ok(None),
     }
 }

@@ -3,7 +3,7 @@
 use entgldb_replica::store::{Problem, ProblemKind};
 use rusqlite::Connection;
 
-use crate::capture::triggers::now_sql;
+use crate::capture::clock::now_sql;
 use crate::failed::{Outcome, While};
 use crate::journal::names::Names;
 

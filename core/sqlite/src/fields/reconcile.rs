@@ -6,7 +6,7 @@
 use entgldb_replica::id::Collection;
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::capture::triggers::now_sql;
+use crate::capture::clock::now_sql;
 use crate::failed::{Outcome, While};
 use crate::fields::map::{self, Alias, Field, Map};
 use crate::fields::renames::Asked;

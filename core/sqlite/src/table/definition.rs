@@ -34,8 +34,6 @@ pub(crate) struct Table {
     /// The name as an identifier.
     pub(crate) quoted: String,
     pub(crate) columns: Vec<Column>,
-    /// All columns, also the generated ones, as identifiers.
-    pub(crate) all_columns: Vec<String>,
     /// Whether a constraint in its definition says what to do on a collision.
     pub(crate) names_conflict_policy: bool,
     /// The `CREATE TABLE` statement from its column list on.
@@ -79,24 +77,6 @@ pub(crate) enum Unwatchable {
     NoKey,
 }
 
-impl Unwatchable {
-    /// What a person should know of a table that was watched.
-    pub(crate) fn message(self) -> &'static str {
-        match self {
-            Self::Missing => {
-                "the table is gone: nothing of it is synced, and what others write to it waits until it is back"
-            }
-            Self::View => "the table is a view now: nothing of it is synced until it is a table again",
-            Self::Virtual => {
-                "the table is a virtual table now: nothing of it is synced until it is an ordinary one again"
-            }
-            Self::NoKey => {
-                "the table has no primary key any more: nothing of it is synced until it has one again"
-            }
-        }
-    }
-}
-
 /// The name of a table in the schema's own spelling, and whether it is strict.
 pub(crate) fn find(connection: &Connection, name: &str) -> Outcome<Result<(String, bool), Unwatchable>> {
     let mut statement = connection
@@ -120,7 +100,7 @@ pub(crate) fn find_watched(
     collection: &Collection,
 ) -> Outcome<Result<(String, bool), Unwatchable>> {
     let found = find(connection, collection.as_str())?;
-    if let Err(Unwatchable::Missing) = found
+    if found.is_err()
         && let Some(renamed) = map::renamed_table(connection, no)?
     {
         return find(connection, &renamed);
@@ -165,12 +145,11 @@ impl Table {
         }
         keyed.sort_unstable();
         let key: Vec<usize> = keyed.into_iter().map(|(_, position)| position).collect();
-        let all_columns = raw.iter().map(|column| identifier(&column.name)).collect();
         let aliases = aliases_of(&columns, map);
         let gone = map.fields.iter().filter(|field| field.column.is_none());
         let gone = gone.map(|field| field.field.clone()).collect();
         let read = Self::assemble(connection, (no, collection, &name), columns, key, encoding);
-        Ok(Ok(Self { all_columns, aliases, gone, ..read.doing("reading a table")? }))
+        Ok(Ok(Self { aliases, gone, ..read.doing("reading a table")? }))
     }
 
     fn assemble(
@@ -191,7 +170,7 @@ impl Table {
             && (indexes.key.is_none() || affinities.iter().all(|affinity| *affinity != Affinity::Blob));
         let mut uniques = indexes.uniques;
         if !key_is_exact && let Some(index) = &indexes.key {
-            uniques.extend(Unique::read(connection, index)?);
+            uniques.extend(Unique::read(connection, name, index)?);
         }
         let quoted = identifier(name);
         let body = body(connection, name)?;
@@ -209,7 +188,6 @@ impl Table {
             insert: OnceLock::new(),
             collection: collection.clone(),
             name: name.to_owned(),
-            all_columns: Vec::new(),
             aliases: Vec::new(),
             gone: Vec::new(),
             names_conflict_policy: tokens(&body)
@@ -278,16 +256,6 @@ impl Table {
     pub(crate) fn key_note(&self, row: &str) -> String {
         note_sql(row, &self.key_columns())
     }
-
-    /// One row with those of the table's columns that an index has to do with, whose values are those of `NEW` (or NULL,
-    /// to try the SQL). Not with all columns: a trigger that names a column keeps the application from dropping it.
-    pub(crate) fn as_row(&self, unique: &Unique, new: bool) -> String {
-        let value = |column: &String| if new { format!("NEW.{column}") } else { "NULL".to_owned() };
-        let bare = |column: &String| column[1..column.len() - 1].replace("\"\"", "\"");
-        let mentioned = self.all_columns.iter().filter(|column| unique.mentions(&bare(column)));
-        let columns = mentioned.map(|column| format!("{} AS {column}", value(column)));
-        format!("(SELECT {})", joined(std::iter::once("1".to_owned()).chain(columns), ", "))
-    }
 }
 
 /// What the indexes of a table make unique.
@@ -315,7 +283,7 @@ impl Indexes {
                 found.key_is_binary = binary == key_columns.cast_signed() as i64;
                 found.key = Some(name);
             } else {
-                found.uniques.extend(Unique::read(connection, &name)?);
+                found.uniques.extend(Unique::read(connection, table, &name)?);
             }
         }
         Ok(found)
