@@ -60,6 +60,13 @@ impl<'a> Applying<'a> {
     }
 }
 
+impl Applying<'_> {
+    /// The watched table of a collection.
+    pub(crate) fn table(&self, collection: &Collection) -> Option<&Arc<Table>> {
+        self.watched.table(collection)
+    }
+}
+
 impl<'a> Placing<'a> for Applying<'a> {
     fn step(&mut self) -> &mut Step<'a> {
         &mut self.step

@@ -8,7 +8,7 @@ use entgldb_replica::resolve::{Conflict, Side};
 use entgldb_replica::store::{Commit, ProblemKind, RowWrite};
 
 use crate::apply::applying::Applying;
-use crate::capture::{notes, progress, scan};
+use crate::capture::{noted, progress, scan};
 use crate::failed::Outcome;
 use crate::journal::commit::Stopped;
 use crate::journal::conflicts;
@@ -23,7 +23,7 @@ impl Applying<'_> {
         let mut found: Vec<DocId> = Vec::new();
         let mut held: HashMap<i64, HashSet<Key>> = HashMap::new();
         for table in scan::first_watched(self.step.connection, self.watched)? {
-            held.insert(table.no, notes::noted_keys(self.step.connection, &table)?);
+            held.insert(table.no, noted::keys(self.step.connection, &table)?);
         }
         for write in commit.rows.iter().filter(|write| write.apply.is_some()) {
             let Some(table) = self.watched.table(&write.doc.0).cloned() else { continue };
