@@ -44,6 +44,17 @@ impl Journal {
         unsynced::end(&self.connection)
     }
 
+    /// How many problems of any kind there are now.
+    pub(crate) fn problem_count(&self) -> Outcome<u64> {
+        self.connection
+            .prepare_cached(
+                "SELECT (SELECT count(*) FROM _entgldb_problems) + (SELECT count(*) FROM _entgldb_set_aside)",
+            )
+            .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)))
+            .map(i64::cast_unsigned)
+            .doing("counting problems")
+    }
+
     pub(crate) fn outbox_is_empty(&self) -> Outcome<bool> {
         outbox::is_empty(&self.connection)
     }
