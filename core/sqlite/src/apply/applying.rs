@@ -93,7 +93,7 @@ impl Applying<'_> {
         remote.sort_by_key(|(write, _)| write.row.stamp);
         for (write, content) in remote {
             if !self.step.place_member(write)? {
-                let is_new = write.before.is_none() && content.is_some();
+                let is_new = self.is_proven_by_insert(write);
                 self.apply_one(&write.doc, write.row.stamp, content.clone(), is_new)?;
             }
         }
