@@ -1,8 +1,12 @@
 //! What can go wrong in an open store. All of it is final: the store is dropped and opened again.
 
+use std::io;
+use std::path::PathBuf;
+
 use rusqlite::ErrorCode;
 
-/// The store failed. Nothing of the step that failed is in the file.
+/// The store failed. Nothing of the step that failed is in the file, except after [`SqliteFailed::Sync`]: then all of it is, and may
+/// be lost in a power cut.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SqliteFailed {
@@ -17,6 +21,14 @@ pub enum SqliteFailed {
     /// The database stayed locked by another program for as long as was waited, or until the store was told to stop.
     #[error("another program kept the database locked")]
     Stopped,
+    /// What was committed could not be brought onto the disk.
+    #[error("syncing {}: {source}", path.display())]
+    Sync {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's own words.
+        source: io::Error,
+    },
     /// The engine's own tables hold something that the engine never writes.
     #[error("the engine's tables are damaged: {what}")]
     Damaged {
@@ -92,6 +104,8 @@ impl SqliteFailed {
                 )
             ),
             Self::Stopped => false,
+            // A file that is gone was taken away by somebody; what is at the path now can be opened.
+            Self::Sync { source, .. } => source.kind() != io::ErrorKind::NotFound,
             Self::Damaged { .. } => true,
         }
     }

@@ -59,7 +59,7 @@ use parts::mix::{Class, FAILING, Mix, named};
 use parts::run::run;
 
 /// Seeds in an ordinary run of the tests.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 1000;
 /// Failures that are shown.
 const SHOWN_MAX: usize = 8;
 
@@ -86,26 +86,58 @@ fn classes(name: &str) -> Option<BTreeSet<Class>> {
     Some(text.split(',').filter(|name| !name.is_empty()).map(named).collect())
 }
 
+/// The classes that the environment leaves out, to which it keeps, and that it always has.
+fn chosen() -> [Option<BTreeSet<Class>>; 3] {
+    ["WITHOUT", "ONLY", "ALWAYS"].map(|name| classes(&format!("ENTGLDB_HARNESS_{name}")))
+}
+
+fn is_chosen() -> bool {
+    chosen().iter().any(Option::is_some)
+}
+
 fn mix(seed: u64) -> Mix {
-    let [without, only, always] =
-        ["WITHOUT", "ONLY", "ALWAYS"].map(|name| classes(&format!("ENTGLDB_HARNESS_{name}")));
-    let is_chosen = without.is_some() || only.is_some() || always.is_some();
-    let without = without.unwrap_or_else(|| if is_chosen { BTreeSet::new() } else { FAILING.into() });
+    let [without, only, always] = chosen();
+    let without = without.unwrap_or_else(|| if is_chosen() { BTreeSet::new() } else { FAILING.into() });
     let always = always.unwrap_or_default();
     let mix = Mix::draw(&mut Rng::with_seed(seed), &always, |class| {
         !without.contains(&class) && only.as_ref().is_none_or(|only| only.contains(&class))
     });
-    if is_chosen { mix } else { mix.without_pairs() }
+    if is_chosen() { mix } else { mix.without_pairs() }
 }
 
-/// Runs a seed. Answers why it failed, if it did.
-fn failure(seed: u64) -> Option<Failed> {
+/// What a trace says when the things happen for which the harness is there.
+const HAPPENINGS: [&str; 13] = [
+    "Captured",
+    "Applied",
+    "Conflict",
+    "Collided",
+    "CameBack",
+    "Snapshot",
+    "killed in the middle of a call",
+    "before commit",
+    "after rows",
+    "is put back",
+    "StartedAnew",
+    "parted",
+    "-- refused",
+];
+
+/// Seeds in which everything must happen.
+const ENOUGH_SEEDS: u64 = 200;
+
+/// Runs a seed, and counts what happened. Answers why it failed, if it did.
+fn failure(seed: u64, happened: &mut [u64; HAPPENINGS.len()]) -> Option<Failed> {
     let mix = mix(seed);
     let trace: Rc<RefCell<Vec<String>>> = Rc::default();
     let (drawn, kept) = (mix.clone(), trace.clone());
     IS_CAUGHT.set(true);
     let result = catch_unwind(AssertUnwindSafe(|| run(drawn, seed, &kept)));
     IS_CAUGHT.set(false);
+    for line in trace.borrow().iter() {
+        for (count, what) in happened.iter_mut().zip(HAPPENINGS) {
+            *count += u64::from(line.contains(what));
+        }
+    }
     let payload = result.err()?;
     let text = payload.downcast_ref::<String>().cloned();
     let why = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
@@ -124,15 +156,17 @@ fn seeds() -> std::ops::Range<u64> {
 #[test]
 fn nodes_that_are_disturbed_in_every_way_end_the_same_and_lose_nothing() {
     let seeds = seeds();
-    let shows_trace = seeds.clone().count() == 1;
+    let shows_trace = seeds.end - seeds.start == 1;
+    let mut happened = [0; HAPPENINGS.len()];
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         if !IS_CAUGHT.get() {
             hook(info);
         }
     }));
-    let failed: Vec<Failed> = seeds.clone().filter_map(failure).collect();
-    let mut text = format!("{} of {} seeds failed\n", failed.len(), seeds.count());
+    let failed: Vec<Failed> = seeds.clone().filter_map(|seed| failure(seed, &mut happened)).collect();
+    let count = seeds.end - seeds.start;
+    let mut text = format!("{} of {count} seeds failed\n", failed.len());
     for failed in
         failed.iter().take(if number("ENTGLDB_HARNESS_ALL").is_some() { usize::MAX } else { SHOWN_MAX })
     {
@@ -143,6 +177,10 @@ fn nodes_that_are_disturbed_in_every_way_end_the_same_and_lose_nothing() {
         }
     }
     assert!(failed.is_empty(), "{text}");
+    if count >= ENOUGH_SEEDS && !is_chosen() {
+        let happened: Vec<_> = HAPPENINGS.into_iter().zip(happened).collect();
+        assert!(happened.iter().all(|(_, count)| *count > 0), "not everything happens: {happened:?}");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! From the application's writes to changes.
 
+pub(crate) mod clock;
+pub(crate) mod displaced;
 pub(crate) mod named;
 pub(crate) mod notes;
 pub(crate) mod outbox;

@@ -16,9 +16,9 @@ use entgldb_replica::limits::PAGE_ENTRIES_TARGET;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
+use crate::capture::clock::now_sql;
 use crate::capture::notes;
 use crate::capture::progress::Stage;
-use crate::capture::triggers::now_sql;
 use crate::capture::watched::Watched;
 use crate::failed::{Outcome, While};
 use crate::quote::joined;

@@ -54,8 +54,10 @@ impl Watched {
             }
         }
         for table in &watched.tables {
-            if triggers::install(connection, table)? == Installed::Anew {
-                progress::begin(connection, names, table)?;
+            match triggers::install(connection, table)? {
+                Installed::Unchanged | Installed::Renewed => {}
+                Installed::Displacing => progress::begin_missing(connection, table)?,
+                Installed::Anew => progress::begin(connection, names, table)?,
             }
         }
         watched.forget_others(connection)?;

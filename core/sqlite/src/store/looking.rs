@@ -9,7 +9,7 @@ use super::SqliteStore;
 use crate::capture::outbox::{Found, Look};
 use crate::capture::progress::Stage;
 use crate::capture::scan::{self, Due, Looked};
-use crate::capture::{notes, progress, rebuild, triggers};
+use crate::capture::{clock, notes, progress, rebuild};
 use crate::failed::{Outcome, While};
 use crate::file::connection::in_transaction;
 use crate::journal::{problems, schema};
@@ -126,7 +126,7 @@ impl SqliteStore {
         let Some(table) = self.watched.numbered(no).cloned().filter(|_| !keys.is_empty()) else {
             return Ok(());
         };
-        let wall = WallMillis(triggers::now_ms(&self.journal.connection)?);
+        let wall = WallMillis(clock::now_ms(&self.journal.connection)?);
         self.transact(wall, |applying| {
             for key in keys {
                 applying.place_again(&table, key)?;
@@ -257,7 +257,7 @@ impl SqliteStore {
                 scan::note_row_without_key(connection, table)?;
             }
             looked.note(connection, table)?;
-            let now = triggers::now_ms(connection)?;
+            let now = clock::now_ms(connection)?;
             for (problem, shown) in &refused {
                 problems::put(connection, names, (problem, *shown), now)?;
             }

@@ -326,7 +326,7 @@ impl App {
         let mut values = Vec::new();
         for column in columns {
             match column.holds {
-                Holds::Writes if column.name == must || self.rng.bool() => {
+                Holds::Writes if column.name == must || column.is_not_null || self.rng.bool() => {
                     values.push((column.name, format!("'{}'", self.value())));
                 }
                 Holds::Unique if self.rng.u8(..3) > 0 => {
@@ -379,6 +379,12 @@ impl App {
         let columns = self.shape().key_columns().iter().zip(&to);
         let set: Vec<String> = columns.map(|(name, value)| format!("{name} = {value}")).collect();
         format!("UPDATE {TABLE} SET {}, {column} = '{value}' WHERE {}", set.join(", "), self.matches(&from))
+    }
+
+    /// Compacts the file.
+    pub fn vacuum(&self) {
+        self.connection().execute_batch("VACUUM").expect("the application compacts its file");
+        self.note("compacts the file");
     }
 
     /// Puts a copy of the file as it is now somewhere else.

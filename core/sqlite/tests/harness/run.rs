@@ -103,16 +103,17 @@ impl Run {
 
     fn take_step(&mut self) {
         match self.rng.u8(..100) {
-            0..=29 => self.write(),
-            30..=49 => self.deliver(),
-            50..=69 => self.look(),
-            70..=77 => self.migrate(),
-            78..=81 => self.kill(),
-            82..=84 => self.switch(),
-            85..=87 => self.part(),
-            88..=93 => self.arm(),
-            94 | 95 => self.write_silently(),
-            96 | 97 => self.write_large(),
+            0..=27 => self.write(),
+            28..=45 => self.deliver(),
+            46..=65 => self.look(),
+            66..=73 => self.migrate(),
+            74..=77 => self.kill(),
+            78..=80 => self.switch(),
+            81..=83 => self.part(),
+            84..=89 => self.arm(),
+            90 | 91 => self.write_silently(),
+            92 | 93 => self.write_large(),
+            94 => self.vacuum(),
             _ => self.back_up_or_restore(),
         }
     }
@@ -242,6 +243,13 @@ impl Run {
         let at = self.any();
         if self.has(Class::Large) {
             self.world.nodes[at].app.borrow_mut().write_large();
+        }
+    }
+
+    fn vacuum(&mut self) {
+        let at = self.any();
+        if self.has(Class::Vacuum) {
+            self.world.nodes[at].app.borrow().vacuum();
         }
     }
 

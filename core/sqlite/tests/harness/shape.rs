@@ -28,6 +28,9 @@ pub struct Column {
     pub field: usize,
     pub holds: Holds,
     pub default: Option<String>,
+    /// The type where that is not what the column holds.
+    pub kind: Option<&'static str>,
+    pub is_not_null: bool,
 }
 
 /// The table at one moment.
@@ -46,6 +49,8 @@ impl Shape {
             field,
             holds,
             default: default.map(Into::into),
+            kind: None,
+            is_not_null: false,
         };
         let mut columns = vec![
             column("a", 0, Holds::Writes, None),
@@ -133,6 +138,10 @@ fn declared(column: &Column) -> String {
         Holds::Anything => "",
         Holds::Writes | Holds::Unique => "TEXT",
     };
+    let kind = column.kind.unwrap_or(kind);
+    if column.is_not_null {
+        return format!("{} {kind} NOT NULL", column.name);
+    }
     match &column.default {
         Some(default) if column.holds == Holds::Count => format!("{} {kind} DEFAULT {default}", column.name),
         Some(default) => format!("{} {kind} DEFAULT '{default}'", column.name),
@@ -166,6 +175,8 @@ pub fn plan(mix: &Mix, rng: &mut Rng) -> Vec<Moment> {
         Class::RebuildSteps,
         Class::DropTable,
         Class::RenameTable,
+        Class::Retype,
+        Class::NotNull,
     ];
     let mut wanted: Vec<Class> = all.into_iter().filter(|class| mix.has(*class)).collect();
     rng.shuffle(&mut wanted);
@@ -176,6 +187,8 @@ pub fn plan(mix: &Mix, rng: &mut Rng) -> Vec<Moment> {
             Class::RenameColumn => planner.rename(rng),
             Class::Rebuild => planner.rebuild(rng, false),
             Class::RebuildSteps => planner.rebuild(rng, true),
+            Class::Retype => planner.retype(rng),
+            Class::NotNull => planner.not_null(rng),
             Class::DropTable => planner.drop_table(rng),
             _ => planner.rename_table(),
         }
@@ -200,7 +213,8 @@ impl Planner {
         self.added += 1;
         let default = rng.bool().then(|| "fill".to_owned());
         let name = format!("d{}", self.added);
-        Column { name, field: 10 + self.added, holds: Holds::Writes, default }
+        let field = 10 + self.added;
+        Column { name, field, holds: Holds::Writes, default, kind: None, is_not_null: false }
     }
 
     fn add(&mut self, rng: &mut Rng) {
@@ -244,7 +258,33 @@ impl Planner {
             let column = self.new_column(rng);
             self.shape.columns.push(column);
         }
-        let copy = |from: &str, to: &str| format!("INSERT INTO {to}({names}) SELECT {names} FROM {from};");
+        self.build_again(rng, in_steps, &names, &names);
+    }
+
+    /// Another type for the column of every type, in which its values may look other.
+    fn retype(&mut self, rng: &mut Rng) {
+        let Some(column) = self.shape.columns.iter_mut().find(|column| column.holds == Holds::Anything)
+        else {
+            return;
+        };
+        column.kind = Some(["TEXT", "INTEGER", "REAL", "BLOB"][rng.usize(..4)]);
+        let names = self.shape.names();
+        self.build_again(rng, false, &names, &names);
+    }
+
+    /// A column without a default that must not be NULL: what other nodes know of a row lacks it.
+    fn not_null(&mut self, rng: &mut Rng) {
+        let names = self.shape.names();
+        let column = Column { default: None, is_not_null: true, ..self.new_column(rng) };
+        let (into, from) = (format!("{names}, {}", column.name), format!("{names}, 'filled'"));
+        self.shape.columns.push(column);
+        self.build_again(rng, false, &into, &from);
+    }
+
+    /// Makes the table again with `into` copied from `from`.
+    fn build_again(&mut self, rng: &mut Rng, in_steps: bool, into: &str, from: &str) {
+        let (names, values) = (into, from);
+        let copy = |from: &str, to: &str| format!("INSERT INTO {to}({names}) SELECT {values} FROM {from};");
         let rename = |from: &str, to: &str| format!("ALTER TABLE {from} RENAME TO {to};");
         let rest = self.shape.create_rest();
         let steps = if rng.bool() {

@@ -45,7 +45,6 @@ pub struct Node {
     pub payload_bytes_max: usize,
     /// What it last knew of how far its oplog had come, kept outside of its file.
     mark: Option<Mark>,
-    keeps_mark: bool,
     starts: u64,
     skew_ms: u64,
     /// A copy of the file, what the application had carried out by then, and the number of the transaction before.
@@ -101,7 +100,6 @@ impl World {
                     PAYLOAD_BYTES_DEFAULT
                 },
                 mark: None,
-                keeps_mark: rng.bool(),
                 starts: 0,
                 skew_ms: if mix.has(Class::Skew) { rng.u64(..2000) } else { 0 },
                 backup: None,
@@ -183,7 +181,7 @@ impl World {
             payload_bytes_max: node.payload_bytes_max,
             limits: self.limits,
             retention_ms: Some(if self.mix.has(Class::Forget) { SHORT_RETENTION_MS } else { RETENTION_MS }),
-            mark: node.mark.filter(|_| node.keeps_mark),
+            mark: node.mark,
             ..Config::default()
         };
         let seed = node.starts * 1000 + at as u64;
