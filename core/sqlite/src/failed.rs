@@ -68,6 +68,7 @@ impl SqliteFailed {
         let source = match self {
             Self::Stopped => return Cause::Locked,
             Self::Damaged { .. } => return Cause::EngineDamaged,
+            Self::Sync { .. } => return Cause::Disk,
             Self::Sqlite { .. } if self.is_disk_full() => return Cause::DiskFull,
             Self::Sqlite { source, .. } => source,
         };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::capture::triggers::now_sql;
+use crate::capture::clock::now_sql;
 use crate::capture::watched::Watched;
 use crate::failed::{Outcome, While};
 use crate::table::definition::Unwatchable;
