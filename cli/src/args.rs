@@ -125,14 +125,14 @@ pub(crate) enum DurabilityLevel {
     Normal,
 }
 
-/// Where a node keeps what it reports: named by its database, or directly.
+/// Which node: named by its database, by its data folder, or by both.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(required = true, multiple = true)]
 pub(crate) struct NodePlace {
-    /// The database that the node syncs.
+    /// The database that the node syncs or has synced. The node may be running.
     #[arg(value_name = "DB")]
     pub(crate) database: Option<PathBuf>,
-    /// The node's data folder, if it is not DB-entgldb.
+    /// The node's data folder, if it is not DB-entgldb. It says which database is the node's, so DB may be left out.
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
 }
@@ -181,7 +181,7 @@ pub(crate) struct PeersArguments {
     pub(crate) place: NodePlace,
     /// Forget the key that belongs to this name, so that the next node that comes by the name is taken for it. For a
     /// peer that was set up anew. The node must not be running.
-    #[arg(long, value_name = "NAME", conflicts_with = "json")]
+    #[arg(long, value_name = "NAME")]
     pub(crate) forget: Option<String>,
     /// Print one JSON object for each peer.
     #[arg(long)]
@@ -202,9 +202,8 @@ pub(crate) struct Place {
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct MembersArguments {
-    /// The database that a node syncs or has synced. The node may be running.
-    #[arg(value_name = "DB", required = true)]
-    pub(crate) database: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: NodePlace,
     /// Print one JSON object for each member.
     #[arg(long)]
     pub(crate) json: bool,
@@ -259,9 +258,8 @@ pub(crate) enum SnapshotAction {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExportArguments {
-    /// The database that a node syncs or has synced.
-    #[arg(value_name = "DB")]
-    pub(crate) database: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// The file to write; one that is there is replaced.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
@@ -291,9 +289,8 @@ pub(crate) struct ImportArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArguments {
-    /// The database that a node syncs or has synced. The node may be running.
-    #[arg(value_name = "DB")]
-    pub(crate) database: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: NodePlace,
     /// Show so many at most, the newest first.
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     pub(crate) limit: u32,
@@ -339,9 +336,8 @@ pub(crate) struct RestoreArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {
-    /// The database that a node syncs or has synced. The node may be running.
-    #[arg(value_name = "DB")]
-    pub(crate) database: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: NodePlace,
     /// Print JSON objects, one a line.
     #[arg(long)]
     pub(crate) json: bool,
@@ -406,11 +402,25 @@ mod tests {
     }
 
     #[test]
-    fn status_takes_a_database_or_a_folder_and_not_both() {
-        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
-        assert!(parse("entgldb status a.db").is_ok());
-        assert!(parse("entgldb status --data-dir d").is_ok());
-        assert!(parse("entgldb status").is_err());
-        assert!(parse("entgldb status a.db --data-dir d").is_err());
+    fn a_node_is_named_by_its_database_or_its_folder_or_both_in_every_command_that_looks_at_one() {
+        let parse = |line: String| Arguments::try_parse_from(line.split(' '));
+        for command in ["status", "peers", "members", "conflicts", "problems", "verify"] {
+            assert!(parse(format!("entgldb {command} a.db --json")).is_ok(), "{command}");
+            assert!(parse(format!("entgldb {command} --data-dir d")).is_ok(), "{command}");
+            assert!(parse(format!("entgldb {command} a.db --data-dir d --json")).is_ok(), "{command}");
+            assert!(parse(format!("entgldb {command}")).is_err(), "{command}");
+        }
+        for command in [
+            "doctor a.db",
+            "detach a.db",
+            "watch a.db t",
+            "unwatch a.db t",
+            "members remove a.db 01",
+            "snapshot export a.db f",
+            "snapshot import a.db f",
+        ] {
+            assert!(parse(format!("entgldb {command} --data-dir d --json")).is_ok(), "{command}");
+        }
+        assert!(parse("entgldb conflicts --data-dir d restore t k".to_owned()).is_ok());
     }
 }

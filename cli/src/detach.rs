@@ -12,12 +12,11 @@ use crate::failure::{Exit, Failure};
 use crate::inspection;
 use crate::output::{self, count, plain};
 use crate::refusal;
-use crate::tables::data_dir;
 
 pub(crate) fn run(arguments: &DetachArguments) -> Result<(), Failure> {
     let database = &arguments.place.database;
-    let data_dir = data_dir(&arguments.place);
-    let found = attached(database).map_err(|error| inspection::unusable(database, error))?;
+    let data_dir = arguments.place.data_dir();
+    let found = attached(database).map_err(|error| inspection::unusable(database, &error))?;
     let Some(found) = found else { return Err(inspection::never_synced(database)) };
     if node_runs(&data_dir) {
         return Err(Failure::start(

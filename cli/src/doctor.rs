@@ -11,7 +11,6 @@ use crate::args::DoctorArguments;
 use crate::failure::{Exit, Failure};
 use crate::inspection;
 use crate::output::{self, count, plain, size_of_bytes};
-use crate::tables::data_dir;
 use crate::terminal::Terminal;
 
 /// What `--json` prints.
@@ -33,8 +32,8 @@ pub(crate) fn run(arguments: &DoctorArguments) -> Result<(), Failure> {
         bar.set_position(number as u64);
     });
     bar.finish_and_clear();
-    let diagnosis = found.map_err(|error| inspection::unusable(database, error))?;
-    let node_runs = node_runs(&data_dir(&arguments.place));
+    let diagnosis = found.map_err(|error| inspection::unusable(database, &error))?;
+    let node_runs = node_runs(&arguments.place.data_dir());
     if arguments.json {
         output::json_line(&Object { diagnosis: &diagnosis, node_runs })?;
     } else {

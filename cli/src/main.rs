@@ -3,6 +3,7 @@
 //! Each command is a file of its own with one `run`, which does its work or gives a [`failure::Failure`]: an exit code
 //! and the words for people. Nothing here knows how syncing works; that is the `entgldb` crate's.
 
+mod advice;
 mod args;
 mod calendar;
 mod conflicts;
@@ -16,6 +17,7 @@ mod logging;
 mod members;
 mod output;
 mod peers;
+mod place;
 mod problems;
 mod refusal;
 mod signals;

@@ -165,3 +165,43 @@ impl Attention {
         self.looks += 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn every(gap: Duration) -> (Rhythm, Instant) {
+        let mut rhythm = Rhythm::default();
+        let begin = Instant::now();
+        (0..10).for_each(|number| rhythm.committed(begin + gap * number));
+        (rhythm, begin + gap * 9)
+    }
+
+    #[test]
+    fn an_application_that_does_not_write_holds_nothing_up() {
+        let mut rhythm = Rhythm::default();
+        let now = Instant::now();
+        assert_eq!(rhythm.in_a_transaction_until(now), None);
+        rhythm.committed(now);
+        assert_eq!(rhythm.in_a_transaction_until(now + MS * 20), None, "one commit is no rhythm");
+        rhythm.committed(now + RHYTHM_GAP_MAX * 2);
+        assert_eq!(rhythm.in_a_transaction_until(now + RHYTHM_GAP_MAX * 2 + MS * 20), None);
+    }
+
+    #[test]
+    fn right_after_a_commit_nothing_waits_and_later_until_the_next_one_should_have_come() {
+        let (rhythm, last) = every(MS * 28);
+        assert_eq!(rhythm.in_a_transaction_until(last + MS), None);
+        assert_eq!(rhythm.in_a_transaction_until(last + MS * 10), Some(last + MS * 56));
+        assert_eq!(rhythm.in_a_transaction_until(last + MS * 57), None, "it has stopped writing");
+    }
+
+    #[test]
+    fn nothing_waits_longer_than_the_limit() {
+        let (rhythm, last) = every(RHYTHM_GAP_MAX);
+        let now = last + MS * 20;
+        assert_eq!(rhythm.in_a_transaction_until(now), Some(now + WAIT_FOR_COMMIT_MAX));
+    }
+}

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use entgldb_net::{Frame, NetEvent, SendError, Transport};
+use entgldb_replica::event::Event as ReplicaEvent;
 use entgldb_replica::{Config as ReplicaConfig, Input, Link, Output, Replica, wire};
 use entgldb_sqlite::Waker;
 use tracing::{debug, error, info, warn};
@@ -22,6 +23,7 @@ use crate::guard::GuardError;
 use crate::held::{Held, HeldFrame};
 use crate::hub::Hub;
 use crate::mark::MarkFile;
+use crate::progress::Progress;
 use crate::publish::{self, Publisher};
 use crate::recipe::{Keeping, Recipe};
 use crate::status::State;
@@ -39,12 +41,17 @@ pub enum SyncError {
     #[error("no peer is linked")]
     NoPeer,
     /// It takes longer.
-    #[error("not done in time: {behind} entries are still to come, {ahead} still to go")]
+    #[error(
+        "not done in time: {behind} entries are still to come, {ahead} still to go{}",
+        if *capturing { ", and rows are still to be captured" } else { "" }
+    )]
     Timeout {
         /// Entries still to come.
         behind: u64,
         /// Entries still to go.
         ahead: u64,
+        /// Whether rows that are in the tables are still to be captured.
+        capturing: bool,
     },
     /// The store has failed; see the status.
     #[error("the store is not available")]
@@ -81,21 +88,22 @@ pub(crate) enum Message {
 pub(crate) struct Driver {
     pub(crate) recipe: Recipe,
     pub(crate) replica: Option<Replica<AnyStore>>,
-    transport: Transport,
+    pub(crate) transport: Transport,
     inbox: Receiver<Message>,
     pub(crate) clocks: Clocks,
     trust: Trust,
     hub: Hub,
-    mark: MarkFile,
-    control: Control,
+    pub(crate) mark: MarkFile,
+    pub(crate) control: Control,
     pub(crate) publisher: Publisher,
     pub(crate) attention: Attention,
     /// Changes of peers that wait until the application is not in the middle of something.
     pub(crate) held: Held,
     is_short_of_room: bool,
+    pub(crate) progress: Progress,
     reopen_at: Instant,
     reopen_wait: Duration,
-    waiting: Vec<(Instant, Reply)>,
+    pub(crate) waiting: Vec<(Instant, Reply)>,
 }
 
 /// Parts of a driver that [`crate::node`] has made.
@@ -131,6 +139,7 @@ impl Driver {
             attention: Attention::new(parts.waker),
             held: Held::default(),
             is_short_of_room: false,
+            progress: Progress::default(),
             reopen_at: now,
             reopen_wait: REOPEN.0,
             waiting: Vec::new(),
@@ -151,6 +160,7 @@ impl Driver {
                 Err(crossbeam_channel::RecvTimeoutError::Timeout) => self.take_time(),
                 Err(crossbeam_channel::RecvTimeoutError::Disconnected) => break,
             }
+            self.tell_caught_up();
             self.answer_waiting();
             self.publish(false);
         }
@@ -341,6 +351,8 @@ impl Driver {
                 }
                 Output::Dial { target } => self.transport.dial(target),
                 Output::Close { link, reason } => self.transport.close(link, &reason),
+                // Told once nothing is left to capture.
+                Output::Event(ReplicaEvent::CaughtUp { node }) => self.progress.caught_up(node),
                 Output::Event(event) => {
                     if let Some(event) = Event::from_replica(event) {
                         self.tell(&event);
@@ -413,39 +425,6 @@ impl Driver {
         self.wait_to_reopen();
     }
 
-    /// Answers those who wait for both sides to be level. The status is true before they hear of it.
-    fn answer_waiting(&mut self) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        let level = self.replica.as_ref().is_some_and(Replica::is_level);
-        let now = Instant::now();
-        let is_over = |(deadline, _): &(Instant, Reply)| level || *deadline <= now;
-        let (over, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(is_over);
-        self.waiting = waiting;
-        let over: Vec<(Instant, Reply)> = over;
-        if over.is_empty() {
-            return;
-        }
-        self.publish(true);
-        let answer = if level { Ok(()) } else { Err(self.not_level()) };
-        for (_, reply) in over {
-            let _ = reply.send(answer);
-        }
-    }
-
-    /// Why the nodes are not level.
-    fn not_level(&self) -> SyncError {
-        let Some(status) = self.replica.as_ref().map(Replica::status) else { return SyncError::StoreFailed };
-        if status.peers.is_empty() {
-            return SyncError::NoPeer;
-        }
-        SyncError::Timeout {
-            behind: status.peers.iter().map(|peer| peer.behind).max().unwrap_or_default(),
-            ahead: status.peers.iter().map(|peer| peer.ahead).max().unwrap_or_default(),
-        }
-    }
-
     pub(crate) fn tell(&mut self, event: &Event) {
         match event {
             Event::Captured { changes } => self.attention.captured(*changes),
@@ -455,20 +434,6 @@ impl Driver {
         self.publisher.note(event);
         event.log();
         self.hub.tell(event);
-    }
-
-    /// Brings the status up to date, at most once a second or right now.
-    pub(crate) fn publish(&mut self, now: bool) {
-        if now || Instant::now() >= self.publisher.due() {
-            let replica = self.replica.as_mut();
-            let replica = replica.map(|replica| (replica.status(), replica.store().host_health()));
-            self.publisher.publish(replica, self.transport.traffic(), &self.recipe.store.path);
-            if let Some(replica) = &self.replica {
-                self.mark.note(replica.mark());
-            }
-            self.mark.write();
-            self.control.look();
-        }
     }
 }
 

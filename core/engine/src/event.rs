@@ -3,6 +3,7 @@
 use entgldb_replica::event::{Anew, Event as ReplicaEvent};
 use entgldb_replica::resolve::{Conflict, Side};
 use entgldb_replica::store::ProblemKind;
+use entgldb_sqlite::inspect::ListedProblem;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tracing::{debug, error, info, warn};
@@ -62,6 +63,16 @@ pub enum Event {
         /// How many.
         changes: usize,
     },
+    /// The rows of a table are looked through for changes: before the first sync, or after its schema was changed. Told at most
+    /// once a second; the last time with as many done as there are.
+    LookingThrough {
+        /// The table.
+        table: String,
+        /// Rows looked at so far.
+        done: u64,
+        /// About how many there are.
+        of: u64,
+    },
     /// Remote entries became durable.
     Applied {
         /// From whom they came.
@@ -80,7 +91,7 @@ pub enum Event {
         /// Entries that the peer holds.
         total: u64,
     },
-    /// This node holds everything that the peer is known to hold.
+    /// This node holds everything that the peer is known to hold, and has nothing left to capture.
     CaughtUp {
         /// The peer.
         node: String,
@@ -298,6 +309,15 @@ impl Version {
             deleted: side.content.is_none(),
         }
     }
+}
+
+/// The kind of a problem with a whole table, in events and lists. Its key is empty.
+pub(crate) const TABLE_PROBLEM: &str = "table";
+
+/// The name of the kind of a problem that an [`Inspector`](crate::inspect::Inspector) lists.
+#[must_use]
+pub fn listed_problem_kind(problem: &ListedProblem) -> &'static str {
+    if problem.key.is_empty() { TABLE_PROBLEM } else { problem_kind(problem.kind) }
 }
 
 /// The name of a kind of problem in events, status and lists.

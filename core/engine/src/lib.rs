@@ -77,12 +77,14 @@ mod node;
 mod offline;
 mod opening;
 mod portable;
+mod progress;
 mod publish;
 mod recipe;
 mod recording;
 mod resolver;
 mod restoring;
 mod retention;
+mod standing;
 mod status;
 mod store;
 mod sync_with;
@@ -102,10 +104,10 @@ pub use entgldb_replica::id::{Collection, DocId, Key, NodeId};
 pub use entgldb_replica::limits::{HOOK_BYTES_MAX, HOOK_DOCUMENTS_MAX};
 pub use entgldb_replica::resolve::Side;
 pub use entgldb_sqlite::{
-    Attached, Detached, Fault, OpenError as StoreOpenError, Progress, Report, RestoreError, Restored,
+    Attached, Cause, Detached, Fault, OpenError as StoreOpenError, Progress, Report, RestoreError, Restored,
     SqliteFailed, VerifyError, attached, doctor, inspect, restore, verify,
 };
-pub use event::{Event, Version, problem_kind};
+pub use event::{Event, Version, listed_problem_kind, problem_kind};
 pub use guard::GuardError;
 pub use host::{
     HookScope, HostCapabilities, HostChange, HostDocument, HostError, HostResult, HostStore, OutboxItem,
@@ -125,7 +127,7 @@ pub use resolver::check_laws;
 pub use retention::{NotARetention, Retention};
 pub use status::{
     BlockedHealth, Comparing, HookHealth, HostHealth, PeerHealth, SnapshotProgress, State, Status,
-    StatusError, TargetHealth, TrafficCounts, Unconfirmed, read_status,
+    StatusError, TableState, TableStatus, TargetHealth, TrafficCounts, Unconfirmed, read_status,
 };
 pub use store::StoreError;
 pub use sync_with::SyncWithError;

@@ -332,6 +332,7 @@ fn first_status(config: &Config, id: NodeId, name: &str, listen: Option<String>)
         database_bytes: 0,
         durability: config.durability,
         collections: config.watch.clone(),
+        tables: Vec::new(),
         entries: 0,
         logs: 0,
         captured: 0,

@@ -213,6 +213,12 @@ impl<S: Store> Replica<S> {
             && self.sessions.values().all(|session| session.is_level(&self.ledger.logs))
     }
 
+    /// Whether local changes are still to be captured, as far as is known.
+    #[must_use]
+    pub fn is_capturing(&self) -> bool {
+        self.ledger.backlog
+    }
+
     /// The links that it knows.
     pub fn links(&self) -> impl Iterator<Item = LinkId> + '_ {
         self.sessions.keys().copied()

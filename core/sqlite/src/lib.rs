@@ -80,11 +80,11 @@ mod verify;
 
 pub use detach::{Attached, Detached, attached, detach};
 pub use doctor::doctor;
-pub use failed::SqliteFailed;
+pub use failed::{Cause, SqliteFailed};
 pub use file::config::{Durability, SqliteConfig};
 pub use file::error::OpenError;
 pub use file::watch::Waker;
 pub use inspect::export::{KnownHead, ListedMember};
 pub use restore::{LosingVersion, RestoreError, Restored, losing_version, restore};
-pub use store::SqliteStore;
+pub use store::{LookedThrough, SqliteStore, TableHealth};
 pub use verify::{Fault, Progress, Report, VerifyError, verify};

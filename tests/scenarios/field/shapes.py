@@ -35,9 +35,9 @@ SHAPES = {
         "`_knex_temp_alter123`", ["PRAGMA foreign_keys = OFF", "BEGIN"], ["COMMIT", "PRAGMA foreign_keys = ON"]
     ),
     "typeorm": twelve_steps("\"temporary_{t}\"", ["BEGIN TRANSACTION"], ["COMMIT"]),
-    # The rows leave for another table and come back into a new one of the same name.
+    # The rows leave for another table and come back into a new one of the same name. Rails 8 begins so.
     "rails": [
-        "BEGIN", "CREATE TEMPORARY TABLE \"a{t}\"({definition})", "INSERT INTO \"a{t}\"({columns}) SELECT {columns} FROM \"{t}\"",
+        "BEGIN IMMEDIATE", "CREATE TEMPORARY TABLE \"a{t}\"({definition})", "INSERT INTO \"a{t}\"({columns}) SELECT {columns} FROM \"{t}\"",
         "DROP TABLE \"{t}\"", "CREATE TABLE \"{t}\"({definition})", "INSERT INTO \"{t}\" SELECT * FROM temp.\"a{t}\"",
         "DROP TABLE temp.\"a{t}\"", "COMMIT",
     ],

@@ -9,8 +9,8 @@ use entgldb_replica::id::{Collection, DocId, Key, sha256};
 use entgldb_replica::store::{Commit, OutboxMark, ProblemKind, RowWrite};
 
 use crate::apply::putback::{self, Placed};
-use crate::capture::notes;
 use crate::capture::watched::Watched;
+use crate::capture::{notes, rebuild};
 use crate::failed::{Outcome, While, is_collision, is_refusal};
 use crate::journal::aside::{Aside, Reason};
 use crate::journal::commit::{Placing, Step, Stopped};
@@ -93,7 +93,7 @@ impl Applying<'_> {
         remote.sort_by_key(|(write, _)| write.row.stamp);
         for (write, content) in remote {
             if !self.step.place_member(write)? {
-                let is_new = write.before.is_none() && content.is_some();
+                let is_new = self.is_proven_by_insert(write);
                 self.apply_one(&write.doc, write.row.stamp, content.clone(), is_new)?;
             }
         }
@@ -113,6 +113,9 @@ impl Applying<'_> {
                 Reason::Refused { message: "this database has no such table".into(), table_hash: None };
             return Ok(self.step.set_aside(doc, Aside { key: key.clone(), stamp, content, reason })?);
         };
+        if self.watched.is_perhaps_copied(table.no) {
+            rebuild::remember(self.step.connection, table.no, key)?;
+        }
         let aside = |content, reason| Aside { key: key.clone(), stamp, content, reason };
         match self.place_as(&table, key, content.as_ref(), is_new)? {
             Fate::Placed => {
@@ -174,7 +177,13 @@ impl Applying<'_> {
         let Some(content) = content else {
             return match table.form.decode(key.as_str()) {
                 Ok(columns) => self.attempt(table, key, |applying| {
-                    rows::delete(applying.step.connection, table, &columns).map(|_| 1)
+                    let connection = applying.step.connection;
+                    let deleted = rows::delete(connection, table, &columns)?;
+                    // A trigger may keep the row without an error.
+                    let is_gone = deleted > 0
+                        || !table.has_application_triggers
+                        || rows::read(connection, table, &columns)?.is_none();
+                    Ok(usize::from(is_gone))
                 }),
                 // No row can have this key.
                 Err(_) => Ok(Fate::Placed),
@@ -236,6 +245,9 @@ impl Applying<'_> {
             batch("RELEASE _entgldb_document").doing("ending a document")?;
         }
         match result {
+            Ok(0) if table.key_is_exact => {
+                Ok(Fate::Refused("a trigger of the application ignores it".to_owned()))
+            }
             Ok(0) => Ok(Fate::Collided),
             Ok(_) => Ok(Fate::Placed),
             Err(error) if is_collision(&error) => Ok(Fate::Collided),

@@ -164,7 +164,7 @@ impl Applying<'_> {
                 "SELECT {} FROM main.{} WHERE {}",
                 joined(table.key_columns(), ", "),
                 table.quoted,
-                unique.collides_with(&probe, None)
+                unique.collides_with(&probe)
             );
             let mut statement =
                 self.step.connection.prepare_cached(&sql).doing("looking for rows that collide")?;

@@ -6,7 +6,7 @@ use entgldb_replica::id::{Collection, Key};
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
-use crate::capture::triggers::now_sql;
+use crate::capture::clock::now_sql;
 use crate::capture::watched::Watched;
 use crate::failed::{Outcome, While};
 use crate::quote::joined;

@@ -58,6 +58,18 @@ pub(crate) fn begin(connection: &Connection, names: &Names, table: &Table) -> Ou
     move_to(connection, table, stage, &Sql::Null)
 }
 
+/// Has a table looked through for what it has no row of any more. To be called in a write transaction.
+pub(crate) fn begin_missing(connection: &Connection, table: &Table) -> Outcome<()> {
+    let stage: i64 = connection
+        .query_row("SELECT scan FROM _entgldb_collections WHERE no = ?1", [table.no], |row| row.get(0))
+        .doing("noting a table to look through")?;
+    // Otherwise that comes after its rows anyway.
+    match Stage::of(stage) {
+        Stage::Rows | Stage::FirstCopies => Ok(()),
+        Stage::Done | Stage::Missing => move_to(connection, table, Stage::Missing, &Sql::Null),
+    }
+}
+
 /// Notes how far looking through a table has come. To be called in a write transaction.
 pub(crate) fn move_to(connection: &Connection, table: &Table, stage: Stage, after: &Sql<'_>) -> Outcome<()> {
     connection

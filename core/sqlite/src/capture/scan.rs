@@ -16,9 +16,9 @@ use entgldb_replica::limits::PAGE_ENTRIES_TARGET;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
+use crate::capture::clock::now_sql;
 use crate::capture::notes;
 use crate::capture::progress::Stage;
-use crate::capture::triggers::now_sql;
 use crate::capture::watched::Watched;
 use crate::failed::{Outcome, While};
 use crate::quote::joined;
@@ -107,6 +107,38 @@ pub(crate) fn keys(connection: &Connection, table: &Table, after: &Sql<'_>, coun
         Ok(Keys { keys, last: last.filter(|_| read == count) })
     };
     read().doing("looking through a table")
+}
+
+/// How many rows lie after one note and up to another; NULL stands for both ends of the table.
+pub(crate) fn count(
+    connection: &Connection,
+    table: &Table,
+    after: &Sql<'_>,
+    up_to: &Sql<'_>,
+) -> Outcome<u64> {
+    let read = |note: &Sql<'_>| {
+        read_note(note.as_ref(), table.key.len(), table.encoding).filter(|_| *note != Sql::Null)
+    };
+    let columns = joined(table.key_columns(), ", ");
+    let (mut conditions, mut values) = (Vec::new(), Vec::new());
+    for (bound, compared) in [(read(after), ">"), (read(up_to), "<=")] {
+        let Some(bound) = bound else { continue };
+        let first = values.len() + 1;
+        let parameters = joined((first..first + bound.len()).map(|number| format!("?{number}")), ", ");
+        conditions.push(format!("({columns}) {compared} ({parameters})"));
+        values.extend(bound);
+    }
+    let condition =
+        if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+    let count = || {
+        let sql = format!("SELECT count(*) FROM main.{}{condition}", table.quoted);
+        let mut statement = connection.prepare_cached(&sql)?;
+        rows::bind(&mut statement, 1, values.iter())?;
+        let mut found = statement.raw_query();
+        let rows = found.next()?.map(|row| row.get::<_, i64>(0)).transpose()?;
+        Ok(rows.map_or(0, i64::cast_unsigned))
+    };
+    count().doing("counting the rows to look through")
 }
 
 /// What was found in some rows of a table.

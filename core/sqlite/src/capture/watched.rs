@@ -1,6 +1,6 @@
 //! The watched tables as they are now, and what must be done when their schema changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use entgldb_replica::id::Collection;
@@ -23,6 +23,8 @@ pub(crate) struct Watched {
     by_no: HashMap<i64, Arc<Table>>,
     /// Whether the application has triggers on any of them: then applying must let them fire and put back what they do.
     pub(crate) has_application_triggers: bool,
+    /// Numbers of tables that are perhaps being built again ([`crate::capture::rebuild`]).
+    pub(crate) perhaps_copied: BTreeSet<i64>,
 }
 
 /// SQLite's counter of schema changes.
@@ -52,8 +54,10 @@ impl Watched {
             }
         }
         for table in &watched.tables {
-            if triggers::install(connection, table)? == Installed::Anew {
-                progress::begin(connection, names, table)?;
+            match triggers::install(connection, table)? {
+                Installed::Unchanged | Installed::Renewed => {}
+                Installed::Displacing => progress::begin_missing(connection, table)?,
+                Installed::Anew => progress::begin(connection, names, table)?,
             }
         }
         watched.forget_others(connection)?;
@@ -86,6 +90,10 @@ impl Watched {
     /// Whether the schema is still the one that was read.
     pub(crate) fn is_current(&self, connection: &Connection) -> Outcome<bool> {
         Ok(schema_version(connection)? == self.version)
+    }
+
+    pub(crate) fn is_perhaps_copied(&self, no: i64) -> bool {
+        self.perhaps_copied.contains(&no)
     }
 
     pub(crate) fn tables(&self) -> &[Arc<Table>] {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::finding::{Finding, any_blocks};
 use super::rows;
-use crate::failed::{Outcome, While};
+use crate::failed::{Outcome, While, in_words};
 use crate::quote::{identifier, joined};
 use crate::table::definition::{Table, Unwatchable};
 use crate::table::key::{Encoding, KeyForm};
@@ -227,7 +227,7 @@ fn definition(connection: &Connection, table: &Table) -> Option<Finding> {
 }
 
 fn refused(error: &rusqlite::Error) -> Finding {
-    let words = words(error);
+    let words = in_words(error);
     let name_after =
         |before: &str| words.split(before).nth(1).map(|name| name.trim_end_matches("()").to_owned());
     if let Some(name) = name_after("no such collation sequence: ") {
@@ -256,18 +256,10 @@ fn refused(error: &rusqlite::Error) -> Finding {
     )
 }
 
-fn words(error: &rusqlite::Error) -> String {
-    match error {
-        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
-        rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
-        other => other.to_string(),
-    }
-}
-
 fn unreadable(error: &rusqlite::Error) -> Finding {
     Finding::blocks(
         "unreadable",
-        format!("its rows can't be read to the end: {}", words(error)),
+        format!("its rows can't be read to the end: {}", in_words(error)),
         "check the file with PRAGMA integrity_check; if it is damaged, bring back a backup",
     )
 }

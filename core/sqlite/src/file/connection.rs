@@ -136,6 +136,7 @@ pub(crate) fn open_file(path: &Path, mode: OpenFlags) -> Result<Connection, Open
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
             OpenError::ReadOnly { path: path.to_owned() }
         }
+        Some(ErrorCode::DatabaseBusy) => OpenError::Busy { path: path.to_owned() },
         _ => SqliteFailed::Sqlite { doing: "opening the database", source }.into(),
     };
     let connection =

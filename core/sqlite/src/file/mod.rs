@@ -5,4 +5,5 @@ pub(crate) mod connection;
 pub(crate) mod error;
 pub(crate) mod quiet;
 pub(crate) mod room;
+pub(crate) mod wal;
 pub(crate) mod watch;

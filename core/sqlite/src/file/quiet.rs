@@ -66,6 +66,7 @@ fn open_unused(path: &Path) -> Result<Quiet, OpenError> {
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
             OpenError::Unreadable { path: path.to_owned() }
         }
+        Some(ErrorCode::DatabaseBusy) => OpenError::Busy { path: path.to_owned() },
         _ => SqliteFailed::Sqlite { doing: "opening the database", source }.into(),
     };
     let connection = open_uri(path, "immutable=1").map_err(refused)?;

@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::file::room::Room;
+use crate::file::wal::WalFile;
 use crate::journal::commit::{Step, Stopped};
 use crate::journal::names::{Names, log_of};
 use crate::journal::problems::Refusal;
@@ -25,6 +26,8 @@ pub(crate) struct Journal {
     pub(crate) names: Names,
     pub(crate) path: PathBuf,
     room: Room,
+    /// Brings commits onto the disk, with [`Durability::Full`](crate::Durability::Full).
+    wal: Option<WalFile>,
     /// Changes that can't travel, found by looks into the outbox that are not committed yet.
     refused: Vec<Refusal>,
 }
@@ -32,12 +35,24 @@ pub(crate) struct Journal {
 impl Journal {
     pub(crate) fn of(connection: Connection, path: PathBuf) -> Outcome<Self> {
         let names = Names::load(&connection)?;
-        Ok(Self { connection, names, path, room: Room::default(), refused: Vec::new() })
+        let wal = WalFile::of(&connection, &path)?;
+        Ok(Self { connection, names, path, room: Room::default(), wal, refused: Vec::new() })
     }
 
     /// Ends with everything on the disk.
     pub(crate) fn close(self) -> Outcome<()> {
         unsynced::end(&self.connection)
+    }
+
+    /// How many problems of any kind there are now.
+    pub(crate) fn problem_count(&self) -> Outcome<u64> {
+        self.connection
+            .prepare_cached(
+                "SELECT (SELECT count(*) FROM _entgldb_problems) + (SELECT count(*) FROM _entgldb_set_aside)",
+            )
+            .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)))
+            .map(i64::cast_unsigned)
+            .doing("counting problems")
     }
 
     pub(crate) fn outbox_is_empty(&self) -> Outcome<bool> {
@@ -67,6 +82,20 @@ impl Journal {
     /// Carries a step out in a write transaction. `work` returns the problems that it met, or `None` to change nothing.
     /// `None` if nothing was changed, also because the guard does not hold.
     pub(crate) fn attempt(
+        &mut self,
+        wall: WallMillis,
+        work: impl FnOnce(Step<'_>) -> Result<Option<Vec<Problem>>, Stopped>,
+    ) -> Result<Option<Vec<Problem>>, Stopped> {
+        let Some(mut wal) = self.wal.take() else { return self.attempt_unsynced(wall, work) };
+        wal.begin(&self.connection)?;
+        let done = self.attempt_unsynced(wall, work);
+        let ended = wal.end(&self.connection, matches!(done, Ok(Some(_))));
+        self.wal = Some(wal);
+        let done = done?;
+        ended.map(|()| done).map_err(Stopped::Failed)
+    }
+
+    fn attempt_unsynced(
         &mut self,
         wall: WallMillis,
         work: impl FnOnce(Step<'_>) -> Result<Option<Vec<Problem>>, Stopped>,

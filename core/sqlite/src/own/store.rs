@@ -64,6 +64,14 @@ impl OwnStore {
         self.journal.is_short_of_room()
     }
 
+    /// Documents in quarantine, and changes that can't travel.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn problem_count(&mut self) -> Result<u64, SqliteFailed> {
+        self.journal.problem_count()
+    }
+
     /// Closes the file with everything on the disk.
     ///
     /// # Errors

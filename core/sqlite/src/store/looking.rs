@@ -1,7 +1,7 @@
 //! Looking through tables: first copies, and what changed while nobody watched.
 
 use entgldb_replica::clock::WallMillis;
-use entgldb_replica::id::{Key, NodeId};
+use entgldb_replica::id::Key;
 use entgldb_replica::limits::PAGE_ENTRIES_TARGET;
 use entgldb_replica::store::{Change, Drain, FirstCopy, UnitLimits};
 
@@ -9,7 +9,7 @@ use super::SqliteStore;
 use crate::capture::outbox::{Found, Look};
 use crate::capture::progress::Stage;
 use crate::capture::scan::{self, Due, Looked};
-use crate::capture::{notes, progress, triggers};
+use crate::capture::{clock, notes, progress, rebuild};
 use crate::failed::{Outcome, While};
 use crate::file::connection::in_transaction;
 use crate::journal::{problems, schema};
@@ -21,10 +21,6 @@ use crate::table::value::Sql;
 const SLICES_MAX: usize = 4;
 /// Rows that the slow look compares at once.
 const SLOW_SLICE: usize = 128;
-/// A row that came from another node so short a time ago, in milliseconds, and that a table built again does not have, was not
-/// deleted: it came between the copying of the rows and the end of the old table.
-const LATE_MS: u64 = 3_600_000;
-
 /// First copies that were read and are not committed yet.
 pub(super) struct Copying {
     copy: FirstCopy,
@@ -93,17 +89,20 @@ impl SqliteStore {
         let connection = &self.journal.connection;
         let too_many =
             *after == Sql::Null && scan::lost_too_many(connection, table).doing("counting rows")?;
-        let end = || progress::move_to(connection, table, Stage::Done, &Sql::Null);
+        let end = || {
+            progress::move_to(connection, table, Stage::Done, &Sql::Null)?;
+            notes::release(connection, table.no)
+        };
         if too_many {
-            return in_transaction(connection, |connection| {
-                end()?;
-                notes::release(connection, table.no)
-            });
+            return in_transaction(connection, |_| end());
         }
         let missing = scan::missing(connection, table, after, scan::SLICE)?;
         let (mut deleted, mut late) = (Vec::new(), Vec::new());
         for key in missing.keys {
-            if self.came_late(table.no, &key)? { late.push(key) } else { deleted.push(key) }
+            match rebuild::is_late(connection, table.no, &key)? {
+                true => late.push(key),
+                false => deleted.push(key),
+            }
         }
         in_transaction(connection, |connection| {
             for key in &deleted {
@@ -112,25 +111,14 @@ impl SqliteStore {
             }
             match &missing.last {
                 Some(last) => progress::move_to(connection, table, Stage::Missing, last),
-                None => {
-                    end()?;
-                    notes::release(connection, table.no)
-                }
+                None => end(),
             }
         })?;
-        self.place_again(table.no, &late)
-    }
-
-    /// Whether the version that stands came from another node a short time ago.
-    fn came_late(&self, no: i64, key: &Key) -> Outcome<bool> {
-        let (connection, names) = (&self.journal.connection, &self.journal.names);
-        let owner: Option<[u8; 32]> = schema::get(connection, "owner")?;
-        let Some(standing) = outgoing::standing(connection, names, no, key.as_str())? else {
-            return Ok(false);
-        };
-        let stamp = standing.row.stamp;
-        Ok(owner.map(NodeId) != Some(stamp.node)
-            && stamp.hlc.wall().0.saturating_add(LATE_MS) > triggers::now_ms(connection)?)
+        self.place_again(table.no, &late)?;
+        if missing.last.is_none() {
+            in_transaction(&self.journal.connection, |connection| rebuild::forget(connection, table.no))?;
+        }
+        Ok(())
     }
 
     /// Brings the versions that stand into their places again.
@@ -138,7 +126,7 @@ impl SqliteStore {
         let Some(table) = self.watched.numbered(no).cloned().filter(|_| !keys.is_empty()) else {
             return Ok(());
         };
-        let wall = WallMillis(triggers::now_ms(&self.journal.connection)?);
+        let wall = WallMillis(clock::now_ms(&self.journal.connection)?);
         self.transact(wall, |applying| {
             for key in keys {
                 applying.place_again(&table, key)?;
@@ -269,7 +257,7 @@ impl SqliteStore {
                 scan::note_row_without_key(connection, table)?;
             }
             looked.note(connection, table)?;
-            let now = triggers::now_ms(connection)?;
+            let now = clock::now_ms(connection)?;
             for (problem, shown) in &refused {
                 problems::put(connection, names, (problem, *shown), now)?;
             }

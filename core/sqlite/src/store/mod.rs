@@ -1,5 +1,6 @@
 //! The store of a replica in the application's own database.
 
+mod health;
 mod looking;
 mod reading;
 mod tables;
@@ -19,6 +20,7 @@ use entgldb_replica::store::{
 };
 use entgldb_replica::version::{Hash, Seq};
 
+pub use health::{LookedThrough, TableHealth};
 pub use tables::SqliteStore;
 
 use crate::apply::applying::Applying;
@@ -37,6 +39,7 @@ impl Store for SqliteStore {
     fn captured(&mut self, limits: &UnitLimits) -> Outcome<Drain> {
         loop {
             self.refresh()?;
+            self.begin_to_count()?;
             self.look_through()?;
             let copies_first = !self.looking.urgent.is_empty() || self.looking.took_notes;
             if copies_first && let Some(copies) = self.copies(limits)? {

@@ -1,6 +1,6 @@
 //! The store itself: a journal, and the application's tables that are watched.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use entgldb_replica::clock::WallMillis;
@@ -8,11 +8,12 @@ use entgldb_replica::id::{Collection, DocId};
 use entgldb_replica::store::{OutboxMark, Problem};
 use rusqlite::Connection;
 
+use super::health::Count;
 use super::looking::Looking;
 use crate::apply::applying::Applying;
 use crate::apply::putback;
 use crate::capture::watched::{Watched, schema_version};
-use crate::capture::{named, notes, scan};
+use crate::capture::{named, notes, rebuild, scan, trouble};
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::file::config::SqliteConfig;
 use crate::file::connection::in_transaction;
@@ -32,12 +33,18 @@ pub struct SqliteStore {
     pub(super) journal: Journal,
     pub(super) watched: Watched,
     pub(super) watch: Vec<Collection>,
+    /// The tables that there were when the store was opened.
+    known_tables: HashSet<String>,
     /// Numbers of watched tables that can't be watched now.
     pub(super) missing: Vec<i64>,
     /// Where `tend` goes on.
     pub(super) tending: Tending,
     /// Where looking through tables goes on.
     pub(super) looking: Looking,
+    /// Watched tables that are not synced now, and why.
+    pub(super) troubled: Vec<(Collection, String)>,
+    /// How far looking through tables has come, by the numbers of their collections.
+    pub(super) counts: BTreeMap<i64, Count>,
     /// What the last look into the outbox took, until it is committed.
     pub(super) looked: Option<(OutboxMark, Vec<(DocId, Bytes)>)>,
 }
@@ -90,6 +97,7 @@ impl SqliteStore {
             return Err(named::refusal(&journal.connection, collection.as_str(), unwatchable)?);
         }
         let mut store = Self {
+            known_tables: rebuild::table_names(&journal.connection)?,
             journal,
             watched: Watched::default(),
             watch: Vec::new(),
@@ -97,8 +105,11 @@ impl SqliteStore {
             tending: Tending::default(),
             looking: Looking::default(),
             looked: None,
+            troubled: Vec::new(),
+            counts: BTreeMap::new(),
         };
         store.use_watched(watched, watch, &[])?;
+        store.note_trouble(Vec::new(), &BTreeMap::new())?;
         store.try_problems_again(config.payload_bytes_max)?;
         Ok(store)
     }
@@ -186,11 +197,18 @@ impl SqliteStore {
         if schema_version(&self.journal.connection)? == self.watched.version() {
             return Ok(());
         }
-        let (watched, missing) = read_watched(&mut self.journal, &self.watch)?;
-        for (collection, why) in &missing {
-            tracing::error!(table = %collection, ?why, "a watched table cannot be watched any more");
-        }
-        self.use_watched(watched, self.watch.clone(), &missing)
+        let renamed = trouble::renamed(&self.journal.connection, &self.watched)?;
+        let (mut watched, missing) = read_watched(&mut self.journal, &self.watch)?;
+        let names = rebuild::table_names(&self.journal.connection)?;
+        let watch = &self.watch;
+        let is_new = |name: &&String| {
+            !self.known_tables.contains(*name)
+                && !watch.iter().any(|watched| watched.as_str().eq_ignore_ascii_case(name))
+        };
+        let appeared: Vec<String> = names.iter().filter(is_new).cloned().collect();
+        watched.perhaps_copied = rebuild::copied(&self.journal.connection, &watched, &appeared)?;
+        self.use_watched(watched, self.watch.clone(), &missing)?;
+        self.note_trouble(missing, &renamed)
     }
 
     /// Carries work out in a write transaction, again and again if a trigger of the application rolls it back. `work`
