@@ -59,55 +59,32 @@
 //!   application's table, as the application itself may.
 
 mod apply;
-mod aside;
-mod bookkeeping;
 mod capture;
-mod collide;
-mod commit;
-mod compare;
-mod displaced;
-mod document;
-mod export;
+mod detach;
+pub mod doctor;
 mod failed;
-mod forget;
-mod forgotten;
+mod file;
 // Fuzzers reach the readers of other nodes' documents through this.
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod inspect;
+mod journal;
 mod json;
-mod key;
-mod member;
-mod names;
-mod note;
-mod open;
-mod oplog;
-mod outgoing;
 pub mod own;
-mod putback;
 mod quote;
+mod reading;
 mod restore;
-mod room;
-mod rows;
-mod scan;
-mod schema;
-mod standing;
 mod store;
 mod table;
-mod tend;
-mod triggers;
-mod unique;
-mod unsynced;
-mod value;
 mod verify;
-mod watch;
-mod watched;
-mod watching;
 
-pub use export::{KnownHead, ListedMember};
-pub use failed::SqliteFailed;
-pub use open::{Durability, OpenError, SqliteConfig};
+pub use detach::{Attached, Detached, attached, detach};
+pub use doctor::doctor;
+pub use failed::{Cause, SqliteFailed};
+pub use file::config::{Durability, SqliteConfig};
+pub use file::error::OpenError;
+pub use file::watch::Waker;
+pub use inspect::export::{KnownHead, ListedMember};
 pub use restore::{LosingVersion, RestoreError, Restored, losing_version, restore};
-pub use store::SqliteStore;
+pub use store::{LookedThrough, SqliteStore, TableHealth};
 pub use verify::{Fault, Progress, Report, VerifyError, verify};
-pub use watch::Waker;

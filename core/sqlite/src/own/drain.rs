@@ -10,8 +10,10 @@ use entgldb_replica::id::{DocId, Key};
 use entgldb_replica::store::{Change, Drain, OutboxMark, Problem, ProblemKind, UnitLimits};
 use serde::de::IgnoredAny;
 
-use super::{Look, OwnStore, Recorded};
+use super::Recorded;
+use super::store::{Look, OwnStore};
 use crate::failed::{Outcome, SqliteFailed, While};
+use crate::journal::problems::Refusal;
 
 /// Documents whose contents are looked for at once.
 const LOOK_AT_ONCE: usize = 256;
@@ -75,9 +77,9 @@ impl OwnStore {
     }
 
     fn keep_refused(&mut self, drain: &Drain) {
-        if let Some(mark) = drain.mark {
-            self.sqlite.refused = drain.refused.iter().map(|problem| (mark, problem.clone())).collect();
-        }
+        let Some(mark) = drain.mark else { return };
+        let refusal = |problem: &Problem| Refusal { mark, problem: problem.clone(), shown: None };
+        self.journal.keep_refused(drain.refused.iter().map(refusal).collect());
     }
 
     fn contents<E: From<SqliteFailed>>(
@@ -102,7 +104,7 @@ impl OwnStore {
     /// The notes of the next unit, whole calls of them, and whether there are more.
     fn notes(&self, limits: &UnitLimits) -> Outcome<(Vec<Note>, bool)> {
         let mut statement = self
-            .sqlite
+            .journal
             .connection
             .prepare_cached(
                 "SELECT o.id, r.first, o.tbl, o.key, o.at, r.kind, r.content FROM _entgldb_outbox o
@@ -150,7 +152,7 @@ impl OwnStore {
             (Recorded::GONE, _) => Recorded::Gone,
             _ => return Err(SqliteFailed::damaged(format!("the note {id} is of kind {kind}"))),
         };
-        Ok(Note { id, first, doc: (self.sqlite.names.collection(no)?.clone(), key), at, recorded })
+        Ok(Note { id, first, doc: (self.journal.names.collection(no)?.clone(), key), at, recorded })
     }
 }
 

@@ -3,14 +3,18 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use entgldb_replica::id::{Collection, DocId, Key};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use super::Keeps;
+use super::documents;
+use super::store::Keeps;
 use crate::failed::{Outcome, SqliteFailed, While};
-use crate::open::{self, Durability, OpenError};
+use crate::file::config::Durability;
+use crate::file::connection::{self, in_transaction, prepare_intake};
+use crate::file::error::OpenError;
 
 /// What was done to a document, as a note says it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,7 +60,7 @@ impl Intake {
         stop: Arc<AtomicBool>,
     ) -> Result<Self, OpenError> {
         let mut connection = open_file(path)?;
-        open::prepare_intake(&mut connection, durability, stop)?;
+        prepare_intake(&mut connection, durability, stop)?;
         Ok(Self { connection, keeps })
     }
 
@@ -69,7 +73,7 @@ impl Intake {
             return Ok(());
         }
         let keeps = self.keeps;
-        open::in_transaction(&self.connection, |connection| {
+        in_transaction(&self.connection, |connection| {
             let mut first = None;
             for (doc, recorded, at) in changes {
                 let no = number(connection, &doc.0)?;
@@ -79,7 +83,7 @@ impl Intake {
                         Recorded::Gone => None,
                         Recorded::Look => continue,
                     };
-                    super::place(connection, no, &doc.1, content)?;
+                    documents::put(connection, no, &doc.1, content)?;
                     note(connection, (no, doc.1.as_str()), &Recorded::Look, *at, &mut first)?;
                 } else {
                     note(connection, (no, doc.1.as_str()), recorded, *at, &mut first)?;
@@ -144,7 +148,7 @@ impl Intake {
 }
 
 fn open_file(path: &Path) -> Result<Connection, OpenError> {
-    open::open_file(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+    connection::open_file(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
 }
 
 fn number(connection: &Connection, collection: &Collection) -> Outcome<i64> {
@@ -179,4 +183,9 @@ pub(super) fn note(
         .and_then(|mut insert| insert.execute((id, first, kind, content)))
         .doing("noting a change")?;
     Ok(())
+}
+
+pub(super) fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
