@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::quote::{identifier, joined};
-use crate::value::Affinity;
+use crate::table::value::Affinity;
 
 /// A unique index (or the primary key, where equal keys need not be the same key).
 #[derive(Clone, Debug)]
