@@ -211,6 +211,24 @@ fn applied(
     Ok(())
 }
 
+/// Whether the row with these key columns has been touched since this step began.
+pub(crate) fn is_remembered(
+    connection: &Connection,
+    table: &Table,
+    key: &[Sql<'_>],
+) -> rusqlite::Result<bool> {
+    let same =
+        table.key.iter().enumerate().map(|(number, position)| format!("c{position} IS ?{}", number + 1));
+    let sql = format!("SELECT EXISTS(SELECT 1 FROM temp.{} WHERE {})", memory(table), joined(same, " AND "));
+    let mut statement = connection.prepare_cached(&sql)?;
+    rows::bind(&mut statement, 1, key.iter())?;
+    let mut found = statement.raw_query();
+    match found.next()? {
+        Some(row) => row.get(0),
+        None => Ok(false),
+    }
+}
+
 /// Other rows, which must be as the first memory of them says.
 fn remembered(
     connection: &Connection,
