@@ -33,7 +33,7 @@ pub(crate) fn prepare(connection: &Connection, watched: &Watched) -> Outcome<()>
         .doing("switching triggers")?;
     drop_all(connection)?;
     for table in watched.tables().iter().filter(|_| watched.has_application_triggers) {
-        watch(connection, table)?;
+        watch(connection, table, watched.version())?;
     }
     Ok(())
 }
@@ -91,7 +91,7 @@ fn forget_orphans(connection: &Connection) -> Outcome<()> {
 }
 
 /// Remembers from now on how the rows of a table are before they change on this connection.
-fn watch(connection: &Connection, table: &Table) -> Outcome<()> {
+fn watch(connection: &Connection, table: &Table, version: i64) -> Outcome<()> {
     let memory = memory(table);
     let columns = joined((0..table.columns.len()).map(|number| format!("c{number}")), ", ");
     let image = |row: &str| {
@@ -132,7 +132,11 @@ fn watch(connection: &Connection, table: &Table) -> Outcome<()> {
         ("AFTER UPDATE", new),
         ("BEFORE DELETE", old),
     ] {
-        let name = identifier(&format!("_entgldb_{}_{}", event.to_lowercase().replace(' ', "_"), table.no));
+        let name = identifier(&format!(
+            "_entgldb_{}_{}_{version}",
+            event.to_lowercase().replace(' ', "_"),
+            table.no
+        ));
         sql.push_str(&format!(
             "CREATE TEMP TRIGGER {name} {event} ON main.{} BEGIN {body} END;",
             table.quoted
