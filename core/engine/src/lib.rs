@@ -104,8 +104,9 @@ pub use entgldb_replica::id::{Collection, DocId, Key, NodeId};
 pub use entgldb_replica::limits::{HOOK_BYTES_MAX, HOOK_DOCUMENTS_MAX};
 pub use entgldb_replica::resolve::Side;
 pub use entgldb_sqlite::{
-    Attached, Cause, Detached, Fault, OpenError as StoreOpenError, Progress, Report, RestoreError, Restored,
-    SqliteFailed, VerifyError, attached, doctor, inspect, restore, verify,
+    AliasError, Attached, Cause, Detached, Fault, OpenError as StoreOpenError, Progress, Report,
+    RestoreError, Restored, SqliteFailed, VerifyError, attached, doctor, inspect, register_alias, restore,
+    verify,
 };
 pub use event::{Event, Version, listed_problem_kind, problem_kind};
 pub use guard::GuardError;

@@ -66,11 +66,28 @@ fn drop_all(connection: &Connection) -> Outcome<()> {
         .doing("reading temporary triggers")?;
     drop(statement);
     for name in names {
-        connection
-            .execute_batch(&format!("DROP TRIGGER temp.{}", identifier(&name)))
-            .doing("dropping temporary triggers")?;
+        let dropped = connection.execute_batch(&format!("DROP TRIGGER temp.{}", identifier(&name)));
+        if dropped.is_err() {
+            // Its table was dropped by somebody else, so SQLite does not know it any more, but would again with a new table.
+            return forget_orphans(connection);
+        }
     }
     Ok(())
+}
+
+/// Takes temporary triggers of ours out of the schema whose tables are gone.
+fn forget_orphans(connection: &Connection) -> Outcome<()> {
+    let defend = |on| {
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, on).doing("dropping temporary triggers")
+    };
+    defend(false)?;
+    let forgotten = connection.execute_batch(
+        "PRAGMA writable_schema = ON;
+         DELETE FROM temp.sqlite_schema WHERE type = 'trigger' AND substr(name, 1, 9) = '_entgldb_';
+         PRAGMA writable_schema = RESET",
+    );
+    defend(true)?;
+    forgotten.doing("dropping temporary triggers")
 }
 
 /// Remembers from now on how the rows of a table are before they change on this connection.
@@ -81,7 +98,7 @@ fn watch(connection: &Connection, table: &Table) -> Outcome<()> {
         joined(table.columns.iter().map(|column| format!("{row}{}", identifier(&column.name))), ", ")
     };
     let nothing = |row: &str| {
-        let column = |(position, column): (usize, &crate::table::definition::Column)| match table
+        let column = |(position, column): (usize, &crate::table::column::Column)| match table
             .key
             .contains(&position)
         {

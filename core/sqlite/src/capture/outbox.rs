@@ -13,6 +13,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use crate::capture::watched::Watched;
 use crate::failed::{Outcome, While, code};
+use crate::fields::gone;
 use crate::journal::aside::{self, Reason};
 use crate::journal::names::Names;
 use crate::journal::problems::Refusal;
@@ -287,6 +288,7 @@ impl Look<'_> {
         };
         let has_extras = reading.with_extras.contains(&table.no);
         let extra = if has_extras { extra_of(self.connection, table.no, &key)? } else { None };
+        let extra = gone::carried(self.connection, self.names, table, &key, extra)?;
         let name = Sql::text(key.as_str());
         let content = match rows::read_content(self.connection, table, columns, extra.as_ref()) {
             Ok(content) => content,
