@@ -13,7 +13,7 @@ use entgldb_replica::Config as ReplicaConfig;
 use entgldb_replica::custom::Resolver;
 use entgldb_replica::entry::AuthorKey;
 use entgldb_replica::id::{Collection, NameError, NodeId};
-use entgldb_sqlite::Waker;
+use entgldb_sqlite::{Holder, Waker};
 use entgldb_sqlite::own::Keeps;
 use tracing::info;
 
@@ -120,7 +120,9 @@ impl Node {
         let (events, json_events) = (hub.subscribe(), hub.subscribe());
         let stop = Arc::new(AtomicBool::new(false));
         let collections = collections(&config, &keeping)?;
-        let recipe = recipe((&config, &name), (collections, keeping.clone()), &identity, &hub, &stop);
+        let holder = Holder::new(&id.to_string(), &name, data_dir.path());
+        let of = (&config, name.as_str(), &holder);
+        let recipe = recipe(of, (collections, keeping.clone()), &identity, &hub, &stop);
         let store = recipe.open_store()?;
         let (to_driver, inbox) = driver::channel();
         let waker = Waker::start(&config.database, wake(&to_driver));
@@ -138,7 +140,7 @@ impl Node {
             status: Arc::clone(&status),
             to_driver: to_driver.clone(),
         };
-        let recorder = recorder(&config, &keeping, &stop, shared)?;
+        let recorder = recorder((&config, &holder), &keeping, &stop, shared)?;
         let (hooks, watch) = hook_watch(&keeping, &hub)?;
         let parts = Parts {
             recipe,
@@ -222,7 +224,7 @@ fn resolvers(config: &Config, keeping: &Keeping) -> Result<BTreeMap<Collection, 
 }
 
 fn recorder(
-    config: &Config,
+    (config, holder): (&Config, &Holder),
     keeping: &Keeping,
     stop: &Arc<AtomicBool>,
     shared: Shared,
@@ -233,7 +235,7 @@ fn recorder(
         Keeping::Host(_) => Keeps::Host,
     };
     let how = (keeps, durability(config));
-    let recorder = Recorder::open(&config.database, how, config.payload_bytes_max, Arc::clone(stop), shared)?;
+    let recorder = Recorder::open(&config.database, how, config.payload_bytes_max, (Arc::clone(stop), holder), shared)?;
     Ok(Some(recorder))
 }
 
@@ -259,7 +261,7 @@ struct Collections {
 }
 
 fn recipe(
-    (config, name): (&Config, &str),
+    (config, name, holder): (&Config, &str, &Holder),
     (Collections { interests, merging, custom }, keeping): (Collections, Keeping),
     identity: &Identity,
     hub: &Hub,
@@ -272,6 +274,7 @@ fn recipe(
             durability: durability(config),
             payload_bytes_max: config.payload_bytes_max,
             stop: Arc::clone(stop),
+            holder: holder.clone(),
             hub: hub.clone(),
         },
         keeping,

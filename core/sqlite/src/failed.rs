@@ -2,6 +2,8 @@
 
 use rusqlite::ErrorCode;
 
+use crate::file::change::FileChange;
+
 /// The store failed. Nothing of the step that failed is in the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -17,6 +19,9 @@ pub enum SqliteFailed {
     /// The database stayed locked by another program until the store was told to stop.
     #[error("stopped while the database was locked by another program")]
     Stopped,
+    /// The file is another one than the store had opened. Nothing was written to it.
+    #[error("{0}")]
+    FileChanged(FileChange),
     /// The engine's own tables hold something that the engine never writes.
     #[error("the engine's tables are damaged: {what}")]
     Damaged {
@@ -42,7 +47,7 @@ impl SqliteFailed {
                         | ErrorCode::PermissionDenied
                 )
             ),
-            Self::Stopped => false,
+            Self::Stopped | Self::FileChanged(_) => false,
             Self::Damaged { .. } => true,
         }
     }

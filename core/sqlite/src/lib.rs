@@ -27,6 +27,7 @@
 //!     durability: Durability::Full,
 //!     payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
 //!     stop: Arc::default(),
+//!     holder: Holder::unnamed(),
 //!     on_busy: None,
 //! })?;
 //! let (sender, woken) = std::sync::mpsc::channel();
@@ -68,6 +69,7 @@ mod compare;
 mod document;
 mod export;
 mod failed;
+mod file;
 mod forget;
 mod forgotten;
 // Fuzzers reach the readers of other nodes' documents through this.
@@ -105,6 +107,9 @@ mod watching;
 
 pub use export::{KnownHead, ListedMember};
 pub use failed::SqliteFailed;
+pub use file::change::FileChange;
+pub use file::file_system::{FileSystem, file_system};
+pub use file::holder::{HeldBy, Holder};
 pub use open::{Durability, OpenError, SqliteConfig};
 pub use restore::{LosingVersion, RestoreError, Restored, losing_version, restore};
 pub use store::SqliteStore;

@@ -12,6 +12,9 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::failed::{Outcome, SqliteFailed, While, code};
+use crate::file::binding::Bound;
+use crate::file::challenge::{Claimant, claim};
+use crate::file::holder::{HeldBy, Holder};
 use crate::schema::{self, FORMAT};
 use crate::table::{self, Unwatchable};
 use crate::unsynced;
@@ -39,6 +42,8 @@ pub struct SqliteConfig {
     pub payload_bytes_max: usize,
     /// Set by another thread to make a wait for a locked database give up.
     pub stop: Arc<AtomicBool>,
+    /// Who opens it.
+    pub holder: Holder,
     /// Called about once a second, on the store's thread, while the database stays locked by another program, with the
     /// time waited so far.
     pub on_busy: Option<Box<dyn FnMut(Duration) + Send>>,
@@ -154,6 +159,30 @@ pub enum OpenError {
         /// The path as given.
         path: PathBuf,
     },
+    /// Another engine is at work on the file. Nothing was changed.
+    #[error(
+        "{path} is in use by another engine: {by}. A database has one engine: use that one, or stop it before another one is \
+         started"
+    )]
+    InUse {
+        /// The path as given.
+        path: PathBuf,
+        /// Who is at work.
+        by: Box<HeldBy>,
+    },
+    /// The file has several names that lead to different write-ahead logs, and says that an engine is at work on it which can't
+    /// be asked by this name.
+    #[error(
+        "{path} has another name (a hard link, or a mount of the file alone), and {by} may be at work on it by that name. \
+         SQLite keeps a log for each name, and two of them damage a database: stop that engine, remove the other name, and \
+         start with the data folder of that engine once"
+    )]
+    SeveralNames {
+        /// The path as given.
+        path: PathBuf,
+        /// Who may be at work.
+        by: Box<HeldBy>,
+    },
     /// The engine's tables were written by a later version.
     #[error("{path} has engine tables of format {found}; this version knows {FORMAT}: use the newer version")]
     NewerFormat {
@@ -173,7 +202,10 @@ impl OpenError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Failed(failed) => failed.is_final(),
-            Self::NotADatabase { .. } | Self::NewerFormat { .. } => true,
+            Self::NotADatabase { .. }
+            | Self::NewerFormat { .. }
+            | Self::InUse { .. }
+            | Self::SeveralNames { .. } => true,
             _ => false,
         }
     }
@@ -196,11 +228,12 @@ const WAL_SWITCH_WAIT: Duration = Duration::from_secs(10);
 const BUSY_REPORT: Duration = Duration::from_secs(1);
 
 /// Opens a connection as the store needs it. Creates the engine's tables if there are none.
-pub(crate) fn connection(config: &mut SqliteConfig) -> Result<Connection, OpenError> {
+pub(crate) fn connection(config: &mut SqliteConfig) -> Result<Bound, OpenError> {
     let path = config.path.clone();
     if config.payload_bytes_max > PAYLOAD_BYTES_HARD {
         return Err(OpenError::PayloadLimit { asked: config.payload_bytes_max });
     }
+    put_stale_wal_aside(config)?;
     let mut connection = open_file(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection
         .busy_handler(Some(busy_handler(config.stop.clone(), config.on_busy.take())))
@@ -216,12 +249,11 @@ pub(crate) fn connection(config: &mut SqliteConfig) -> Result<Connection, OpenEr
              PRAGMA cache_size = -{CACHE_KIB}; PRAGMA mmap_size = 0; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};"
         ))
         .doing("setting up the connection")?;
-    match schema::format(&connection)? {
-        Some(found) if found > FORMAT => return Err(OpenError::NewerFormat { path, found }),
-        Some(found) if found < FORMAT => in_transaction(&connection, schema::upgrade)?,
-        Some(_) => {}
-        None => in_transaction(&connection, create_tables)?,
+    if let Some(found) = schema::format(&connection)?.filter(|found| *found > FORMAT) {
+        return Err(OpenError::NewerFormat { path, found });
     }
+    let claimant = Claimant { path: &path, holder: &config.holder, stop: &config.stop };
+    let connection = claim(connection, claimant, tables)?;
     unsynced::begin(&connection, config.durability)?;
     if config.durability == Durability::Normal {
         connection.execute_batch("PRAGMA synchronous = NORMAL").doing("setting up the connection")?;
@@ -273,25 +305,41 @@ pub(crate) fn prepare_intake(
         .doing("setting up the connection")
 }
 
-/// Another process may have been faster.
-fn create_tables(connection: &Connection) -> Outcome<()> {
-    if schema::format(connection)?.is_none() { schema::create(connection) } else { Ok(()) }
+/// A WAL that belongs to the file that was at the path before would be read into the one that is there now.
+fn put_stale_wal_aside(config: &SqliteConfig) -> Outcome<()> {
+    let before = config.holder.claim().identity.take();
+    let Some(identity) = before else { return Ok(()) };
+    match identity.put_stale_wal_aside() {
+        Ok(None) => Ok(()),
+        Ok(Some(aside)) => {
+            tracing::warn!(aside = %aside.display(), "the write-ahead log of the replaced database was put aside");
+            Ok(())
+        }
+        Err(error) => {
+            // It is still to be put aside at the next try.
+            config.holder.claim().identity = Some(identity);
+            Err(SqliteFailed::damaged(format!("the write-ahead log of the replaced database can't be put aside: {error}")))
+        }
+    }
+}
+
+/// Makes the engine's tables, or brings those of an earlier version up to this one.
+fn tables(connection: &Connection) -> Outcome<()> {
+    match schema::format(connection)? {
+        Some(found) if found < FORMAT => schema::upgrade(connection),
+        Some(_) => Ok(()),
+        None => schema::create(connection),
+    }
 }
 
 /// Runs a write transaction.
 pub(crate) fn in_transaction<T>(
-    connection: &Connection,
+    connection: &Bound,
     work: impl FnOnce(&Connection) -> Outcome<T>,
 ) -> Outcome<T> {
-    connection.execute_batch("BEGIN IMMEDIATE").doing("beginning a transaction")?;
-    match work(connection) {
-        Ok(done) => connection.execute_batch("COMMIT").doing("committing").map(|()| done),
-        Err(failed) => {
-            // The first error is the one that matters.
-            let _ = connection.execute_batch("ROLLBACK");
-            Err(failed)
-        }
-    }
+    connection.begin()?;
+    let done = work(connection).inspect_err(|_| connection.roll_back())?;
+    connection.commit().map(|()| done)
 }
 
 /// Opens the file, which must be there and be a database.

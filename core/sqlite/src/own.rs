@@ -165,7 +165,8 @@ impl OwnStore {
     /// # Errors
     /// When it is not certain that everything is on the disk.
     pub fn close(self) -> Result<(), SqliteFailed> {
-        unsynced::end(&self.sqlite.connection)
+        unsynced::end(&self.sqlite.connection)?;
+        self.sqlite.connection.release()
     }
 
     /// One of the numbers that are kept for the engine.
@@ -181,7 +182,9 @@ impl OwnStore {
     /// # Errors
     /// When it is not certain that it is durable.
     pub fn put_number(&mut self, name: Number, value: u64) -> Result<(), SqliteFailed> {
-        schema::put(&self.sqlite.connection, name.name(), value.cast_signed())
+        open::in_transaction(&self.sqlite.connection, |connection| {
+            schema::put(connection, name.name(), value.cast_signed())
+        })
     }
 
     fn no(&self, collection: &Collection) -> Outcome<i64> {

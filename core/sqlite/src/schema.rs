@@ -17,7 +17,7 @@ use crate::failed::{Outcome, While};
 pub(crate) const FORMAT: i64 = 3;
 
 /// Names of the values in the engine's state.
-pub(crate) const NAMES: [&str; 9] = [
+pub(crate) const NAMES: [&str; 13] = [
     "format",
     "owner",
     "incarnation",
@@ -27,6 +27,10 @@ pub(crate) const NAMES: [&str; 9] = [
     "keeps",
     "in_use",
     "outbox_after",
+    "token",
+    "commits",
+    "holder",
+    "challenge",
 ];
 
 const TABLES: &str = "

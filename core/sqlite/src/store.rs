@@ -13,11 +13,12 @@ use entgldb_replica::store::{
     Stored, UnitLimits,
 };
 use entgldb_replica::version::{Hash, Seq};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::OptionalExtension;
 
 use crate::capture::{self, Look};
 use crate::commit::{Step, Stopped};
 use crate::failed::{Outcome, SqliteFailed, While};
+use crate::file::binding::Bound;
 use crate::names::{Names, log_of};
 use crate::open::{self, OpenError, SqliteConfig};
 use crate::own::{self, Keeps};
@@ -33,7 +34,7 @@ const SCAN_SLICES_MAX: usize = 4;
 /// One connection, used from one thread. Every method waits while another program holds the database locked, and gives
 /// up only when the configuration's `stop` is set. After an error the store must be dropped and opened again.
 pub struct SqliteStore {
-    pub(crate) connection: Connection,
+    pub(crate) connection: Bound,
     pub(crate) names: Names,
     pub(crate) watched: Watched,
     pub(crate) watch: Vec<Collection>,
@@ -79,7 +80,7 @@ impl SqliteStore {
         Ok(Self { watch, ..Self::of(connection, names, watched, config.path) })
     }
 
-    pub(crate) fn of(connection: Connection, names: Names, watched: Watched, path: PathBuf) -> Self {
+    pub(crate) fn of(connection: Bound, names: Names, watched: Watched, path: PathBuf) -> Self {
         Self {
             connection,
             names,
@@ -99,7 +100,8 @@ impl SqliteStore {
     /// # Errors
     /// When it is not certain that everything is on the disk.
     pub fn close(self) -> Result<(), SqliteFailed> {
-        unsynced::end(&self.connection)
+        unsynced::end(&self.connection)?;
+        self.connection.release()
     }
 
     /// The watched tables, in the schema's spelling.
@@ -119,6 +121,7 @@ impl SqliteStore {
     /// # Errors
     /// When the store can't be read.
     pub fn outbox_is_empty(&mut self) -> Result<bool, SqliteFailed> {
+        self.connection.look()?;
         capture::outbox_is_empty(&self.connection)
     }
 
@@ -178,7 +181,7 @@ impl SqliteStore {
         let mut banned = HashMap::new();
         loop {
             self.refresh()?;
-            self.connection.execute_batch("BEGIN IMMEDIATE").doing("beginning a transaction")?;
+            self.connection.begin()?;
             let result = if self.watched.is_current(&self.connection)? {
                 let step = Step::new(&self.connection, &mut self.names, &self.watched, &banned, wall);
                 step.map_err(Stopped::from).and_then(|mut step| {
@@ -187,19 +190,16 @@ impl SqliteStore {
                     Ok((keep, step.problems))
                 })
             } else {
-                self.roll_back();
+                self.connection.roll_back();
                 continue;
             };
             match result {
                 Ok((true, problems)) => {
-                    if let Err(failed) = self.connection.execute_batch("COMMIT").doing("committing") {
-                        self.roll_back();
-                        return Err(failed);
-                    }
+                    self.connection.commit()?;
                     return Ok(Some(problems));
                 }
                 Ok((false, _)) | Err(Stopped::OutboxMoved) => {
-                    self.roll_back();
+                    self.connection.roll_back();
                     self.names = Names::load(&self.connection)?;
                     return Ok(None);
                 }
@@ -210,17 +210,10 @@ impl SqliteStore {
                     }
                 }
                 Err(Stopped::Failed(failed)) => {
-                    self.roll_back();
+                    self.connection.roll_back();
                     return Err(failed);
                 }
             }
-        }
-    }
-
-    fn roll_back(&self) {
-        if !self.connection.is_autocommit() {
-            // The cause is reported; a rollback that fails leaves nothing behind either.
-            let _ = self.connection.execute_batch("ROLLBACK");
         }
     }
 
@@ -302,6 +295,7 @@ impl Store for SqliteStore {
     }
 
     fn captured(&mut self, limits: &UnitLimits) -> Outcome<Drain> {
+        self.connection.look()?;
         self.refresh()?;
         let scanning = self.scan_on()?;
         let mut drain = self.read(|store| {

@@ -11,6 +11,7 @@ use crate::capture::{self, extra_of};
 use crate::commit::{Step, Stopped};
 use crate::document::Extra;
 use crate::failed::{Outcome, While};
+use crate::open::in_transaction;
 use crate::store::SqliteStore;
 
 /// Documents tried again in one go, and rows looked at for columns that were added.
@@ -62,9 +63,11 @@ impl SqliteStore {
             .and_then(|mut statement| statement.query_row([before.0.cast_signed()], |row| row.get(0)))
             .doing("looking for old conflicts")?;
         if old {
-            self.connection
-                .execute("DELETE FROM _entgldb_conflicts WHERE noted_at < ?1", [before.0.cast_signed()])
-                .doing("dropping old conflicts")?;
+            in_transaction(&self.connection, |connection| {
+                connection
+                    .execute("DELETE FROM _entgldb_conflicts WHERE noted_at < ?1", [before.0.cast_signed()])
+                    .doing("dropping old conflicts")
+            })?;
         }
         Ok(())
     }

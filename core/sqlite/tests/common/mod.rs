@@ -18,7 +18,7 @@ use entgldb_replica::store::{
     UnitLimits,
 };
 use entgldb_replica::version::{Hash, Head, Seq};
-use entgldb_sqlite::{Durability, OpenError, SqliteConfig, SqliteStore};
+use entgldb_sqlite::{Durability, Holder, OpenError, SqliteConfig, SqliteStore};
 use rusqlite::Connection;
 
 /// Far ahead of any time in these tests.
@@ -40,6 +40,8 @@ pub fn config(path: &Path, watch: &[&str]) -> SqliteConfig {
         durability: Durability::Normal,
         payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
         stop: Arc::new(AtomicBool::new(false)),
+        // Opened again after a crash, a node has its folder as before.
+        holder: Holder::new("node", "node", path.parent().unwrap_or(path)),
         on_busy: None,
     }
 }
