@@ -13,8 +13,8 @@ use entgldb_replica::Config as ReplicaConfig;
 use entgldb_replica::custom::Resolver;
 use entgldb_replica::entry::AuthorKey;
 use entgldb_replica::id::{Collection, NameError, NodeId};
-use entgldb_sqlite::{Holder, Waker};
 use entgldb_sqlite::own::Keeps;
+use entgldb_sqlite::{Holder, Waker};
 use tracing::info;
 
 use crate::clocks::Clocks;
@@ -235,7 +235,8 @@ fn recorder(
         Keeping::Host(_) => Keeps::Host,
     };
     let how = (keeps, durability(config));
-    let recorder = Recorder::open(&config.database, how, config.payload_bytes_max, (Arc::clone(stop), holder), shared)?;
+    let recorder =
+        Recorder::open(&config.database, how, config.payload_bytes_max, (Arc::clone(stop), holder), shared)?;
     Ok(Some(recorder))
 }
 

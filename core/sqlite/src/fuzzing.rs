@@ -4,12 +4,12 @@
 use entgldb_replica::id::{Collection, Key};
 use rusqlite::Connection;
 
-use crate::document::{self, Extra};
 use crate::json::{self, Kind};
-use crate::key::Encoding;
-use crate::rows;
-use crate::table::Table;
-use crate::value::Sql;
+use crate::table::definition::Table;
+use crate::table::document::{self, Extra};
+use crate::table::key::Encoding;
+use crate::table::rows;
+use crate::table::value::Sql;
 
 /// A member of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Shelf {
     #[must_use]
     pub fn new(sql: &str) -> Self {
         let connection = Connection::open_in_memory().expect("a database in memory opens");
-        crate::open::harden(&connection).expect("the settings of every connection of ours");
+        crate::file::connection::harden(&connection).expect("the settings of every connection of ours");
         connection.execute_batch(sql).expect("the SQL is valid");
         let collection = Collection::new("t").expect("a valid name");
         let read = Table::read(&connection, 1, &collection, Encoding::Utf8).ok();

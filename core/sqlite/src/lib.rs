@@ -15,7 +15,7 @@
 //!
 //! use entgldb_replica::limits;
 //! use entgldb_replica::store::{Store, UnitLimits};
-//! use entgldb_sqlite::{Durability, SqliteConfig, SqliteStore, Waker};
+//! use entgldb_sqlite::{Durability, Holder, SqliteConfig, SqliteStore, Waker};
 //!
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("shop.db");
@@ -60,58 +60,31 @@
 //!   application's table, as the application itself may.
 
 mod apply;
-mod aside;
-mod bookkeeping;
 mod capture;
-mod collide;
-mod commit;
-mod compare;
-mod document;
-mod export;
 mod failed;
 mod file;
-mod forget;
-mod forgotten;
 // Fuzzers reach the readers of other nodes' documents through this.
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod inspect;
+mod journal;
 mod json;
-mod key;
-mod member;
-mod names;
-mod note;
-mod open;
-mod oplog;
-mod outgoing;
 pub mod own;
-mod putback;
 mod quote;
+mod reading;
 mod restore;
-mod room;
-mod rows;
-mod scan;
-mod schema;
-mod standing;
 mod store;
 mod table;
-mod tend;
-mod triggers;
-mod unique;
-mod unsynced;
-mod value;
 mod verify;
-mod watch;
-mod watched;
-mod watching;
 
-pub use export::{KnownHead, ListedMember};
 pub use failed::SqliteFailed;
 pub use file::change::FileChange;
+pub use file::config::{Durability, SqliteConfig};
+pub use file::error::OpenError;
 pub use file::file_system::{FileSystem, file_system};
 pub use file::holder::{HeldBy, Holder};
-pub use open::{Durability, OpenError, SqliteConfig};
+pub use file::watch::Waker;
+pub use inspect::export::{KnownHead, ListedMember};
 pub use restore::{LosingVersion, RestoreError, Restored, losing_version, restore};
 pub use store::SqliteStore;
 pub use verify::{Fault, Progress, Report, VerifyError, verify};
-pub use watch::Waker;

@@ -10,12 +10,14 @@ use bytes::Bytes;
 use entgldb_replica::id::{Collection, DocId, Key};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::document::{self, Extra};
+use crate::capture::watched;
 use crate::failed::{Outcome, SqliteFailed, While, is_refusal};
-use crate::open::{OpenError, harden, open_file};
-use crate::schema::{self, FORMAT};
-use crate::table::Table;
-use crate::{rows, watched};
+use crate::file::connection::{harden, open_file};
+use crate::file::error::{FORMAT, OpenError};
+use crate::journal::schema;
+use crate::table::definition::Table;
+use crate::table::document::{self, Extra};
+use crate::table::rows;
 
 /// How long it waits for a database that is locked.
 const BUSY_WAIT: std::time::Duration = std::time::Duration::from_secs(10);

@@ -82,7 +82,8 @@ impl Bound {
 
     fn raise(&self) -> Outcome<()> {
         let (token, commits) = self.claimed();
-        let raised = self.connection.prepare_cached(RAISE).and_then(|mut raise| raise.execute((commits, token)));
+        let raised =
+            self.connection.prepare_cached(RAISE).and_then(|mut raise| raise.execute((commits, token)));
         match raised {
             Ok(1) => Ok(()),
             Ok(_) => Err(self.compare()?),

@@ -11,9 +11,9 @@ use rusqlite::Connection;
 
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::file::binding::Bound;
+use crate::file::error::OpenError;
 use crate::file::holder::{self, CHALLENGE, COMMITS, HOLDER, Held, Holder, TOKEN, Token};
 use crate::file::identity::has_other_names;
-use crate::open::OpenError;
 
 /// How long the engine that the file names has for its answer. It looks at least four times a second.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
@@ -106,9 +106,11 @@ fn take(connection: &Connection, holder: &Holder) -> Outcome<()> {
     let mut token = Token::default();
     getrandom::fill(&mut token).expect("the operating system gives random bytes");
     let commits: i64 = connection
-        .query_row("SELECT max(value) FROM main._entgldb_meta WHERE name = 'commits' AND typeof(value) = 'integer'", [], |row| {
-            row.get::<_, Option<i64>>(0)
-        })
+        .query_row(
+            "SELECT max(value) FROM main._entgldb_meta WHERE name = 'commits' AND typeof(value) = 'integer'",
+            [],
+            |row| row.get::<_, Option<i64>>(0),
+        )
         .map(|commits| commits.map_or(1, |commits| commits.saturating_add(1)))
         .doing("reading who works on the database")?;
     holder::put(connection, TOKEN, token.as_slice())?;

@@ -27,7 +27,9 @@ pub enum FileChange {
     #[error("the database's content was replaced by a copy without the engine's tables")]
     NoEngineTables,
     /// The content is that of another run: a copy was written over it, or another engine took the file.
-    #[error("the database's content is of another run: it was replaced by a copy, or another engine took the file")]
+    #[error(
+        "the database's content is of another run: it was replaced by a copy, or another engine took the file"
+    )]
     OtherRun,
     /// The content is an earlier or other state of this run: a copy of it was put back.
     #[error("the database's content is another state of this run: a copy of it was put back")]

@@ -16,8 +16,26 @@ pub struct FileSystem {
 
 /// Kinds whose files are on another machine, or are given to several kernels at once.
 const NETWORK: [&str; 20] = [
-    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "fuse.ceph-fuse", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs",
-    "fuse.sshfs", "gfs2", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "smb3", "smbfs", "virtiofs",
+    "9p",
+    "afs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "coda",
+    "fuse.ceph-fuse",
+    "fuse.glusterfs",
+    "fuse.rclone",
+    "fuse.s3fs",
+    "fuse.sshfs",
+    "gfs2",
+    "lustre",
+    "ncpfs",
+    "nfs",
+    "nfs4",
+    "ocfs2",
+    "smb3",
+    "smbfs",
+    "virtiofs",
 ];
 
 /// The file system that a file or folder is on; `None` where the operating system does not say (only Linux does so far).
@@ -100,7 +118,9 @@ mod tests {
     fn a_folder_here_is_on_some_file_system_and_a_missing_one_on_none() {
         let folder = tempfile::tempdir().unwrap();
         let found = file_system(folder.path()).unwrap();
-        assert!(!found.kind.is_empty() && folder.path().canonicalize().unwrap().starts_with(&found.mounted_at));
+        assert!(
+            !found.kind.is_empty() && folder.path().canonicalize().unwrap().starts_with(&found.mounted_at)
+        );
         assert_eq!(file_system(Path::new("/nowhere/at/all")), None);
     }
 }

@@ -1,16 +1,15 @@
 //! Comparing the application's store with what the engine knows of it: both are read in the order of the keys, and whatever
 //! differs is noted as touched.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use bytes::Bytes;
 use entgldb_replica::id::{Collection, Key, sha256};
 use rusqlite::Connection;
 
-use super::{OwnStore, Recorded, canonical, intake, shown};
-use crate::aside::{self, Reason};
+use super::store::OwnStore;
+use super::{Recorded, canonical, intake, shown};
 use crate::failed::{Outcome, SqliteFailed, While};
-use crate::open;
+use crate::file::connection::in_transaction;
+use crate::journal::aside::{self, Reason};
 
 /// Rows looked at in one piece.
 const SLICE: usize = 4096;
@@ -54,11 +53,6 @@ pub(super) fn begin(connection: &Connection, no: i64) -> Outcome<()> {
     Ok(())
 }
 
-pub(super) fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// What is to be noted of a piece.
 #[derive(Default)]
 struct Found {
@@ -72,8 +66,8 @@ impl OwnStore {
     /// # Errors
     /// When it is not certain that it is durable.
     pub fn begin_compare(&mut self, collection: &Collection) -> Result<(), SqliteFailed> {
-        let no = self.no(collection)?;
-        open::in_transaction(&self.sqlite.connection, |connection| begin(connection, no))
+        let no = self.journal.no(collection)?;
+        in_transaction(&self.journal.connection, |connection| begin(connection, no))
     }
 
     /// The collections that are to be compared.
@@ -84,7 +78,7 @@ impl OwnStore {
         let mut due = Vec::new();
         for collection in self.collections() {
             let scan: i64 = self
-                .sqlite
+                .journal
                 .connection
                 .prepare_cached("SELECT scan FROM _entgldb_collections WHERE name = ?1")
                 .and_then(|mut statement| statement.query_row([collection.as_str()], |row| row.get(0)))
@@ -108,7 +102,7 @@ impl OwnStore {
         documents: &[(Key, Bytes)],
         until: Option<&Key>,
     ) -> Result<Compared, SqliteFailed> {
-        let no = self.no(collection)?;
+        let no = self.journal.no(collection)?;
         let mut documents = documents.iter().peekable();
         let mut after: Option<Key> = after.cloned();
         let mut sum = Compared::default();
@@ -152,7 +146,7 @@ impl OwnStore {
             "SELECT key, hash FROM _entgldb_rows WHERE collection_no = ?1 AND key > ?2{} ORDER BY key LIMIT ?3",
             until.0
         );
-        let mut statement = self.sqlite.connection.prepare_cached(&sql).doing("reading rows")?;
+        let mut statement = self.journal.connection.prepare_cached(&sql).doing("reading rows")?;
         let after = after.map_or("", Key::as_str);
         let limit = SLICE.cast_signed();
         let rows = match until {
@@ -181,14 +175,14 @@ impl OwnStore {
             return Ok(());
         }
         let shows = content.map(|content| sha256(&canonical(content)));
-        let connection = &self.sqlite.connection;
+        let connection = &self.journal.connection;
         if let Some((shown, _)) = shown::get(connection, no, key)?
             && shown == shows
         {
             return Ok(());
         }
         if aside::any(connection)?
-            && let Some(aside) = aside::get(connection, &self.sqlite.names, no, key)?
+            && let Some(aside) = aside::get(connection, &self.journal.names, no, key)?
             && let Reason::Refused { table_hash, .. } = aside.reason
             && (content.is_none() || table_hash == shows)
         {
@@ -205,10 +199,10 @@ impl OwnStore {
         if found.changed.is_empty() && found.missing.is_empty() {
             return Ok(());
         }
-        open::in_transaction(&self.sqlite.connection, |connection| {
+        in_transaction(&self.journal.connection, |connection| {
             for key in &found.changed {
                 // Each by itself: nobody knows what was written together.
-                intake::note(connection, (no, key.as_str()), &Recorded::Look, now_ms(), &mut None)?;
+                intake::note(connection, (no, key.as_str()), &Recorded::Look, intake::now_ms(), &mut None)?;
             }
             for key in &found.missing {
                 connection
@@ -225,9 +219,9 @@ impl OwnStore {
     /// # Errors
     /// When the file can't be read.
     pub fn missing(&self, collection: &Collection) -> Result<Missing, SqliteFailed> {
-        let no = self.no(collection)?;
+        let no = self.journal.no(collection)?;
         let count = |sql: &str| {
-            self.sqlite
+            self.journal
                 .connection
                 .query_row(sql, [no], |row| row.get::<_, i64>(0))
                 .map(i64::cast_unsigned)
@@ -247,8 +241,8 @@ impl OwnStore {
     /// # Errors
     /// When it is not certain that it is durable.
     pub fn end_compare(&mut self, collection: &Collection, delete: bool) -> Result<(), SqliteFailed> {
-        let no = self.no(collection)?;
-        open::in_transaction(&self.sqlite.connection, |connection| {
+        let no = self.journal.no(collection)?;
+        in_transaction(&self.journal.connection, |connection| {
             connection
                 .execute("UPDATE _entgldb_collections SET scan = 0 WHERE no = ?1", [no])
                 .doing("ending a comparison")?;
@@ -261,7 +255,7 @@ impl OwnStore {
             let mut rows = statement.query([no]).doing("reading missing documents")?;
             while let Some(row) = rows.next().doing("reading missing documents")? {
                 let key: String = row.get(0).doing("reading missing documents")?;
-                intake::note(connection, (no, &key), &Recorded::Look, now_ms(), &mut None)?;
+                intake::note(connection, (no, &key), &Recorded::Look, intake::now_ms(), &mut None)?;
             }
             connection
                 .execute("DELETE FROM _entgldb_missing WHERE collection_no = ?1", [no])

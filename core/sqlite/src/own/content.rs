@@ -10,51 +10,43 @@ use entgldb_replica::member::members;
 use entgldb_replica::resolve::{Document, Version};
 use entgldb_replica::store::{Scan, ScanLimits};
 use entgldb_replica::version::Hash;
-use rusqlite::OptionalExtension;
 
-use super::{Keeps, Look, OwnStore, Recorded, intake, shown};
+use super::store::{Keeps, Look, OwnStore};
+use super::{Recorded, documents, intake, shown};
 use crate::failed::{Outcome, SqliteFailed, While};
-use crate::open;
-use crate::outgoing;
-use crate::schema;
-use crate::standing::{Content, Source, Standing};
-use crate::store::SqliteStore;
+use crate::file::connection::in_transaction;
+use crate::journal::schema;
+use crate::reading::outgoing;
+use crate::reading::standing::{Content, Source, Standing};
 
 /// What a row takes beside key and content, in bytes.
 const ROW_BYTES: usize = 64;
 
-/// A document that is in the file.
-pub(super) fn document(store: &SqliteStore, collection: &Collection, key: &Key) -> Outcome<Option<Bytes>> {
-    let Some(no) = store.names.known_collection(collection) else { return Ok(None) };
-    store
-        .connection
-        .prepare_cached("SELECT content FROM _entgldb_documents WHERE collection_no = ?1 AND key = ?2")
-        .and_then(|mut statement| {
-            let read = |row: &rusqlite::Row<'_>| row.get::<_, Vec<u8>>(0);
-            statement.query_row((no, key.as_str()), read).optional()
-        })
-        .map(|content| content.map(Bytes::from))
-        .doing("reading a document")
-}
-
 impl OwnStore {
+    fn document_now(&self, (collection, key): &DocId) -> Outcome<Option<Bytes>> {
+        match self.journal.names.known_collection(collection) {
+            Some(no) => documents::get(&self.journal.connection, no, key),
+            None => Ok(None),
+        }
+    }
+
     pub(super) fn documents_now(&self, docs: &[DocId]) -> Outcome<Vec<Option<Bytes>>> {
-        docs.iter().map(|(collection, key)| document(&self.sqlite, collection, key)).collect()
+        docs.iter().map(|doc| self.document_now(doc)).collect()
     }
 
     /// The content of a version that stands as far as the file has it. `None` if only the application's store may.
     fn content_here(&self, collection: &Collection, standing: &Standing) -> Outcome<Option<Content>> {
         let Some(hash) = standing.row.content else { return Ok(Some(Content::Is(None))) };
-        let no = self.no(collection)?;
+        let no = self.journal.no(collection)?;
         if self.keeps == Keeps::Documents
             && *collection != *members()
-            && let Some(content) = document(&self.sqlite, collection, &standing.key)?
+            && let Some(content) = documents::get(&self.journal.connection, no, &standing.key)?
             && is(&content, hash)
         {
             return Ok(Some(Content::Is(Some(content))));
         }
         // The entry, what is set aside, the state.
-        let source = Source { table: None, ..self.sqlite.source(collection, no)? };
+        let source = Source::of(&self.journal, collection, no, None)?;
         match source.content(standing)? {
             Content::Is(content) => return Ok(Some(Content::Is(content))),
             Content::Moved if *collection == *members() => return Ok(Some(Content::Moved)),
@@ -63,7 +55,7 @@ impl OwnStore {
         if self.keeps == Keeps::Documents {
             return Ok(Some(Content::Moved));
         }
-        let shown = shown::get(&self.sqlite.connection, no, &standing.key)?;
+        let shown = shown::get(&self.journal.connection, no, &standing.key)?;
         let content = shown.and_then(|(_, content)| content).filter(|content| is(content, hash));
         Ok(content.map(|content| Content::Is(Some(content))))
     }
@@ -79,12 +71,12 @@ impl OwnStore {
         stamp: &Stamp,
         look: &mut Look<'_, E>,
     ) -> Result<Option<Version>, E> {
-        let Some(no) = self.sqlite.names.known_collection(&doc.0) else { return Ok(None) };
-        let found = outgoing::standing(&self.sqlite.connection, &self.sqlite.names, no, doc.1.as_str())?;
+        let Some(no) = self.journal.names.known_collection(&doc.0) else { return Ok(None) };
+        let found = outgoing::standing(&self.journal.connection, &self.journal.names, no, doc.1.as_str())?;
         let Some(mut standing) = found.filter(|standing| standing.row.stamp == *stamp) else {
             return Ok(None);
         };
-        standing.state = schema::state(&self.sqlite.connection, no, doc.1.as_str())?.map(Into::into);
+        standing.state = schema::state(&self.journal.connection, no, doc.1.as_str())?.map(Into::into);
         let content = match self.content_here(&doc.0, &standing)? {
             Some(content) => content,
             None => elsewhere(&standing, look(self, std::slice::from_ref(doc))?.pop().flatten()),
@@ -108,15 +100,15 @@ impl OwnStore {
         limits: &ScanLimits,
         look: &mut Look<'_, E>,
     ) -> Result<Scan, E> {
-        let Some(no) = self.sqlite.names.known_collection(collection) else { return Ok(Scan::default()) };
+        let Some(no) = self.journal.names.known_collection(collection) else { return Ok(Scan::default()) };
         let count = limits.rows.max(1) + 1;
-        let (connection, names) = (&self.sqlite.connection, &self.sqlite.names);
+        let (connection, names) = (&self.journal.connection, &self.journal.names);
         let mut rows = outgoing::next(connection, names, no, after, count)?;
         let stated = schema::stated(connection)?.contains(&no);
         let mut contents: Vec<Option<Content>> = Vec::with_capacity(rows.len());
         for standing in &mut rows {
             if stated {
-                let state = schema::state(&self.sqlite.connection, no, standing.key.as_str())?;
+                let state = schema::state(&self.journal.connection, no, standing.key.as_str())?;
                 standing.state = state.map(Into::into);
             }
             contents.push(self.content_here(collection, standing)?);
@@ -157,7 +149,7 @@ impl OwnStore {
     /// A document that is not what its row says, and of which no note waits: what it is now is captured as a change of its
     /// own, or the snapshot would never get past it.
     fn note_moved(&mut self, no: i64, key: &Key) -> Outcome<()> {
-        open::in_transaction(&self.sqlite.connection, |connection| {
+        in_transaction(&self.journal.connection, |connection| {
             let noted = connection
                 .prepare_cached("SELECT EXISTS(SELECT 1 FROM _entgldb_outbox WHERE tbl = ?1 AND key = ?2)")
                 .and_then(|mut statement| {
@@ -167,7 +159,7 @@ impl OwnStore {
             if noted {
                 return Ok(());
             }
-            intake::note(connection, (no, key.as_str()), &Recorded::Look, super::compare::now_ms(), &mut None)
+            intake::note(connection, (no, key.as_str()), &Recorded::Look, intake::now_ms(), &mut None)
         })
     }
 }

@@ -10,7 +10,8 @@ use entgldb_replica::id::{DocId, Key};
 use entgldb_replica::store::{Change, Drain, OutboxMark, Problem, ProblemKind, UnitLimits};
 use serde::de::IgnoredAny;
 
-use super::{Look, OwnStore, Recorded};
+use super::Recorded;
+use super::store::{Look, OwnStore};
 use crate::failed::{Outcome, SqliteFailed, While};
 
 /// Documents whose contents are looked for at once.
@@ -56,7 +57,7 @@ impl OwnStore {
                     drain.changes.truncate(count);
                     drain.mark = Some(mark(first - 1));
                     drain.more = true;
-                    self.keep_refused(&drain);
+                    self.journal.keep_refused(&drain);
                     return Ok(drain);
                 }
                 match unusable(content.as_ref(), limits) {
@@ -70,14 +71,8 @@ impl OwnStore {
             }
             at += slice.len();
         }
-        self.keep_refused(&drain);
+        self.journal.keep_refused(&drain);
         Ok(drain)
-    }
-
-    fn keep_refused(&mut self, drain: &Drain) {
-        if let Some(mark) = drain.mark {
-            self.sqlite.refused = drain.refused.iter().map(|problem| (mark, problem.clone())).collect();
-        }
     }
 
     fn contents<E: From<SqliteFailed>>(
@@ -102,7 +97,7 @@ impl OwnStore {
     /// The notes of the next unit, whole calls of them, and whether there are more.
     fn notes(&self, limits: &UnitLimits) -> Outcome<(Vec<Note>, bool)> {
         let mut statement = self
-            .sqlite
+            .journal
             .connection
             .prepare_cached(
                 "SELECT o.id, r.first, o.tbl, o.key, o.at, r.kind, r.content FROM _entgldb_outbox o
@@ -150,7 +145,7 @@ impl OwnStore {
             (Recorded::GONE, _) => Recorded::Gone,
             _ => return Err(SqliteFailed::damaged(format!("the note {id} is of kind {kind}"))),
         };
-        Ok(Note { id, first, doc: (self.sqlite.names.collection(no)?.clone(), key), at, recorded })
+        Ok(Note { id, first, doc: (self.journal.names.collection(no)?.clone(), key), at, recorded })
     }
 }
 

@@ -3,17 +3,21 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use entgldb_replica::id::{Collection, DocId, Key};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use super::Keeps;
+use super::documents;
+use super::store::Keeps;
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::file::binding::Bound;
 use crate::file::change::FileChange;
+use crate::file::config::Durability;
+use crate::file::connection::{self, in_transaction, prepare_intake};
+use crate::file::error::OpenError;
 use crate::file::holder::{Holder, Token};
-use crate::open::{self, Durability, OpenError};
 
 /// What was done to a document, as a note says it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -96,7 +100,7 @@ impl Intake {
         }
         self.follow()?;
         let keeps = self.keeps;
-        open::in_transaction(&self.connection, |connection| {
+        in_transaction(&self.connection, |connection| {
             let mut first = None;
             for (doc, recorded, at) in changes {
                 let no = number(connection, &doc.0)?;
@@ -106,7 +110,7 @@ impl Intake {
                         Recorded::Gone => None,
                         Recorded::Look => continue,
                     };
-                    super::place(connection, no, &doc.1, content)?;
+                    documents::put(connection, no, &doc.1, content)?;
                     note(connection, (no, doc.1.as_str()), &Recorded::Look, *at, &mut first)?;
                 } else {
                     note(connection, (no, doc.1.as_str()), recorded, *at, &mut first)?;
@@ -178,8 +182,8 @@ fn connect(
     stop: &Arc<AtomicBool>,
     holder: &Holder,
 ) -> Result<Bound, OpenError> {
-    let mut connection = open::open_file(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    open::prepare_intake(&mut connection, durability, Arc::clone(stop))?;
+    let mut connection = connection::open_file(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    prepare_intake(&mut connection, durability, Arc::clone(stop))?;
     Ok(Bound::of(connection, holder.clone(), path)?)
 }
 
@@ -215,4 +219,9 @@ pub(super) fn note(
         .and_then(|mut insert| insert.execute((id, first, kind, content)))
         .doing("noting a change")?;
     Ok(())
+}
+
+pub(super) fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use entgldb_replica::id::{DocId, Key};
 use rusqlite::{Connection, OptionalExtension};
 
-use super::OwnStore;
+use super::store::OwnStore;
 use crate::failed::{Outcome, SqliteFailed, While};
 
 /// A document that the application's store shows otherwise than it is.
@@ -25,8 +25,8 @@ impl OwnStore {
     /// # Errors
     /// When the file can't be read.
     pub fn shown(&self, doc: &DocId) -> Result<Option<Shown>, SqliteFailed> {
-        let Some(no) = self.sqlite.names.known_collection(&doc.0) else { return Ok(None) };
-        let found = get(&self.sqlite.connection, no, &doc.1)?;
+        let Some(no) = self.journal.names.known_collection(&doc.0) else { return Ok(None) };
+        let found = get(&self.journal.connection, no, &doc.1)?;
         Ok(found.map(|(hash, content)| Shown { doc: doc.clone(), hash, content }))
     }
 }

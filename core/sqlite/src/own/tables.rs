@@ -4,10 +4,11 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::Keeps;
+use super::store::Keeps;
 use crate::failed::{Outcome, While};
-use crate::open::{OpenError, open_file};
-use crate::schema;
+use crate::file::connection::open_file;
+use crate::file::error::OpenError;
+use crate::journal::schema;
 
 /// The name under which it is noted who keeps the documents.
 const KEEPS: &str = "keeps";

@@ -10,7 +10,7 @@ use entgldb_replica::store::{Appended, Commit, ConflictWrite, Guard, OutboxMark,
 use entgldb_replica::version::{Hash, Head as ReplicaHead, Seq};
 
 use crate::failed::{Outcome, SqliteFailed};
-use crate::names::Names;
+use crate::journal::names::Names;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Step {

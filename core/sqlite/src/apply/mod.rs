@@ -1,0 +1,6 @@
+//! From remote changes to rows of the application's tables.
+
+pub(crate) mod applying;
+mod collide;
+pub(crate) mod putback;
+mod retry;

@@ -1,0 +1,54 @@
+//! The tables that a caller names.
+
+use entgldb_replica::id::{Collection, NameError};
+use rusqlite::Connection;
+
+use crate::failed::{Outcome, While};
+use crate::file::error::OpenError;
+use crate::table::definition::{self, Unwatchable};
+
+/// The collections to watch, in the schema's spelling.
+pub(crate) fn collections(connection: &Connection, watch: &[String]) -> Result<Vec<Collection>, OpenError> {
+    if watch.is_empty() {
+        return Err(OpenError::NothingToWatch { available: available(connection)? });
+    }
+    let mut collections: Vec<Collection> = Vec::new();
+    for name in watch {
+        let bad = |reason: &str| OpenError::BadName { table: name.clone(), reason: reason.to_owned() };
+        let lower = name.to_ascii_lowercase();
+        if lower.starts_with("_entgldb_") || lower.starts_with("sqlite_") {
+            return Err(bad("such names belong to the engine and to SQLite"));
+        }
+        let found = match definition::find(connection, name)? {
+            Ok((found, _)) => found,
+            Err(unwatchable) => return Err(refusal(connection, name, unwatchable)?),
+        };
+        let collection = Collection::new(&found).map_err(|error: NameError| bad(&error.to_string()))?;
+        if !collections.contains(&collection) {
+            collections.push(collection);
+        }
+    }
+    Ok(collections)
+}
+
+/// The error for a table that cannot be watched.
+pub(crate) fn refusal(connection: &Connection, name: &str, unwatchable: Unwatchable) -> Outcome<OpenError> {
+    let table = name.to_owned();
+    Ok(match unwatchable {
+        Unwatchable::Missing => OpenError::NoSuchTable { table, available: available(connection)? },
+        Unwatchable::View => OpenError::NotAnOrdinaryTable { table, what: "view" },
+        Unwatchable::Virtual => OpenError::NotAnOrdinaryTable { table, what: "virtual table" },
+        Unwatchable::NoKey => OpenError::NoPrimaryKey { table },
+    })
+}
+
+fn available(connection: &Connection) -> Outcome<Vec<String>> {
+    let mut statement = connection
+        .prepare(
+            "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND substr(name, 1, 7) <> 'sqlite_'
+             AND substr(name, 1, 9) <> '_entgldb_' ORDER BY name",
+        )
+        .doing("listing the tables")?;
+    let names = statement.query_map([], |row| row.get(0));
+    names.and_then(Iterator::collect).doing("listing the tables")
+}

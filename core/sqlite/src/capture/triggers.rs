@@ -1,0 +1,150 @@
+//! The triggers that note, in the application's own transaction, which rows it changes.
+//!
+//! They run in whatever program writes, with whatever SQLite that program has: nothing in them is newer than SQLite 3.15.
+//! They note keys only; contents are read when the notes are drained, so a note too many costs a look and a note too few
+//! would lose a change.
+
+use rusqlite::Connection;
+
+use crate::failed::{Outcome, While};
+use crate::quote::joined;
+use crate::table::definition::Table;
+
+const EVENTS: [&str; 5] = ["insert", "update", "delete", "before_insert", "before_update"];
+/// Milliseconds since 1970, in words that SQLite has always known.
+const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
+
+/// SQL of the write time now.
+pub(crate) fn now_sql() -> &'static str {
+    NOW
+}
+
+fn name(event: &str, no: i64) -> String {
+    format!("\"_entgldb_{event}_{no}\"")
+}
+
+/// The triggers of a table as they should be: name without quotes and SQL.
+fn wanted(connection: &Connection, table: &Table) -> Vec<(String, String)> {
+    let note = |row: &str| {
+        format!(
+            "INSERT INTO _entgldb_outbox(tbl, key, at) VALUES ({}, {}, {NOW});",
+            table.no,
+            table.key_note(row)
+        )
+    };
+    let note_old_key = format!(
+        "INSERT INTO _entgldb_outbox(tbl, key, at) SELECT {}, {}, {NOW} WHERE {};",
+        table.no,
+        table.key_note("OLD."),
+        key_changed(table)
+    );
+    let evicted = note_evicted(connection, table);
+    let mut wanted = Vec::new();
+    let mut want = |event: &str, moment: &str, body: String| {
+        let sql = format!(
+            "CREATE TRIGGER {} {moment} ON {} WHEN NOT EXISTS (SELECT 1 FROM _entgldb_applying) BEGIN {body} END",
+            name(event, table.no),
+            table.quoted
+        );
+        wanted.push((format!("_entgldb_{event}_{}", table.no), sql));
+    };
+    want("insert", "AFTER INSERT", note("NEW."));
+    want("update", "AFTER UPDATE", format!("{note_old_key} {}", note("NEW.")));
+    want("delete", "AFTER DELETE", note("OLD."));
+    if !evicted.is_empty() {
+        want("before_insert", "BEFORE INSERT", evicted.clone());
+        want("before_update", "BEFORE UPDATE", evicted);
+    }
+    wanted
+}
+
+fn key_changed(table: &Table) -> String {
+    let changed = table.key_columns().into_iter().map(|column| {
+        let differs = format!("OLD.{column} IS NOT NEW.{column} COLLATE BINARY");
+        if table.key_is_exact {
+            differs
+        } else {
+            format!("{differs} OR typeof(OLD.{column}) <> typeof(NEW.{column})")
+        }
+    });
+    joined(changed, " OR ")
+}
+
+/// `INSERT OR REPLACE` and `UPDATE OR REPLACE` remove rows that collide on any unique index, and fire delete triggers for
+/// them only with `recursive_triggers`. So the rows that could go are noted before.
+fn note_evicted(connection: &Connection, table: &Table) -> String {
+    let notes = table.uniques.iter().filter_map(|unique| {
+        let note = |condition: &str| {
+            format!(
+                "SELECT {}, {}, {NOW} FROM main.{} WHERE {condition}",
+                table.no,
+                table.key_note(""),
+                table.quoted
+            )
+        };
+        // An expression that does not work outside its index must not make the application's own writes fail.
+        connection.prepare(&note(&unique.collides_with(&table.as_row(unique, false), None))).ok()?;
+        let condition = unique.collides_with(&table.as_row(unique, true), Some("NEW."));
+        let select = note(&condition).replacen("FROM main.", "FROM ", 1);
+        Some(format!("INSERT INTO _entgldb_outbox(tbl, key, at) {select};"))
+    });
+    joined(notes, " ")
+}
+
+/// What [`install`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Installed {
+    /// All triggers were there as they should be.
+    Unchanged,
+    /// Those that note what a write evicts were there in another form, as the unique indexes were.
+    Renewed,
+    /// Some of those that note a write were missing or others: what was written meanwhile may not be noted.
+    Anew,
+}
+
+/// Whether the triggers of a table are there as they should be.
+pub(crate) fn check(connection: &Connection, table: &Table) -> Outcome<Installed> {
+    let mut state = Installed::Unchanged;
+    let mut statement = connection
+        .prepare_cached("SELECT sql FROM main.sqlite_schema WHERE type = 'trigger' AND name = ?1 AND tbl_name = ?2 COLLATE NOCASE")
+        .doing("reading triggers")?;
+    let wanted = wanted(connection, table);
+    for event in EVENTS {
+        let name = format!("_entgldb_{event}_{}", table.no);
+        let mut rows = statement.query([&name, table.collection.as_str()]).doing("reading triggers")?;
+        let found: Option<String> = match rows.next().doing("reading triggers")? {
+            Some(row) => Some(row.get(0).doing("reading triggers")?),
+            None => None,
+        };
+        let wanted = wanted.iter().find(|(wanted, _)| *wanted == name).map(|(_, sql)| sql);
+        match found {
+            found if found.as_ref() == wanted => {}
+            // Those before a write depend on the unique indexes; the ones after it note every change by themselves.
+            _ if wanted.is_some() && !event.starts_with("before") => return Ok(Installed::Anew),
+            _ => state = Installed::Renewed,
+        }
+    }
+    Ok(state)
+}
+
+/// Brings the triggers of a table into their place. To be called in a write transaction.
+pub(crate) fn install(connection: &Connection, table: &Table) -> Outcome<Installed> {
+    let state = check(connection, table)?;
+    if state != Installed::Unchanged {
+        remove(connection, table.no)?;
+        for (_, sql) in wanted(connection, table) {
+            connection.execute_batch(&sql).doing("creating triggers")?;
+        }
+    }
+    Ok(state)
+}
+
+/// Removes the triggers of a table that is no longer watched. To be called in a write transaction.
+pub(crate) fn remove(connection: &Connection, no: i64) -> Outcome<()> {
+    for event in EVENTS {
+        connection
+            .execute_batch(&format!("DROP TRIGGER IF EXISTS main.{}", name(event, no)))
+            .doing("dropping triggers")?;
+    }
+    Ok(())
+}

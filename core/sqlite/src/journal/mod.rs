@@ -1,0 +1,16 @@
+//! What the engine keeps of its own in a database: oplog, rows, conflicts, and the step that makes them durable.
+
+pub(crate) mod aside;
+pub(crate) mod commit;
+pub(crate) mod conflicts;
+pub(crate) mod forget;
+pub(crate) mod journal;
+pub(crate) mod member;
+pub(crate) mod names;
+pub(crate) mod note;
+pub(crate) mod opening;
+pub(crate) mod oplog;
+pub(crate) mod outbox;
+pub(crate) mod schema;
+pub(crate) mod tend;
+pub(crate) mod unsynced;

@@ -1,0 +1,4 @@
+//! The contents of the versions that stand, wherever they are kept.
+
+pub(crate) mod outgoing;
+pub(crate) mod standing;

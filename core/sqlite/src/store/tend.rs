@@ -1,0 +1,108 @@
+//! Work that may wait: documents that were set aside are tried again, fields get the columns that were added for them.
+
+use entgldb_replica::clock::WallMillis;
+use entgldb_replica::id::Key;
+use entgldb_replica::store::{Problem, ProblemKind};
+
+use super::SqliteStore;
+use crate::failed::{Outcome, While};
+use crate::journal::aside;
+use crate::table::document::Extra;
+
+/// Documents tried again in one go, and rows looked at for columns that were added.
+const SLICE: usize = 128;
+
+impl SqliteStore {
+    pub(super) fn tend_all(&mut self, conflicts_before: WallMillis) -> Outcome<Vec<Problem>> {
+        self.refresh()?;
+        let mut problems = Vec::new();
+        // None of this is worth the last room on a disk.
+        if self.journal.has_room() {
+            problems = self.try_again(conflicts_before)?;
+            problems.extend(self.fill_new_columns(conflicts_before)?);
+        }
+        self.journal.tend(conflicts_before)?;
+        Ok(problems)
+    }
+
+    /// Tries the next documents that were set aside.
+    fn try_again(&mut self, wall: WallMillis) -> Outcome<Vec<Problem>> {
+        if !aside::any(&self.journal.connection)? {
+            return Ok(Vec::new());
+        }
+        let (place, after) = self.tending.aside.clone();
+        let Some(table) = self.watched.tables().get(place).cloned() else {
+            self.tending.aside = (0, String::new());
+            return Ok(Vec::new());
+        };
+        let waiting = aside::waiting(&self.journal.connection, &self.journal.names, table.no, &after, SLICE)?;
+        self.tending.aside = match waiting.last() {
+            Some(last) if waiting.len() == SLICE => (place, last.key.as_str().to_owned()),
+            _ => (place + 1, String::new()),
+        };
+        if waiting.is_empty() {
+            return Ok(Vec::new());
+        }
+        let problems = self.transact(wall, |applying| {
+            for aside in &waiting {
+                applying.retry(table.no, aside)?;
+            }
+            applying.settle_queued()?;
+            applying.finish()?;
+            // Nothing came of it: nothing is written, so that a quiet database stays quiet.
+            Ok(applying.step.problems.iter().any(|problem| problem.kind == ProblemKind::CameBack))
+        })?;
+        Ok(problems
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|problem| problem.kind != ProblemKind::SetAside)
+            .collect())
+    }
+
+    /// Fields that had no column when they came may have one now.
+    fn fill_new_columns(&mut self, wall: WallMillis) -> Outcome<Vec<Problem>> {
+        let Some((place, after)) = self.tending.extras.clone() else { return Ok(Vec::new()) };
+        let Some(table) = self.watched.tables().get(place).cloned() else {
+            self.tending.extras = None;
+            return Ok(Vec::new());
+        };
+        let keys = self.rows_with_extra(table.no, &after)?;
+        self.tending.extras = match keys.last() {
+            Some((last, _)) if keys.len() == SLICE => Some((place, last.as_str().to_owned())),
+            _ => Some((place + 1, String::new())),
+        };
+        let known: Vec<Key> =
+            keys.into_iter().filter(|(_, extra)| extra.knows_more_than(&table)).map(|(key, _)| key).collect();
+        if known.is_empty() {
+            return Ok(Vec::new());
+        }
+        let problems = self.transact(wall, |applying| {
+            for key in &known {
+                applying.fill(table.no, key)?;
+            }
+            applying.settle_queued()?;
+            applying.finish()?;
+            Ok(true)
+        })?;
+        Ok(problems.unwrap_or_default())
+    }
+
+    fn rows_with_extra(&self, no: i64, after: &str) -> Outcome<Vec<(Key, Extra)>> {
+        let mut statement = self
+            .journal
+            .connection
+            .prepare_cached("SELECT key, extra FROM _entgldb_rows WHERE collection_no = ?1 AND key > ?2 AND extra IS NOT NULL ORDER BY key LIMIT ?3")
+            .doing("looking for fields without columns")?;
+        let rows = statement
+            .query_map((no, after, SLICE.cast_signed()), |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+            })
+            .doing("looking for fields without columns")?;
+        let mut found = Vec::new();
+        for row in rows {
+            let (key, extra) = row.doing("looking for fields without columns")?;
+            found.extend(Key::new(&key).ok().zip(Extra::from_text(&extra)));
+        }
+        Ok(found)
+    }
+}

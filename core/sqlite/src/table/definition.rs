@@ -1,0 +1,396 @@
+//! What the store knows of a watched table. Read again whenever the schema changes.
+
+use std::sync::OnceLock;
+
+use entgldb_replica::id::Collection;
+use rusqlite::Connection;
+
+use crate::failed::{Outcome, While};
+use crate::quote::{identifier, identifiers, joined};
+use crate::table::key::{Encoding, KeyForm, note_sql};
+use crate::table::unique::{Unique, tokens};
+use crate::table::value::{Affinity, Sql, write_json, write_text};
+
+/// A column whose value travels: every one that is not generated.
+#[derive(Clone, Debug)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    pub(crate) affinity: Affinity,
+    /// The default as an SQL expression.
+    pub(crate) default: Option<String>,
+    /// The default as JSON; `None` if it is not constant.
+    pub(crate) default_json: Option<Vec<u8>>,
+    /// Whether it is declared to hold JSON, which merges inside.
+    pub(crate) is_json: bool,
+}
+
+/// A reference to another table.
+#[derive(Clone, Debug)]
+pub(crate) struct Reference {
+    pub(crate) parent: String,
+    /// SQL that finds a row whose parent is missing: any one, with its key columns.
+    pub(crate) dangling: String,
+    /// SQL that says whether the row with the key `?1`, `?2` ... is one.
+    pub(crate) check: String,
+}
+
+/// A watched table.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    /// Number of the collection, which also marks its notes in the outbox.
+    pub(crate) no: i64,
+    pub(crate) collection: Collection,
+    /// The name as an identifier.
+    pub(crate) quoted: String,
+    pub(crate) columns: Vec<Column>,
+    /// All columns, also the generated ones, as identifiers.
+    pub(crate) all_columns: Vec<String>,
+    /// Whether a constraint in its definition says what to do on a collision.
+    pub(crate) names_conflict_policy: bool,
+    /// The `CREATE TABLE` statement from its column list on.
+    pub(crate) body: String,
+    /// The key columns, as positions in `columns`, in the order of the primary key.
+    pub(crate) key: Vec<usize>,
+    pub(crate) form: KeyForm,
+    pub(crate) encoding: Encoding,
+    /// Whether rows with equal key columns have the same document key. Not so with collations, or if the columns do not
+    /// tell 1 from 1.0.
+    pub(crate) key_is_exact: bool,
+    /// Unique indexes besides the key (and the key, if it is not exact).
+    pub(crate) uniques: Vec<Unique>,
+    pub(crate) references: Vec<Reference>,
+    /// Whether the application has triggers on it.
+    pub(crate) has_application_triggers: bool,
+    /// `"name":` as JSON for each column, and its position, sorted by name.
+    pub(crate) fields: Vec<(Vec<u8>, usize)>,
+    /// SQL condition on the key columns `?1`, `?2` ...
+    pub(crate) key_matches: String,
+    /// `SELECT` of all columns of the row with the key `?1`, `?2` ...
+    pub(crate) select: String,
+    /// `DELETE` of that row.
+    pub(crate) delete: String,
+    /// Insert of a row with a value for every column, or change of the one that has its key. Made when it is first used.
+    pub(crate) upsert: OnceLock<String>,
+}
+
+/// Why a table cannot be watched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unwatchable {
+    Missing,
+    View,
+    Virtual,
+    NoKey,
+}
+
+struct RawColumn {
+    name: String,
+    declared: String,
+    default: Option<String>,
+    position_in_key: i64,
+    generated: bool,
+}
+
+/// The name of a table in the schema's own spelling, and whether it is strict.
+pub(crate) fn find(connection: &Connection, name: &str) -> Outcome<Result<(String, bool), Unwatchable>> {
+    let mut statement = connection
+        .prepare("SELECT name, type, strict FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE")
+        .doing("looking for a table")?;
+    let mut rows = statement.query([name]).doing("looking for a table")?;
+    let Some(row) = rows.next().doing("looking for a table")? else { return Ok(Err(Unwatchable::Missing)) };
+    let read = || Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, bool>(2)?));
+    let (name, kind, strict) = read().doing("looking for a table")?;
+    Ok(match kind.as_str() {
+        "table" => Ok((name, strict)),
+        "view" => Err(Unwatchable::View),
+        _ => Err(Unwatchable::Virtual),
+    })
+}
+
+impl Table {
+    /// Reads a table's definition.
+    pub(crate) fn read(
+        connection: &Connection,
+        no: i64,
+        collection: &Collection,
+        encoding: Encoding,
+    ) -> Outcome<Result<Self, Unwatchable>> {
+        let (name, strict) = match find(connection, collection.as_str())? {
+            Ok(found) => found,
+            Err(unwatchable) => return Ok(Err(unwatchable)),
+        };
+        let raw = raw_columns(connection, &name).doing("reading a table's columns")?;
+        let mut keyed: Vec<(i64, usize)> = Vec::new();
+        let mut columns = Vec::new();
+        for column in raw.iter().filter(|column| !column.generated) {
+            if column.position_in_key > 0 {
+                keyed.push((column.position_in_key, columns.len()));
+            }
+            columns.push(Column {
+                name: column.name.clone(),
+                affinity: Affinity::of(&column.declared, strict),
+                is_json: column.declared.to_ascii_uppercase().contains("JSON"),
+                default_json: constant_default(connection, column.default.as_deref()),
+                default: column.default.clone(),
+            });
+        }
+        if keyed.is_empty() {
+            return Ok(Err(Unwatchable::NoKey));
+        }
+        keyed.sort_unstable();
+        let key: Vec<usize> = keyed.into_iter().map(|(_, position)| position).collect();
+        let all_columns = raw.iter().map(|column| identifier(&column.name)).collect();
+        let read = Self::assemble(connection, (no, collection, &name), columns, key, encoding);
+        Ok(Ok(Self { all_columns, ..read.doing("reading a table")? }))
+    }
+
+    fn assemble(
+        connection: &Connection,
+        (no, collection, name): (i64, &Collection, &str),
+        columns: Vec<Column>,
+        key: Vec<usize>,
+        encoding: Encoding,
+    ) -> rusqlite::Result<Self> {
+        let indexes = Indexes::read(connection, name, key.len())?;
+        let affinities: Vec<Affinity> = key.iter().map(|position| columns[*position].affinity).collect();
+        let form = match affinities.as_slice() {
+            [Affinity::Text] => KeyForm::Text,
+            [Affinity::Integer] => KeyForm::Integer { rowid: indexes.key.is_none() },
+            _ => KeyForm::Array(affinities.clone()),
+        };
+        let key_is_exact = indexes.key_is_binary
+            && (indexes.key.is_none() || affinities.iter().all(|affinity| *affinity != Affinity::Blob));
+        let mut uniques = indexes.uniques;
+        if !key_is_exact && let Some(index) = &indexes.key {
+            uniques.extend(Unique::read(connection, index)?);
+        }
+        let quoted = identifier(name);
+        let body = body(connection, name)?;
+        let child_key: Vec<String> =
+            key.iter().map(|position| format!("child.{}", identifier(&columns[*position].name))).collect();
+        let key_matches = key_condition(&columns, &key, key_is_exact);
+        let select = format!(
+            "SELECT {} FROM main.{quoted} WHERE {key_matches}",
+            identifiers(columns.iter().map(|column| &*column.name))
+        );
+        Ok(Self {
+            no,
+            delete: format!("DELETE FROM main.{quoted} WHERE {key_matches}"),
+            upsert: OnceLock::new(),
+            collection: collection.clone(),
+            all_columns: Vec::new(),
+            names_conflict_policy: tokens(&body)
+                .iter()
+                .any(|(_, word)| word.eq_ignore_ascii_case("conflict")),
+            body,
+            fields: sorted_fields(&columns),
+            references: references(connection, name, &child_key)?,
+            has_application_triggers: has_application_triggers(connection, name)?,
+            quoted,
+            columns,
+            key,
+            form,
+            encoding,
+            key_is_exact,
+            uniques,
+            key_matches,
+            select,
+        })
+    }
+
+    /// The key columns, quoted.
+    pub(crate) fn key_columns(&self) -> Vec<String> {
+        self.key.iter().map(|position| identifier(&self.columns[*position].name)).collect()
+    }
+
+    /// SQL that notes the key of `row` (`NEW.`, `OLD.` or nothing) as one value.
+    pub(crate) fn key_note(&self, row: &str) -> String {
+        note_sql(row, &self.key_columns())
+    }
+
+    /// One row with those of the table's columns that an index has to do with, whose values are those of `NEW` (or NULL,
+    /// to try the SQL). Not with all columns: a trigger that names a column keeps the application from dropping it.
+    pub(crate) fn as_row(&self, unique: &Unique, new: bool) -> String {
+        let value = |column: &String| if new { format!("NEW.{column}") } else { "NULL".to_owned() };
+        let bare = |column: &String| column[1..column.len() - 1].replace("\"\"", "\"");
+        let mentioned = self.all_columns.iter().filter(|column| unique.mentions(&bare(column)));
+        let columns = mentioned.map(|column| format!("{} AS {column}", value(column)));
+        format!("(SELECT {})", joined(std::iter::once("1".to_owned()).chain(columns), ", "))
+    }
+}
+
+/// What the indexes of a table make unique.
+struct Indexes {
+    /// The index behind the primary key; `None` if that is the rowid.
+    key: Option<String>,
+    key_is_binary: bool,
+    uniques: Vec<Unique>,
+}
+
+impl Indexes {
+    fn read(connection: &Connection, table: &str, key_columns: usize) -> rusqlite::Result<Self> {
+        let mut found = Self { key: None, key_is_binary: true, uniques: Vec::new() };
+        let mut statement = connection
+            .prepare("SELECT name, origin FROM pragma_index_list(?1) WHERE \"unique\" ORDER BY seq")?;
+        let mut rows = statement.query([table])?;
+        while let Some(row) = rows.next()? {
+            let (name, origin): (String, String) = (row.get(0)?, row.get(1)?);
+            if origin == "pk" {
+                let binary: i64 = connection.query_row(
+                    "SELECT count(*) FROM pragma_index_xinfo(?1) WHERE key = 1 AND coll = 'BINARY'",
+                    [&name],
+                    |row| row.get(0),
+                )?;
+                found.key_is_binary = binary == key_columns.cast_signed() as i64;
+                found.key = Some(name);
+            } else {
+                found.uniques.extend(Unique::read(connection, &name)?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn raw_columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<RawColumn>> {
+    let mut statement = connection
+        .prepare("SELECT name, type, dflt_value, pk, hidden FROM pragma_table_xinfo(?1) WHERE hidden <> 1 ORDER BY cid")?;
+    let rows = statement.query_map([table], |row| {
+        Ok(RawColumn {
+            name: row.get(0)?,
+            declared: row.get(1)?,
+            default: row.get(2)?,
+            position_in_key: row.get(3)?,
+            generated: row.get::<_, i64>(4)? > 1,
+        })
+    })?;
+    rows.collect()
+}
+
+/// The value of a constant default as JSON. The clock's functions are not constant.
+fn constant_default(connection: &Connection, default: Option<&str>) -> Option<Vec<u8>> {
+    let Some(default) = default else { return Some(b"null".to_vec()) };
+    let mut out = Vec::new();
+    let bare = default.trim().trim_start_matches(['+', '-', '(', ' ']);
+    let constant = bare.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '\'' | '.'))
+        || ["null", "true", "false"].iter().any(|word| bare.eq_ignore_ascii_case(word))
+        || bare.starts_with("x'")
+        || bare.starts_with("X'");
+    if !constant {
+        return None;
+    }
+    let value = connection
+        .query_row(&format!("SELECT {default}"), [], |row| Ok(Sql::from(row.get_ref(0)?).into_owned()))
+        .ok()?;
+    write_json(&mut out, value.as_ref());
+    Some(out)
+}
+
+fn sorted_fields(columns: &[Column]) -> Vec<(Vec<u8>, usize)> {
+    let mut order: Vec<usize> = (0..columns.len()).collect();
+    order.sort_by(|a, b| columns[*a].name.as_bytes().cmp(columns[*b].name.as_bytes()));
+    let prefix = |position: usize| {
+        let mut name = Vec::new();
+        write_text(&mut name, &columns[position].name);
+        name.push(b':');
+        (name, position)
+    };
+    order.into_iter().map(prefix).collect()
+}
+
+/// Where equality of SQL is not equality of keys, the first comparison finds the row by its index and the others make sure.
+fn key_condition(columns: &[Column], key: &[usize], exact: bool) -> String {
+    let condition = |(number, position): (usize, &usize)| {
+        let (column, number) = (identifier(&columns[*position].name), number + 1);
+        if exact {
+            format!("{column} = ?{number}")
+        } else {
+            format!(
+                "{column} = ?{number} AND {column} = ?{number} COLLATE BINARY AND typeof({column}) = typeof(?{number})"
+            )
+        }
+    };
+    joined(key.iter().enumerate().map(condition), " AND ")
+}
+
+fn body(connection: &Connection, table: &str) -> rusqlite::Result<String> {
+    let sql: String = connection.query_row(
+        "SELECT sql FROM main.sqlite_schema WHERE type = 'table' AND name = ?1",
+        [table],
+        |row| row.get(0),
+    )?;
+    let from = tokens(&sql).into_iter().find(|(_, token)| *token == "(").map_or(sql.len(), |(at, _)| at);
+    Ok(sql[from..].to_owned())
+}
+
+fn has_application_triggers(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    connection.query_row(
+        "SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE
+         AND substr(name, 1, 9) <> '_entgldb_')",
+        [table],
+        |row| row.get(0),
+    )
+}
+
+/// The child's columns, and the parent's where they are named.
+type ColumnPairs = Vec<(String, Option<String>)>;
+
+fn references(
+    connection: &Connection,
+    table: &str,
+    child_key: &[String],
+) -> rusqlite::Result<Vec<Reference>> {
+    let mut statement = connection.prepare(
+        "SELECT id, \"table\", \"from\", \"to\" FROM pragma_foreign_key_list(?1) ORDER BY id, seq",
+    )?;
+    let mut rows = statement.query([table])?;
+    let mut found: Vec<(i64, String, ColumnPairs)> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (id, pair) = (row.get(0)?, (row.get(2)?, row.get(3)?));
+        match found.last_mut() {
+            Some((last, _, pairs)) if *last == id => pairs.push(pair),
+            _ => found.push((id, row.get(1)?, vec![pair])),
+        }
+    }
+    let mut references = Vec::new();
+    for (_, parent, pairs) in found {
+        references.extend(reference(connection, table, child_key, parent, &pairs)?);
+    }
+    Ok(references)
+}
+
+/// `None` if the parent does not exist or the columns do not pair up: SQLite would not enforce it either.
+fn reference(
+    connection: &Connection,
+    table: &str,
+    child_key: &[String],
+    parent: String,
+    pairs: &[(String, Option<String>)],
+) -> rusqlite::Result<Option<Reference>> {
+    let mut statement =
+        connection.prepare("SELECT name FROM pragma_table_info(?1) WHERE pk > 0 ORDER BY pk")?;
+    let parent_key: Vec<String> =
+        statement.query_map([&parent], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let mut conditions = Vec::new();
+    let mut present = Vec::new();
+    for (position, (from, to)) in pairs.iter().enumerate() {
+        let Some(to) = to.as_ref().or(parent_key.get(position)) else { return Ok(None) };
+        conditions.push(format!("parent.{} = child.{}", identifier(to), identifier(from)));
+        present.push(format!("child.{} IS NOT NULL", identifier(from)));
+    }
+    let exists: bool = connection.query_row(
+        "SELECT EXISTS(SELECT 1 FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE)",
+        [&parent],
+        |row| row.get(0),
+    )?;
+    let dangling = format!(
+        "SELECT {} FROM main.{} AS child WHERE {} AND NOT EXISTS (SELECT 1 FROM main.{} AS parent WHERE {})",
+        child_key.join(", "),
+        identifier(table),
+        present.join(" AND "),
+        identifier(&parent),
+        conditions.join(" AND ")
+    );
+    let of_key =
+        child_key.iter().enumerate().map(|(number, column)| format!(" AND {column} = ?{}", number + 1));
+    let check = format!("{dangling}{}", joined(of_key, ""));
+    Ok(exists.then_some(Reference { parent, dangling, check }))
+}
