@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use crate::failed::{Outcome, While};
+use crate::failed::{Outcome, SqliteFailed, While};
 use crate::file::binding::Bound;
 use crate::file::challenge::{Claimant, claim};
 use crate::file::config::{Durability, SqliteConfig};
@@ -31,6 +31,7 @@ fn tables(connection: &Connection) -> Outcome<()> {
     match schema::format(connection)? {
         Some(found) if found < FORMAT => schema::upgrade(connection),
         Some(_) => Ok(()),
-        None => schema::create(connection),
+        None if schema::definitions(connection)?.is_empty() => schema::create(connection),
+        None => Err(SqliteFailed::damaged("the table _entgldb_meta is missing")),
     }
 }

@@ -102,6 +102,19 @@ impl Node {
         self.load();
     }
 
+    /// Ends the engine in order. It is of no use until it is opened again.
+    pub fn close(&mut self) {
+        let other = self.folder.path().join("closed.db");
+        if !other.exists() {
+            Connection::open(&other)
+                .unwrap()
+                .execute_batch("CREATE TABLE closed(k TEXT PRIMARY KEY)")
+                .unwrap();
+        }
+        let none = SqliteStore::open(config(&other, &["closed"])).unwrap();
+        std::mem::replace(&mut self.store, none).close().unwrap();
+    }
+
     fn load(&mut self) {
         let durable = self.store.load().unwrap();
         self.clock = Clock::resume(durable.clock, 0);
