@@ -49,6 +49,11 @@ impl Attention {
         Self { waker, look_at: now, looks: 0, streak: 0, armed: true, capture_at: now, rest_until: now }
     }
 
+    /// Listens to other files from now on.
+    pub(crate) fn listen_to(&mut self, waker: Waker) {
+        *self = Self::new(waker);
+    }
+
     /// When to look next.
     pub(crate) fn due(&self) -> Instant {
         self.look_at

@@ -78,6 +78,7 @@ mod portable;
 mod publish;
 mod recipe;
 mod recording;
+mod reopening;
 mod resolver;
 mod restoring;
 mod retention;
@@ -99,8 +100,8 @@ pub use entgldb_replica::id::{Collection, DocId, Key, NodeId};
 pub use entgldb_replica::limits::{HOOK_BYTES_MAX, HOOK_DOCUMENTS_MAX};
 pub use entgldb_replica::resolve::Side;
 pub use entgldb_sqlite::{
-    Fault, OpenError as StoreOpenError, Progress, Report, RestoreError, Restored, SqliteFailed, VerifyError,
-    inspect, restore, verify,
+    Fault, FileChange, FileSystem, HeldBy, OpenError as StoreOpenError, Progress, RepairError, Repaired,
+    Report, RestoreError, Restored, SqliteFailed, VerifyError, file_system, inspect, repair, restore, verify,
 };
 pub use event::{Event, Version, problem_kind};
 pub use guard::GuardError;

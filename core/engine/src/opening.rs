@@ -125,7 +125,6 @@ impl Node {
         let recipe = recipe(of, (collections, keeping.clone()), &identity, &hub, &stop);
         let store = recipe.open_store()?;
         let (to_driver, inbox) = driver::channel();
-        let waker = Waker::start(&config.database, wake(&to_driver));
         let runtime = runtime()?;
         let net = net_config(&config, &name, listen);
         let sink = to_driver.clone();
@@ -153,7 +152,7 @@ impl Node {
             mark: MarkFile::load(data_dir.path()),
             control: Control::new(data_dir.path(), to_driver.clone()),
             publisher: Publisher::new(Arc::clone(&status), data_dir.file(STATUS_FILE)),
-            waker,
+            waker: waker(&config, &to_driver),
         };
         // The application's store is let go of here, so that its last owner is the thread that calls its hooks.
         let watchers = match keeping {
@@ -315,9 +314,13 @@ fn runtime() -> Result<tokio::runtime::Runtime, OpenError> {
     builder.build().map_err(OpenError::Threads)
 }
 
-fn wake(to_driver: &Sender<Message>) -> impl Fn() + Send + Sync + 'static {
-    let to_driver = to_driver.clone();
-    move || drop(to_driver.send(Message::Wake))
+/// Listens to the files at the database's path, each time to those that are there then.
+fn waker(config: &Config, to_driver: &Sender<Message>) -> Box<dyn Fn() -> Waker + Send> {
+    let (path, to_driver) = (config.database.clone(), to_driver.clone());
+    Box::new(move || {
+        let to_driver = to_driver.clone();
+        Waker::start(&path, move || drop(to_driver.send(Message::Wake)))
+    })
 }
 
 fn first_status(config: &Config, id: NodeId, name: &str, listen: Option<String>) -> Status {

@@ -58,6 +58,16 @@ pub(crate) fn is_pending(connection: &Connection, watched: &Watched) -> Outcome<
     Ok(false)
 }
 
+/// All tables are to be looked through from their beginning. To be called in a write transaction.
+pub(crate) fn begin(connection: &Connection, watched: &Watched) -> Outcome<()> {
+    for table in watched.tables() {
+        connection
+            .execute("UPDATE _entgldb_collections SET scan = 1, scan_after = NULL WHERE no = ?1", [table.no])
+            .doing("noting a table to look through")?;
+    }
+    Ok(())
+}
+
 /// Notes one slice. To be called in a write transaction.
 pub(crate) fn slice(connection: &Connection, watched: &Watched) -> Outcome<()> {
     for table in watched.tables() {

@@ -143,6 +143,15 @@ impl Bound {
         self.commit()
     }
 
+    /// How the file differs from the one that was opened, looked at now; `None` if it does not, or can't be read.
+    pub(crate) fn change(&self) -> Option<FileChange> {
+        self.looked.set(None);
+        match self.look() {
+            Err(SqliteFailed::FileChanged(change)) => Some(change),
+            Ok(()) | Err(_) => None,
+        }
+    }
+
     /// Looks whether the path still leads to the file that was opened.
     pub(crate) fn look_at_path(&self) -> Outcome<()> {
         self.identity.look().map_err(|change| self.lose(change))

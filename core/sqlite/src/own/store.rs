@@ -4,6 +4,7 @@ use bytes::Bytes;
 use entgldb_replica::id::{Collection, DocId};
 
 use crate::failed::SqliteFailed;
+use crate::file::change::FileChange;
 use crate::file::connection::in_transaction;
 use crate::journal::journal::Journal;
 use crate::journal::schema;
@@ -57,6 +58,13 @@ impl OwnStore {
     /// When the file can't be read.
     pub fn outbox_is_empty(&mut self) -> Result<bool, SqliteFailed> {
         self.journal.outbox_is_empty()
+    }
+
+    /// How the file differs from the one that was opened; `None` if it does not. To be asked after an error, which may have
+    /// come from that.
+    #[must_use]
+    pub fn file_change(&self) -> Option<FileChange> {
+        self.journal.connection.change()
     }
 
     /// Whether remote changes have to wait because the disk is nearly full.

@@ -11,12 +11,13 @@ use crate::apply::putback;
 use crate::capture::watched::{Watched, schema_version};
 use crate::capture::{named, scan};
 use crate::failed::{Outcome, SqliteFailed, While};
+use crate::file::change::FileChange;
 use crate::file::config::SqliteConfig;
 use crate::file::connection::in_transaction;
 use crate::file::error::OpenError;
 use crate::journal::commit::Stopped;
 use crate::journal::journal::Journal;
-use crate::journal::opening;
+use crate::journal::{opening, outbox};
 use crate::own::tables::is_own;
 use crate::table::definition::Unwatchable;
 
@@ -33,6 +34,8 @@ pub struct SqliteStore {
     pub(super) watch: Vec<Collection>,
     /// Where `tend` goes on.
     pub(super) tending: Tending,
+    /// Whether all tables are to be looked through once no note waits.
+    looks_through: bool,
 }
 
 /// Where work that may wait goes on.
@@ -77,8 +80,13 @@ impl SqliteStore {
         if let Some((collection, unwatchable)) = missing.into_iter().next() {
             return Err(named::refusal(&journal.connection, collection.as_str(), unwatchable)?);
         }
-        let mut store =
-            Self { journal, watched: Watched::default(), watch: Vec::new(), tending: Tending::default() };
+        let mut store = Self {
+            journal,
+            watched: Watched::default(),
+            watch: Vec::new(),
+            tending: Tending::default(),
+            looks_through: false,
+        };
         store.use_watched(watched, watch)?;
         Ok(store)
     }
@@ -112,13 +120,26 @@ impl SqliteStore {
         self.journal.outbox_is_empty()
     }
 
+    /// How the file differs from the one that was opened; `None` if it does not. To be asked after an error, which may have
+    /// come from that.
+    #[must_use]
+    pub fn file_change(&self) -> Option<FileChange> {
+        self.journal.connection.change()
+    }
+
+    /// All tables are to be looked through, because the file is another one than before. Notes that are in it come first: they
+    /// have the time of their write.
+    pub fn look_through(&mut self) {
+        self.looks_through = true;
+    }
+
     /// Whether tables are still being looked through: rows that were there before they were watched.
     /// [`Store::captured`](entgldb_replica::store::Store::captured) goes on with that whenever the outbox is nearly empty.
     ///
     /// # Errors
     /// When the store can't be read.
     pub fn is_scanning(&mut self) -> Result<bool, SqliteFailed> {
-        scan::is_pending(&self.journal.connection, &self.watched)
+        Ok(self.looks_through || scan::is_pending(&self.journal.connection, &self.watched)?)
     }
 
     /// Works with other tables, or with the same ones under another schema, from now on.
@@ -144,6 +165,7 @@ impl SqliteStore {
     /// Puts keys of tables that are to be looked through into the outbox, while that is nearly empty. Answers whether
     /// there is more to look through.
     pub(super) fn scan_on(&mut self) -> Outcome<bool> {
+        self.begin_looking_through()?;
         let connection = &self.journal.connection;
         for _ in 0..SCAN_SLICES_MAX {
             if !scan::is_pending(connection, &self.watched)? {
@@ -159,6 +181,17 @@ impl SqliteStore {
             in_transaction(connection, |connection| scan::slice(connection, &self.watched))?;
         }
         Ok(true)
+    }
+
+    /// Begins to look all tables through, if that is wanted and no note waits.
+    fn begin_looking_through(&mut self) -> Outcome<()> {
+        if !self.looks_through || !outbox::is_empty(&self.journal.connection)? {
+            return Ok(());
+        }
+        let watched = &self.watched;
+        in_transaction(&self.journal.connection, |connection| scan::begin(connection, watched))?;
+        self.looks_through = false;
+        Ok(())
     }
 
     /// Carries work out in a write transaction, again and again if a trigger of the application rolls it back. `work`
