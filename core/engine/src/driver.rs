@@ -187,6 +187,7 @@ impl Driver {
     fn take(&mut self, message: Message) {
         match message {
             Message::Net(event) => self.take_net(event),
+            Message::Wake if self.replica.is_none() => self.woken_while_closed(),
             Message::Wake => {
                 self.attention.woken();
                 if self.attention.is_due() {

@@ -4,7 +4,7 @@
 //! another one than the store had open, the path is followed: what is there now is opened, and looked through.
 
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use entgldb_sqlite::{FileChange, OpenError};
 use tracing::{error, info, warn};
@@ -18,9 +18,12 @@ use crate::store::{StoreError, StoreOpenError};
 const REOPEN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Longest wait while a path is followed: a look at it costs little.
 const FOLLOW_EVERY: Duration = Duration::from_secs(2);
-/// A file that was put at the path is opened once it has been the same for so long: it may be copied bit by bit.
+/// A file that was put at the path is opened once it has had the same size for so long: it may be copied bit by bit. One that
+/// grows on and on is opened after the longer time.
 const SETTLED: Duration = Duration::from_millis(500);
-/// A file that never is the same is opened after so long. Until then, one that is no sound database counts as half copied.
+/// See [`SETTLED`].
+const SETTLED_MAX: Duration = Duration::from_secs(10);
+/// For so long a file that is no sound database counts as half copied.
 const HALF_COPIED_MAX: Duration = Duration::from_secs(60);
 
 /// When and how a failed store is opened again.
@@ -31,28 +34,13 @@ pub(crate) struct Reopening {
     told: Option<String>,
     /// Since when the path is followed.
     following: Option<Instant>,
-    /// The file at the path when it was last looked at.
-    seen: Option<Seen>,
+    /// Bytes of the file at the path when it was last looked at.
+    bytes: Option<u64>,
 }
 
 impl Default for Reopening {
     fn default() -> Self {
-        Self { at: Instant::now(), wait: REOPEN.0, told: None, following: None, seen: None }
-    }
-}
-
-/// What tells a file that is being written from one that is not.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Seen {
-    bytes: u64,
-    modified: Option<SystemTime>,
-}
-
-impl Seen {
-    fn at(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).ok()?;
-        // A file system without times is known by the size alone.
-        Some(Self { bytes: metadata.len(), modified: metadata.modified().ok() })
+        Self { at: Instant::now(), wait: REOPEN.0, told: None, following: None, bytes: None }
     }
 }
 
@@ -71,17 +59,17 @@ impl Reopening {
     fn follow(&mut self, change: FileChange, path: &Path) {
         let now = Instant::now();
         self.following.get_or_insert(now);
-        self.seen = Seen::at(path);
+        self.bytes = bytes(path);
         let is_in_place = !matches!(change, FileChange::OtherFile | FileChange::Missing { .. });
         self.at = if is_in_place { now } else { now + SETTLED };
         self.wait = REOPEN.0;
     }
 
-    /// Whether the file at the path is still being written. To be asked when it is due to be opened.
+    /// Whether the file at the path is still growing. To be asked when it is due to be opened.
     fn is_unsettled(&mut self, path: &Path) -> bool {
-        let seen = Seen::at(path);
-        let is_other = std::mem::replace(&mut self.seen, seen) != seen && seen.is_some();
-        let is_unsettled = is_other && self.is_young();
+        let bytes = bytes(path);
+        let is_other = std::mem::replace(&mut self.bytes, bytes) != bytes && bytes.is_some();
+        let is_unsettled = is_other && self.following.is_some_and(|since| since.elapsed() < SETTLED_MAX);
         if is_unsettled {
             self.at = Instant::now() + SETTLED;
         }
@@ -103,6 +91,10 @@ impl Reopening {
         );
         !error.is_final() || (self.is_young() && !is_certain)
     }
+}
+
+fn bytes(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|metadata| metadata.len())
 }
 
 impl Driver {
@@ -130,11 +122,32 @@ impl Driver {
     }
 
     fn file_changed(&mut self, change: FileChange) {
-        let detail = change.to_string();
+        let mut detail = change.to_string();
+        // At once: whoever opens the new file meanwhile would read the log of the old one.
+        match self.recipe.store.holder.put_stale_log_aside() {
+            Ok(None) => {}
+            Ok(Some(aside)) => {
+                let said =
+                    format!(". The write-ahead log of the old file was put aside as {}", aside.display());
+                detail.push_str(&said);
+            }
+            // It is tried again when the file is opened, and told then.
+            Err(error) => warn!(%error, "the write-ahead log of the old file can't be put aside"),
+        }
         self.publisher.set_state(State::Recovering);
         self.publisher.note_error(&detail);
         self.tell(&Event::DatabaseReplaced { change: change.name(), detail });
         self.reopening.follow(change, &self.recipe.store.path);
+    }
+
+    /// The files at the path have changed while nothing is open there.
+    pub(crate) fn woken_while_closed(&mut self) {
+        self.attention.rearm();
+        if self.reopening.following.is_some()
+            && let Err(error) = self.recipe.store.holder.put_stale_log_aside()
+        {
+            warn!(%error, "the write-ahead log of the old file can't be put aside");
+        }
     }
 
     /// Opens the store again, if it is time.

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use common::{config, limits, query};
 use entgldb_replica::store::Store;
-use entgldb_sqlite::{FileChange, Holder, OpenError, SqliteConfig, SqliteFailed, SqliteStore, verify};
+use entgldb_sqlite::{
+    FileChange, Holder, OpenError, RepairError, SqliteConfig, SqliteFailed, SqliteStore, repair, verify,
+};
 use rusqlite::Connection;
 use rusqlite::backup::Backup;
 
@@ -250,6 +252,40 @@ fn a_write_is_refused_after_a_swap_even_if_nothing_was_looked_at_before() {
     let failed = store.unwatch("t");
     let is_told = matches!(failed, Err(SqliteFailed::FileChanged(FileChange::OtherState)));
     assert!(is_told, "{failed:?}");
+}
+
+#[test]
+fn a_quiet_log_is_emptied_so_that_none_is_left_beside_a_file_that_is_renamed_over() {
+    let place = Place::new();
+    let mut store = place.open(&place.holder("first"));
+    look_through(&mut store);
+    let bytes = || std::fs::metadata(place.file("app.db-wal")).unwrap().len();
+    // A reader of an older state keeps the log; the engine does not wait for it.
+    let reader = Connection::open(&place.path).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM t").unwrap();
+    place.app.execute_batch("UPDATE t SET v = 'newer'").unwrap();
+    let until = |looks: usize, store: &mut SqliteStore| {
+        (0..looks).any(|_| {
+            store.outbox_is_empty().unwrap();
+            std::thread::sleep(Duration::from_millis(10));
+            bytes() == 0
+        })
+    };
+    assert!(!until(150, &mut store));
+    drop(reader);
+    assert!(until(1000, &mut store));
+    assert_eq!(place.found("SELECT * FROM t ORDER BY k"), ["a|newer", "b|newer"]);
+}
+
+#[test]
+fn a_database_is_not_repaired_while_an_engine_is_at_work_on_it() {
+    let place = Place::new();
+    let running = Running::start(place.open(&place.holder("first")));
+    let before = all_but_the_question(&place.path);
+    assert!(matches!(repair(&place.path), Err(RepairError::Open(OpenError::InUse { .. }))));
+    assert_eq!(all_but_the_question(&place.path), before);
+    drop(running);
+    repair(&place.path).unwrap();
 }
 
 #[cfg(unix)]

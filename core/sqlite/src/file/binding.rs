@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
@@ -15,10 +16,12 @@ use rusqlite::{Connection, ErrorCode};
 use crate::failed::{Outcome, SqliteFailed, While, code};
 use crate::file::change::FileChange;
 use crate::file::holder::{CHALLENGE, HOLDER, Holder, TOKEN, Token, remove};
-use crate::file::identity::Identity;
+use crate::file::identity::{Identity, Log};
 
 /// The path is looked at this often at most: two calls of the operating system each.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// A log to which nobody has written for so long is moved into the database and emptied.
+const QUIET: Duration = Duration::from_secs(1);
 
 const RAISE: &str = "UPDATE main._entgldb_meta SET value = ?1 + 1 WHERE name = 'commits' AND value = ?1
                      AND EXISTS(SELECT 1 FROM main._entgldb_meta WHERE name = 'token' AND value = ?2)";
@@ -33,6 +36,8 @@ pub(crate) struct Bound {
     holder: Holder,
     identity: Identity,
     looked: Cell<Option<Instant>>,
+    /// The log as it was last looked at, and since when it has been like that.
+    log: Cell<Option<(Log, Instant)>>,
     lost: Cell<Option<FileChange>>,
 }
 
@@ -48,7 +53,14 @@ impl Bound {
     /// A connection to the file at `path`, which `holder` has claimed.
     pub(crate) fn of(connection: Connection, holder: Holder, path: &Path) -> Outcome<Self> {
         let identity = Identity::of(path).map_err(SqliteFailed::FileChanged)?;
-        Ok(Self { connection, holder, identity, looked: Cell::default(), lost: Cell::default() })
+        Ok(Self {
+            connection,
+            holder,
+            identity,
+            looked: Cell::default(),
+            log: Cell::default(),
+            lost: Cell::default(),
+        })
     }
 
     pub(crate) fn identity(&self) -> &Identity {
@@ -127,6 +139,7 @@ impl Bound {
         if self.looked.get().is_none_or(|looked| now.duration_since(looked) >= LOOK_EVERY) {
             self.looked.set(Some(now));
             self.look_at_path()?;
+            self.empty_quiet_log()?;
         }
         let (token, commits, is_asked) = self.state()?;
         let (our_token, our_commits) = self.claimed();
@@ -154,7 +167,43 @@ impl Bound {
 
     /// Looks whether the path still leads to the file that was opened.
     pub(crate) fn look_at_path(&self) -> Outcome<()> {
-        self.identity.look().map_err(|change| self.lose(change))
+        let found = self.identity.look().map_err(|change| self.lose(change))?;
+        let is_new = |(log, _): (Log, Instant)| found != Some(log);
+        if self.log.get().is_none_or(is_new) {
+            self.log.set(found.map(|log| (log, Instant::now())));
+        }
+        Ok(())
+    }
+
+    /// Moves the log into the database and empties it, once it has been quiet for a while. With our connection open, the last
+    /// close of an application no longer does that; and whoever replaces the database's file, as one may while nobody writes,
+    /// must not leave a log with content beside the new one. Waits for nobody: what is in use is left for later.
+    fn empty_quiet_log(&self) -> Outcome<()> {
+        let Some((log, since)) = self.log.get().filter(|(log, _)| log.bytes > 0) else { return Ok(()) };
+        let now = Instant::now();
+        if now.duration_since(since) < QUIET {
+            return Ok(());
+        }
+        self.log.set(Some((log, now)));
+        let number = |sql: &str, column: usize| {
+            self.connection.query_row(sql, [], |row| row.get::<_, i64>(column)).doing("emptying the log")
+        };
+        // Where this connection must not do it by itself, it must not do it here either.
+        if number("PRAGMA wal_autocheckpoint", 0)? == 0 {
+            return Ok(());
+        }
+        let hasty = self.holder.haste();
+        hasty.store(true, Ordering::Relaxed);
+        // First what lasts, which keeps nobody from writing; what is left to do with the write lock lasts for microseconds.
+        let emptied = number("PRAGMA main.wal_checkpoint(PASSIVE)", 0)
+            .and_then(|_| number("PRAGMA main.wal_checkpoint(TRUNCATE)", 0));
+        hasty.store(false, Ordering::Relaxed);
+        match emptied {
+            Err(SqliteFailed::Stopped) => Ok(()),
+            // What does not fit into the database stays in the log.
+            Err(failed) if failed.is_disk_full() => Ok(()),
+            emptied => emptied.map(drop),
+        }
     }
 
     /// Says in the file that nobody works on it any more.
@@ -180,6 +229,7 @@ impl Bound {
     /// one is there, moving its content into the database is the way to keep it.
     fn let_go(&self, change: FileChange) {
         self.roll_back();
+        self.holder.claim().leaves_log = self.log.get().is_some_and(|(log, _)| log.bytes == 0);
         if change == FileChange::WalMissing {
             let saved = self.connection.query_row("PRAGMA main.wal_checkpoint(PASSIVE)", [], |row| {
                 Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))

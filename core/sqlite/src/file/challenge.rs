@@ -93,7 +93,9 @@ fn bind(connection: Connection, claimant: Claimant<'_>) -> Result<Bound, OpenErr
         .query_row("PRAGMA main.wal_checkpoint(PASSIVE)", [], |_| Ok(()))
         .doing("moving the WAL into the database")?;
     let bound = Bound::of(connection, claimant.holder.clone(), claimant.path)?;
-    claimant.holder.claim().identity = Some(bound.identity().clone());
+    let mut claim = claimant.holder.claim();
+    (claim.identity, claim.leaves_log) = (Some(bound.identity().clone()), false);
+    drop(claim);
     Ok(bound)
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn connect(config: &mut SqliteConfig) -> Result<Connection, OpenError
     put_stale_wal_aside(config)?;
     let mut connection = open_file(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection
-        .busy_handler(Some(busy_handler(config.stop.clone(), config.on_busy.take())))
+        .busy_handler(Some(busy_handler(config.stop.clone(), config.holder.haste(), config.on_busy.take())))
         .doing("setting the busy handler")?;
     harden(&connection).doing("setting up the connection")?;
     if connection.is_readonly(c"main").doing("looking at the file")? {
@@ -58,9 +58,7 @@ pub(crate) fn connect(config: &mut SqliteConfig) -> Result<Connection, OpenError
 
 /// A WAL that belongs to the file that was at the path before would be read into the one that is there now.
 pub(crate) fn put_stale_wal_aside(config: &SqliteConfig) -> Result<(), OpenError> {
-    let before = config.holder.claim().identity.clone();
-    let Some(identity) = before else { return Ok(()) };
-    match identity.put_stale_wal_aside() {
+    match config.holder.put_stale_log_aside() {
         Ok(None) => Ok(()),
         Ok(Some(aside)) => {
             tracing::warn!(aside = %aside.display(), "the write-ahead log of the replaced database was put aside");
@@ -101,7 +99,9 @@ pub(crate) fn prepare_intake(
     durability: Durability,
     stop: Arc<AtomicBool>,
 ) -> Outcome<()> {
-    connection.busy_handler(Some(busy_handler(stop, None))).doing("setting the busy handler")?;
+    connection
+        .busy_handler(Some(busy_handler(stop, Arc::default(), None)))
+        .doing("setting the busy handler")?;
     harden(connection).doing("setting up the connection")?;
     let synchronous = match durability {
         Durability::Full => "FULL",
@@ -153,6 +153,7 @@ pub(crate) fn harden(connection: &Connection) -> rusqlite::Result<()> {
 
 fn busy_handler(
     stop: Arc<AtomicBool>,
+    is_hasty: Arc<AtomicBool>,
     mut on_busy: Option<Box<dyn FnMut(Duration) + Send>>,
 ) -> impl FnMut(i32) -> bool + Send + 'static {
     let mut since = Instant::now();
@@ -162,7 +163,7 @@ fn busy_handler(
             since = Instant::now();
             reported = Duration::ZERO;
         }
-        if stop.load(Ordering::Relaxed) {
+        if stop.load(Ordering::Relaxed) || is_hasty.load(Ordering::Relaxed) {
             return false;
         }
         let waited = since.elapsed();

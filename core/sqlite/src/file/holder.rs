@@ -1,6 +1,8 @@
 //! Who works on a database file, as the file itself says it.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension};
@@ -23,6 +25,8 @@ pub(crate) type Token = [u8; 16];
 pub struct Holder {
     by: HeldBy,
     claim: Arc<Mutex<Claim>>,
+    /// Whether the store's connection gives up at once where it would wait for a lock.
+    is_hasty: Arc<AtomicBool>,
 }
 
 /// What an engine writes of itself into the file that it works on.
@@ -59,6 +63,8 @@ pub(crate) struct Claim {
     pub(crate) commits: i64,
     /// The files that were opened last.
     pub(crate) identity: Option<Identity>,
+    /// Whether their log had no content before they were swapped: what is in it since is the new file's.
+    pub(crate) leaves_log: bool,
 }
 
 impl Holder {
@@ -70,7 +76,7 @@ impl Holder {
         let place = FileId::at(&folder).ok().flatten().map(FileId::to_text);
         let pid = std::process::id();
         let by = HeldBy { node: node.to_owned(), name: name.to_owned(), pid, folder, place };
-        Self { by, claim: Arc::default() }
+        Self { by, claim: Arc::default(), is_hasty: Arc::default() }
     }
 
     /// An engine that has no folder. After an end without [`close`](crate::SqliteStore::close) the next start waits for it in
@@ -78,7 +84,24 @@ impl Holder {
     #[must_use]
     pub fn unnamed() -> Self {
         let by = HeldBy { pid: std::process::id(), ..HeldBy::default() };
-        Self { by, claim: Arc::default() }
+        Self { by, claim: Arc::default(), is_hasty: Arc::default() }
+    }
+
+    /// Puts the write-ahead log of the file that was open before aside, if another file is at the path now: whoever opens that
+    /// one would read the log into it. To be called as soon as the store is dropped. Returns where the log is now.
+    ///
+    /// # Errors
+    /// When it can't be renamed.
+    pub fn put_stale_log_aside(&self) -> io::Result<Option<PathBuf>> {
+        let before = {
+            let claim = self.claim();
+            claim.identity.clone().filter(|_| !claim.leaves_log)
+        };
+        before.map_or(Ok(None), |identity| identity.put_stale_wal_aside())
+    }
+
+    pub(crate) fn haste(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_hasty)
     }
 
     pub(crate) fn claim(&self) -> MutexGuard<'_, Claim> {

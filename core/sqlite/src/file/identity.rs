@@ -15,19 +15,21 @@ use crate::file::change::FileChange;
 pub(crate) struct FileId {
     device: u64,
     inode: u64,
+    /// The number of a deleted file is soon given to another one.
+    born: Option<SystemTime>,
 }
 
 impl FileId {
     #[cfg(unix)]
     fn of(metadata: &Metadata) -> Self {
         use std::os::unix::fs::MetadataExt;
-        Self { device: metadata.dev(), inode: metadata.ino() }
+        Self { device: metadata.dev(), inode: metadata.ino(), born: metadata.created().ok() }
     }
 
     /// Windows keeps a file from being replaced while SQLite has it open.
     #[cfg(not(unix))]
     fn of(_: &Metadata) -> Self {
-        Self { device: 0, inode: 0 }
+        Self { device: 0, inode: 0, born: None }
     }
 
     /// The file or folder at a path; `None` if there is none.
@@ -43,6 +45,13 @@ impl FileId {
     pub(crate) fn to_text(self) -> String {
         format!("{}:{}", self.device, self.inode)
     }
+}
+
+/// A WAL as it was seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Log {
+    pub(crate) bytes: u64,
+    modified: Option<SystemTime>,
 }
 
 /// A database file and its WAL as they were when they were opened.
@@ -64,29 +73,32 @@ impl Identity {
         Ok(Self { path: path.to_owned(), wal, file, wal_file })
     }
 
-    /// Looks whether both files are still there.
-    pub(crate) fn look(&self) -> Result<(), FileChange> {
+    /// Looks whether both files are still there. Returns how the log is; `None` if that can't be seen.
+    pub(crate) fn look(&self) -> Result<Option<Log>, FileChange> {
         // An error other than "there is none" (a network that is away, a permission) says nothing about the file.
         match FileId::at(&self.path) {
             Ok(Some(found)) if found != self.file => return Err(FileChange::OtherFile),
             Ok(None) => {
-                let leaves_wal = matches!(FileId::at(&self.wal), Ok(Some(_)));
+                let leaves_wal = std::fs::metadata(&self.wal).is_ok_and(|log| log.len() > 0);
                 return Err(FileChange::Missing { leaves_wal });
             }
             Ok(Some(_)) | Err(_) => {}
         }
-        match FileId::at(&self.wal) {
-            Ok(Some(found)) if found != self.wal_file => Err(FileChange::OtherWal),
-            Ok(None) => Err(FileChange::WalMissing),
-            Ok(Some(_)) | Err(_) => Ok(()),
+        match std::fs::metadata(&self.wal) {
+            Ok(found) if FileId::of(&found) != self.wal_file => Err(FileChange::OtherWal),
+            // A file system without times is known by the size alone.
+            Ok(found) => Ok(Some(Log { bytes: found.len(), modified: found.modified().ok() })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(FileChange::WalMissing),
+            Err(_) => Ok(None),
         }
     }
 
-    /// Puts a WAL aside that belongs to the file that was at the path before: SQLite would read it into the new one.
-    /// Returns where it is now. To be called while this process has nothing open at the path.
+    /// Puts a WAL aside that belongs to the file that was at the path before: SQLite would read it into the new one. One
+    /// without content is left. Returns where it is now.
     pub(crate) fn put_stale_wal_aside(&self) -> io::Result<Option<PathBuf>> {
         let is_other = matches!(FileId::at(&self.path), Ok(Some(found)) if found != self.file);
-        let is_stale = matches!(FileId::at(&self.wal), Ok(Some(found)) if found == self.wal_file);
+        let is_stale =
+            std::fs::metadata(&self.wal).is_ok_and(|log| FileId::of(&log) == self.wal_file && log.len() > 0);
         if !is_other || !is_stale {
             return Ok(None);
         }
