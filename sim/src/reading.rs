@@ -45,6 +45,7 @@ impl Inner {
             notes: disk.notes.clone().into_iter().collect(),
             open_conflicts: disk.conflicts.values().filter(|c| c.missing.is_some()).cloned().collect(),
             merged: disk.merged.keys().map(|(collection, _)| collection.clone()).collect(),
+            dropped: Vec::new(),
         })
     }
 

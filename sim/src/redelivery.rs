@@ -52,7 +52,7 @@ impl World {
             self.quiet_input(node, Input::Frame { link, kind, body })?;
             self.coverage.add("pages delivered again", 1);
         }
-        self.quiet_input(node, Input::LinkDown { link, reason: "done".into() })?;
+        self.quiet_input(node, Input::LinkDown { link, reason: "done".into(), is_fault: false })?;
         if state(&self.nodes[node].store.disk()) != before {
             let detail = format!("node {node} is another one after everything was delivered again");
             return self.found(Err(("7 again changes nothing", detail)));

@@ -55,7 +55,9 @@ impl World {
         match arrival {
             Arrival::Up(link) => self.input(node, Input::LinkUp(link)),
             Arrival::Frame { kind, body } => self.input(node, Input::Frame { link, kind, body }),
-            Arrival::Down(reason) => self.input(node, Input::LinkDown { link, reason: reason.into() }),
+            Arrival::Down(reason) => {
+                self.input(node, Input::LinkDown { link, reason: reason.into(), is_fault: false })
+            }
         }
     }
 

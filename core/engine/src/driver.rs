@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use entgldb_net::{Frame, InFlight, NetEvent, SendError, Transport};
-use entgldb_replica::id::LinkId;
+use entgldb_net::{Frame, NetEvent, SendError, Transport};
+use entgldb_replica::event::Event as ReplicaEvent;
 use entgldb_replica::{Config as ReplicaConfig, Input, Link, Output, Replica, wire};
 use entgldb_sqlite::Waker;
 use tracing::{debug, info, warn};
@@ -20,8 +20,10 @@ use crate::command::Job;
 use crate::control::Control;
 use crate::event::Event;
 use crate::guard::GuardError;
+use crate::held::{Held, HeldFrame};
 use crate::hub::Hub;
 use crate::mark::MarkFile;
+use crate::progress::Progress;
 use crate::publish::{self, Publisher};
 use crate::recipe::{Keeping, Recipe};
 use crate::reopening::Reopening;
@@ -37,12 +39,17 @@ pub enum SyncError {
     #[error("no peer is linked")]
     NoPeer,
     /// It takes longer.
-    #[error("not done in time: {behind} entries are still to come, {ahead} still to go")]
+    #[error(
+        "not done in time: {behind} entries are still to come, {ahead} still to go{}",
+        if *capturing { ", and rows are still to be captured" } else { "" }
+    )]
     Timeout {
         /// Entries still to come.
         behind: u64,
         /// Entries still to go.
         ahead: u64,
+        /// Whether rows that are in the tables are still to be captured.
+        capturing: bool,
     },
     /// The store has failed; see the status.
     #[error("the store is not available")]
@@ -85,13 +92,16 @@ pub(crate) struct Driver {
     trust: Trust,
     hub: Hub,
     pub(crate) mark: MarkFile,
-    control: Control,
+    pub(crate) control: Control,
     pub(crate) publisher: Publisher,
     pub(crate) attention: Attention,
+    /// Changes of peers that wait until the application is not in the middle of something.
+    pub(crate) held: Held,
     is_short_of_room: bool,
     pub(crate) reopening: Reopening,
     pub(crate) waker: Box<dyn Fn() -> Waker + Send>,
-    waiting: Vec<(Instant, Reply)>,
+    pub(crate) progress: Progress,
+    pub(crate) waiting: Vec<(Instant, Reply)>,
 }
 
 /// Parts of a driver that [`crate::node`] has made.
@@ -125,7 +135,9 @@ impl Driver {
             control: parts.control,
             publisher: parts.publisher,
             attention: Attention::new((parts.waker)()),
+            held: Held::default(),
             is_short_of_room: false,
+            progress: Progress::default(),
             reopening: Reopening::default(),
             waker: parts.waker,
             waiting: Vec::new(),
@@ -146,6 +158,7 @@ impl Driver {
                 Err(crossbeam_channel::RecvTimeoutError::Timeout) => self.take_time(),
                 Err(crossbeam_channel::RecvTimeoutError::Disconnected) => break,
             }
+            self.tell_caught_up();
             self.answer_waiting();
             self.publish(false);
         }
@@ -174,6 +187,7 @@ impl Driver {
             Some(replica) => {
                 wait = wait.min(self.clocks.until(replica.next_wake()));
                 wait = wait.min(self.attention.due().saturating_duration_since(Instant::now()));
+                wait = wait.min(self.held.until(Instant::now()));
             }
             None => wait = wait.min(self.reopening.due().saturating_duration_since(Instant::now())),
         }
@@ -223,28 +237,19 @@ impl Driver {
         if self.attention.is_due() {
             self.look();
         }
+        if self.held.is_due(Instant::now()) {
+            self.let_in();
+        }
         let due = self.replica.as_ref().is_some_and(|replica| replica.next_wake() <= self.clocks.now().mono);
         if due {
             self.input(Input::Tick);
         }
     }
 
-    /// Looks whether the application has written something.
-    fn look(&mut self) {
-        let Some(replica) = &mut self.replica else { return };
-        let store = replica.store();
-        match store.outbox_is_empty().and_then(|empty| Ok(!empty || store.is_scanning()?)) {
-            Ok(true) => {
-                self.attention.found();
-                self.input(Input::LocalChange);
-                self.attention.done();
-            }
-            Ok(false) => self.attention.nothing(),
-            Err(failed) => self.store_failed(&failed),
-        }
-    }
-
     fn take_net(&mut self, event: NetEvent) {
+        if !matches!(event, NetEvent::Frame { .. }) {
+            self.let_in();
+        }
         match event {
             NetEvent::LinkUp { link, peer, address, we_dialled, target } => {
                 let admitted = self.trust.admit(&peer.name, peer.node, wall_ms());
@@ -274,9 +279,10 @@ impl Driver {
                     frame_bytes_max: peer.frame_bytes_max,
                 }));
             }
-            NetEvent::Frame { link, frame, permit } => self.take_frame(link, frame, permit),
+            NetEvent::Frame { link, frame, permit } => self.take_frame(HeldFrame { link, frame, permit }),
             NetEvent::LinkDown { link, reason } => {
-                self.input(Input::LinkDown { link, reason: reason.to_string() });
+                let is_fault = reason.is_fault();
+                self.input(Input::LinkDown { link, reason: reason.to_string(), is_fault });
             }
             NetEvent::DialFailed { target, reason } => {
                 let reason = reason.to_string();
@@ -289,12 +295,6 @@ impl Driver {
             NetEvent::ListenResumed => self.tell(&Event::ListenResumed),
             _ => {}
         }
-    }
-
-    /// The permit is given back when the frame has been dealt with.
-    fn take_frame(&mut self, link: LinkId, frame: Frame, permit: InFlight) {
-        self.input(Input::Frame { link, kind: frame.kind, body: frame.body });
-        drop(permit);
     }
 
     pub(crate) fn input(&mut self, input: Input) {
@@ -350,6 +350,8 @@ impl Driver {
                 }
                 Output::Dial { target } => self.transport.dial(target),
                 Output::Close { link, reason } => self.transport.close(link, &reason),
+                // Told once nothing is left to capture.
+                Output::Event(ReplicaEvent::CaughtUp { node }) => self.progress.caught_up(node),
                 Output::Event(event) => {
                     if let Some(event) = Event::from_replica(event) {
                         self.tell(&event);
@@ -380,39 +382,6 @@ impl Driver {
         Ok(())
     }
 
-    /// Answers those who wait for both sides to be level. The status is true before they hear of it.
-    fn answer_waiting(&mut self) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        let level = self.replica.as_ref().is_some_and(Replica::is_level);
-        let now = Instant::now();
-        let is_over = |(deadline, _): &(Instant, Reply)| level || *deadline <= now;
-        let (over, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(is_over);
-        self.waiting = waiting;
-        let over: Vec<(Instant, Reply)> = over;
-        if over.is_empty() {
-            return;
-        }
-        self.publish(true);
-        let answer = if level { Ok(()) } else { Err(self.not_level()) };
-        for (_, reply) in over {
-            let _ = reply.send(answer);
-        }
-    }
-
-    /// Why the nodes are not level.
-    fn not_level(&self) -> SyncError {
-        let Some(status) = self.replica.as_ref().map(Replica::status) else { return SyncError::StoreFailed };
-        if status.peers.is_empty() {
-            return SyncError::NoPeer;
-        }
-        SyncError::Timeout {
-            behind: status.peers.iter().map(|peer| peer.behind).max().unwrap_or_default(),
-            ahead: status.peers.iter().map(|peer| peer.ahead).max().unwrap_or_default(),
-        }
-    }
-
     pub(crate) fn tell(&mut self, event: &Event) {
         match event {
             Event::Captured { changes } => self.attention.captured(*changes),
@@ -422,20 +391,6 @@ impl Driver {
         self.publisher.note(event);
         event.log();
         self.hub.tell(event);
-    }
-
-    /// Brings the status up to date, at most once a second or right now.
-    pub(crate) fn publish(&mut self, now: bool) {
-        if now || Instant::now() >= self.publisher.due() {
-            let replica = self.replica.as_mut();
-            let replica = replica.map(|replica| (replica.status(), replica.store().host_health()));
-            self.publisher.publish(replica, self.transport.traffic(), &self.recipe.store.path);
-            if let Some(replica) = &self.replica {
-                self.mark.note(replica.mark());
-            }
-            self.mark.write();
-            self.control.look();
-        }
     }
 }
 

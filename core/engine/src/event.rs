@@ -3,9 +3,12 @@
 use entgldb_replica::event::{Anew, Event as ReplicaEvent};
 use entgldb_replica::resolve::{Conflict, Side};
 use entgldb_replica::store::ProblemKind;
+use entgldb_sqlite::inspect::ListedProblem;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tracing::{debug, error, info, warn};
+
+use crate::status::BlockedHealth;
 
 /// Something that happened. As JSON, `event` says what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -60,6 +63,16 @@ pub enum Event {
         /// How many.
         changes: usize,
     },
+    /// The rows of a table are looked through for changes: before the first sync, or after its schema was changed. Told at most
+    /// once a second; the last time with as many done as there are.
+    LookingThrough {
+        /// The table.
+        table: String,
+        /// Rows looked at so far.
+        done: u64,
+        /// About how many there are.
+        of: u64,
+    },
     /// Remote entries became durable.
     Applied {
         /// From whom they came.
@@ -78,7 +91,7 @@ pub enum Event {
         /// Entries that the peer holds.
         total: u64,
     },
-    /// This node holds everything that the peer is known to hold.
+    /// This node holds everything that the peer is known to hold, and has nothing left to capture.
     CaughtUp {
         /// The peer.
         node: String,
@@ -193,6 +206,18 @@ pub enum Event {
         /// The collection.
         collection: String,
     },
+    /// Links with a peer end for the same fault at the same place, for the second time in a row: nothing gets past it by
+    /// itself. The status shows for how long.
+    Blocked {
+        /// The peer.
+        node: String,
+        /// Its label.
+        name: String,
+        /// Why the links end.
+        reason: String,
+        /// The first entry that does not get through, as `log entry number`; none if no entry was on its way.
+        entry: Option<String>,
+    },
     /// Two processes run with one identity, as after a machine was copied: neither is let in until one of them is gone.
     Copied {
         /// The node.
@@ -296,6 +321,15 @@ impl Version {
     }
 }
 
+/// The kind of a problem with a whole table, in events and lists. Its key is empty.
+pub(crate) const TABLE_PROBLEM: &str = "table";
+
+/// The name of the kind of a problem that an [`Inspector`](crate::inspect::Inspector) lists.
+#[must_use]
+pub fn listed_problem_kind(problem: &ListedProblem) -> &'static str {
+    if problem.key.is_empty() { TABLE_PROBLEM } else { problem_kind(problem.kind) }
+}
+
 /// The name of a kind of problem in events, status and lists.
 #[must_use]
 pub fn problem_kind(kind: ProblemKind) -> &'static str {
@@ -392,6 +426,10 @@ impl Event {
             ReplicaEvent::Repairing { node, collection } => {
                 Self::Repairing { node: node.to_string(), collection: collection.to_string() }
             }
+            ReplicaEvent::Blocked(blocked) => {
+                let BlockedHealth { node, name, reason, entry, .. } = blocked.into();
+                Self::Blocked { node, name, reason, entry }
+            }
             ReplicaEvent::Copied { node, name } => Self::Copied { node: node.to_string(), name },
             ReplicaEvent::MemberRemoved { node, by } => {
                 Self::MemberRemoved { node: node.to_string(), by: by.to_string() }
@@ -425,6 +463,9 @@ impl Event {
             }
             Self::Repairing { node, collection } => {
                 warn!(node, collection, "rows differ though all changes are the same: they are joined");
+            }
+            Self::Blocked { node, reason, entry, .. } => {
+                error!(node, reason, entry, "links end for the same fault at the same place");
             }
             Self::Copied { node, name } => error!(node, name, "two processes run with one identity"),
             Self::MemberRemoved { node, by } => info!(node, by, "a member was removed"),

@@ -56,6 +56,7 @@ mod command;
 mod config;
 mod control;
 mod data_dir;
+mod detaching;
 mod documents;
 mod driver;
 mod ending;
@@ -64,6 +65,7 @@ mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 mod guard;
+mod held;
 mod host;
 mod hub;
 mod import;
@@ -75,6 +77,7 @@ mod node;
 mod offline;
 mod opening;
 mod portable;
+mod progress;
 mod publish;
 mod recipe;
 mod recording;
@@ -82,6 +85,7 @@ mod reopening;
 mod resolver;
 mod restoring;
 mod retention;
+mod standing;
 mod status;
 mod store;
 mod sync_with;
@@ -90,7 +94,8 @@ mod trust;
 pub use command::CommandError;
 pub use config::{Config, ConfigError, Durability, default_data_dir};
 pub use control::{Answer, ControlError, Request, request};
-pub use data_dir::DataDirError;
+pub use data_dir::{DataDirError, node_runs};
+pub use detaching::{DetachError, detach};
 pub use documents::{DocumentChange, DocumentError, DocumentWatch, Documents};
 pub use driver::SyncError;
 pub use entgldb_net::{ClusterSecret, SecretError};
@@ -100,10 +105,11 @@ pub use entgldb_replica::id::{Collection, DocId, Key, NodeId};
 pub use entgldb_replica::limits::{HOOK_BYTES_MAX, HOOK_DOCUMENTS_MAX};
 pub use entgldb_replica::resolve::Side;
 pub use entgldb_sqlite::{
-    Fault, FileChange, FileSystem, HeldBy, OpenError as StoreOpenError, Progress, RepairError, Repaired,
-    Report, RestoreError, Restored, SqliteFailed, VerifyError, file_system, inspect, repair, restore, verify,
+    Attached, Cause, Detached, Fault, FileChange, FileSystem, HeldBy, OpenError as StoreOpenError, Progress,
+    RepairError, Repaired, Report, RestoreError, Restored, SqliteFailed, VerifyError, attached, doctor,
+    file_system, inspect, repair, restore, verify,
 };
-pub use event::{Event, Version, problem_kind};
+pub use event::{Event, Version, listed_problem_kind, problem_kind};
 pub use guard::GuardError;
 pub use host::{
     HookScope, HostCapabilities, HostChange, HostDocument, HostError, HostResult, HostStore, OutboxItem,
@@ -122,8 +128,8 @@ pub use recording::RecordError;
 pub use resolver::check_laws;
 pub use retention::{NotARetention, Retention};
 pub use status::{
-    Comparing, HookHealth, HostHealth, PeerHealth, SnapshotProgress, State, Status, StatusError,
-    TargetHealth, TrafficCounts, Unconfirmed, read_status,
+    BlockedHealth, Comparing, HookHealth, HostHealth, PeerHealth, SnapshotProgress, State, Status,
+    StatusError, TableState, TableStatus, TargetHealth, TrafficCounts, Unconfirmed, read_status,
 };
 pub use store::StoreError;
 pub use sync_with::SyncWithError;

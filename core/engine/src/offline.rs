@@ -21,7 +21,7 @@ use crate::mark::MarkFile;
 use crate::portable::Exported;
 use crate::recipe::SqliteRecipe;
 
-/// A database could not be worked on. Nothing was changed but new files in the data folder.
+/// A database could not be worked on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OfflineError {
@@ -66,7 +66,7 @@ impl Offline {
         watch: &[String],
         merge: &[String],
     ) -> Result<Self, OfflineError> {
-        let data_dir = DataDir::lock(data_dir)?;
+        let mut data_dir = DataDir::lock(data_dir)?;
         let identity = Identity::load_or_create(&data_dir.file("identity"))?;
         let node = identity.node_id();
         let (watched, name) = known(database, node)?;
@@ -82,6 +82,7 @@ impl Offline {
             hub: Hub::default(),
         };
         let store = recipe.open()?;
+        data_dir.keep();
         let clocks = Clocks::start();
         let mark = MarkFile::load(data_dir.path());
         let merges = |collection: &&Collection| {

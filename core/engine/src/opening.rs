@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::Sender;
 use entgldb_net::{
-    ClusterSecret, Codec, Identity, IdentityError, NetConfig, SecretError, StartError, Transport,
+    Bound, ClusterSecret, Codec, Identity, IdentityError, NetConfig, SecretError, StartError, Transport,
 };
 use entgldb_replica::Config as ReplicaConfig;
 use entgldb_replica::custom::Resolver;
@@ -39,7 +39,8 @@ use crate::trust::{Trust, TrustError};
 /// Threads for the network. Encryption and compression are the load; the store thread is the bottleneck.
 const NET_THREADS: usize = 2;
 
-/// A node could not be opened. Nothing runs, and no file but new ones in the data folder has changed.
+/// A node could not be opened. Nothing runs. Before the database itself could be used, no file has changed and none is left:
+/// what can be refused is refused before anything is written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -114,7 +115,7 @@ impl Foundation {
 
 impl Node {
     pub(crate) fn open_keeping(config: Config, keeping: Keeping) -> Result<(Self, Events), OpenError> {
-        let Foundation { secret, data_dir, identity, name, trust, listen } = Foundation::lay(&config)?;
+        let Foundation { secret, mut data_dir, identity, name, trust, listen } = Foundation::lay(&config)?;
         let id = identity.node_id();
         let hub = Hub::default();
         let (events, json_events) = (hub.subscribe(), hub.subscribe());
@@ -123,13 +124,15 @@ impl Node {
         let holder = Holder::new(&id.to_string(), &name, data_dir.path());
         let of = (&config, name.as_str(), &holder);
         let recipe = recipe(of, (collections, keeping.clone()), &identity, &hub, &stop);
+        let (runtime, net) = (runtime()?, net_config(&config, &name, listen));
+        let bound = Bound::new(runtime.handle(), &net)?;
+        // Last of all that may be refused, because it writes to the application's file.
         let store = recipe.open_store()?;
+        data_dir.keep();
         let (to_driver, inbox) = driver::channel();
-        let runtime = runtime()?;
-        let net = net_config(&config, &name, listen);
         let sink = to_driver.clone();
         let sink = Arc::new(move |event| drop(sink.send(Message::Net(event))));
-        let transport = Transport::start(runtime.handle(), &net, &secret, &identity, sink)?;
+        let transport = Transport::start_bound(runtime.handle(), &net, bound, (&secret, &identity), sink);
         let address = transport.local_address().map(|address| address.to_string());
         let status = Arc::new(Mutex::new(first_status(&config, id, &name, address)));
         let (home, closed) = (Home::here(), Arc::new(AtomicBool::new(false)));
@@ -336,6 +339,7 @@ fn first_status(config: &Config, id: NodeId, name: &str, listen: Option<String>)
         database_bytes: 0,
         durability: config.durability,
         collections: config.watch.clone(),
+        tables: Vec::new(),
         entries: 0,
         logs: 0,
         captured: 0,
@@ -347,6 +351,7 @@ fn first_status(config: &Config, id: NodeId, name: &str, listen: Option<String>)
         snapshot: None,
         retention_hours: config.retention_hours,
         host: None,
+        blocked: Vec::new(),
         peers: Vec::new(),
         targets: Vec::new(),
         traffic: Default::default(),

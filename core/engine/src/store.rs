@@ -17,7 +17,7 @@ use entgldb_sqlite::{FileChange, OpenError, SqliteFailed, SqliteStore};
 
 use crate::documents::Watchers;
 use crate::host::HostedStore;
-use crate::status::HostHealth;
+use crate::status::{HostHealth, TableStatus};
 
 /// The store under a node failed. It is opened again unless that can't help.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,14 @@ impl From<SqliteFailed> for StoreOpenError {
     }
 }
 
+/// How a store stands.
+pub(crate) struct StoreHealth {
+    pub(crate) problems: u64,
+    pub(crate) tables: Vec<TableStatus>,
+    /// How the application's own store is, if this is one.
+    pub(crate) host: Option<HostHealth>,
+}
+
 /// See the module's documentation.
 pub(crate) enum AnyStore {
     Tables(Box<SqliteStore>),
@@ -116,12 +124,20 @@ impl AnyStore {
         }
     }
 
-    /// How the application's own store is, if this is one.
-    pub(crate) fn host_health(&self) -> Option<HostHealth> {
-        match self {
+    /// How it stands now.
+    pub(crate) fn health(&mut self) -> Result<StoreHealth, StoreError> {
+        let problems = each!(self, store => store.problem_count())?;
+        let host = match self {
             Self::Tables(_) | Self::Documents(..) => None,
             Self::Host(store) => Some(store.health()),
-        }
+        };
+        let tables = match self {
+            Self::Tables(store) => store.table_health()?.into_iter().map(TableStatus::of).collect(),
+            Self::Documents(..) | Self::Host(_) => {
+                self.collections().iter().map(|collection| TableStatus::synced(collection.as_str())).collect()
+            }
+        };
+        Ok(StoreHealth { problems, tables, host })
     }
 
     pub(crate) fn is_short_of_room(&self) -> bool {
@@ -144,7 +160,7 @@ impl AnyStore {
     /// The file is another one than before: what it says is compared with the tables, or with the application's store.
     pub(crate) fn look_through(&mut self) -> Result<(), StoreError> {
         match self {
-            Self::Tables(store) => store.look_through(),
+            Self::Tables(store) => store.look_all_through(),
             // Documents and notes of them are written together: there is nothing else to compare with.
             Self::Documents(..) => {}
             Self::Host(store) => store.compare_all()?,

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use brotli::enc::{BrotliEncoderParams, StandardAlloc};
 use brotli::{Allocator, BrotliDecompressStream, BrotliResult, BrotliState};
 use bytes::Bytes;
+use entgldb_replica::limits::expanded_bytes_max;
 use zstd::bulk::{Compressor, Decompressor};
 
 use crate::config::Codec;
@@ -35,7 +36,13 @@ pub(crate) fn is_slow(codec: Codec, bytes: usize) -> bool {
     }
 }
 
-/// Compresses a body; `None` if that does not make it smaller.
+/// Compresses a body for a peer; `None` if it has to be sent as it is: because it does not get smaller, or because it
+/// gets so small that the peer must take it for a decompression bomb.
+pub(crate) fn compress_for_peer(codec: Codec, body: &[u8]) -> Option<Vec<u8>> {
+    compress(codec, body).filter(|compressed| body.len() <= expanded_bytes_max(compressed.len()))
+}
+
+/// Compresses a body however small it gets; `None` if it does not get smaller.
 pub(crate) fn compress(codec: Codec, body: &[u8]) -> Option<Vec<u8>> {
     let compressed = match codec {
         Codec::Brotli => compress_brotli(body),
@@ -139,7 +146,10 @@ fn decompress_zstd(body: &[u8], raw_bytes: usize) -> Result<Bytes, FrameError> {
 
 #[cfg(test)]
 mod tests {
+    use entgldb_replica::limits::FRAME_BYTES_HARD;
+
     use super::*;
+    use crate::frame::{FrameDecoder, put_header};
 
     const CODECS: [Codec; 2] = [Codec::Brotli, Codec::Zstd];
 
@@ -150,7 +160,7 @@ mod tests {
             .collect()
     }
 
-    /// Zeros, compressed by an encoder that has no scruples.
+    /// Zeros, compressed without regard to the receiver's limits.
     fn bomb(codec: Codec, raw_bytes: usize) -> Vec<u8> {
         compress(codec, &vec![0; raw_bytes]).unwrap()
     }
@@ -240,6 +250,82 @@ mod tests {
         brotli::BrotliDecompress(&mut &large[..], &mut lax).unwrap();
         assert_eq!(lax, body);
         assert!(decompress(Codec::Brotli, &large, body.len()).is_err());
+    }
+
+    /// Contents that compress well: one byte, one text, equal rows, a text with noise in it.
+    fn contents(kind: usize, bytes: usize, seed: u8) -> Vec<u8> {
+        let text = b"the same long text in every row, ";
+        match kind {
+            0 => vec![0; bytes],
+            1 => vec![seed; bytes],
+            2 => text.iter().copied().cycle().take(bytes).collect(),
+            3 => format!("{{\"id\":{seed},\"note\":\"{}\"}}", "x".repeat(500))
+                .into_bytes()
+                .into_iter()
+                .cycle()
+                .take(bytes)
+                .collect(),
+            _ => (0..bytes)
+                .map(|at| if at % 20_011 == 0 { (at / 20_011) as u8 ^ seed } else { text[at % text.len()] })
+                .collect(),
+        }
+    }
+
+    /// What a receiver makes of a frame that a sender sends with this body.
+    fn through_a_frame(codec: Codec, body: &[u8]) -> Result<Bytes, FrameError> {
+        let compressed = compress_for_peer(codec, body);
+        let sent = compressed.as_deref().unwrap_or(body);
+        let mut wire = Vec::new();
+        put_header(&mut wire, 16, compressed.as_ref().map(|_| codec), body.len(), sent.len());
+        wire.extend_from_slice(sent);
+        let mut receiver = FrameDecoder::new(FRAME_BYTES_HARD, CODECS.to_vec());
+        let copied: Result<(), std::convert::Infallible> = receiver.receive(wire.len(), |room| {
+            room.copy_from_slice(&wire);
+            Ok(())
+        });
+        let Ok(()) = copied;
+        let frame = receiver.next()?.expect("the frame is whole");
+        match frame.codec {
+            Some(codec) => decompress(codec, &frame.body, frame.raw_bytes),
+            None => Ok(frame.body),
+        }
+    }
+
+    #[test]
+    fn a_body_at_the_limit_of_expansion_is_sent_compressed_and_one_over_it_as_it_is() {
+        for codec in CODECS {
+            let mut largest = None;
+            for bytes in (60_000..200_000).step_by(997) {
+                let body = vec![0; bytes];
+                let bomb = compress(codec, &body).unwrap();
+                let is_sent = compress_for_peer(codec, &body).is_some();
+                assert_eq!(is_sent, bytes <= expanded_bytes_max(bomb.len()), "{codec:?} {bytes}");
+                largest = if is_sent { Some(bytes) } else { largest };
+            }
+            assert!(
+                largest.is_some_and(|bytes| (60_000..190_000).contains(&bytes)),
+                "{codec:?}: {largest:?}"
+            );
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(32))]
+        #[test]
+        fn what_a_sender_makes_of_contents_that_compress_well_every_receiver_takes(
+            kind in 0usize..5,
+            base in proptest::sample::select(vec![1_024, 64 << 10, 95_000, 180_000, 1 << 20, 4 << 20]),
+            off in -40_000i64..40_000,
+            seed in 1u8..255,
+        ) {
+            let bytes = usize::try_from((base + off).max(1)).unwrap();
+            let body = contents(kind, bytes, seed);
+            for codec in CODECS {
+                let taken = through_a_frame(codec, &body);
+                let is_whole = taken.as_ref().is_ok_and(|taken| *taken == body);
+                proptest::prop_assert!(is_whole, "{:?}: {:?}", codec, taken.map(|taken| taken.len()));
+            }
+        }
     }
 
     proptest::proptest! {

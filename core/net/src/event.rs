@@ -137,12 +137,30 @@ pub enum CloseReason {
     Internal,
 }
 
+/// What a peer is told when the transport is shut down.
+const SHUTTING_DOWN: &str = "shutting down";
+
 impl CloseReason {
+    /// Whether one side ended the link because of what the other had sent. The next link may end in the same way.
+    #[must_use]
+    pub fn is_fault(&self) -> bool {
+        match self {
+            Self::Local(_) | Self::FrameTimeout | Self::Tampered | Self::Protocol(_) => true,
+            Self::Peer(reason) => reason != SHUTTING_DOWN,
+            Self::Shutdown
+            | Self::Truncated
+            | Self::Silent
+            | Self::Stalled
+            | Self::Io(_)
+            | Self::Internal => false,
+        }
+    }
+
     /// What the peer is told in a close frame; `None` where nothing can or should be said.
     pub(crate) fn parting_word(&self) -> Option<String> {
         match self {
             Self::Local(reason) => Some(reason.clone()),
-            Self::Shutdown => Some("shutting down".to_owned()),
+            Self::Shutdown => Some(SHUTTING_DOWN.to_owned()),
             Self::FrameTimeout | Self::Protocol(_) => Some(self.to_string()),
             _ => None,
         }

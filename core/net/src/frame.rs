@@ -12,7 +12,7 @@
 //! anything is allocated for it; the buffer grows with bytes that were really received.
 
 use bytes::{Buf, Bytes, BytesMut};
-use entgldb_replica::limits::{EXPANSION_BASE_BYTES, EXPANSION_RATIO_MAX};
+use entgldb_replica::limits::expanded_bytes_max;
 
 use crate::config::Codec;
 
@@ -229,7 +229,7 @@ impl FrameDecoder {
         }
         match codec {
             None if raw_bytes != body_bytes => Err(FrameError::BodyLength),
-            Some(_) if raw_bytes > EXPANSION_BASE_BYTES + EXPANSION_RATIO_MAX * body_bytes => {
+            Some(_) if raw_bytes > expanded_bytes_max(body_bytes) => {
                 Err(FrameError::Expansion { compressed: body_bytes, raw })
             }
             _ => Ok(raw_bytes),
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_declared_expansion_beyond_the_ratio_is_refused_before_the_body_is_there() {
-        const LIMIT: usize = EXPANSION_BASE_BYTES + EXPANSION_RATIO_MAX * 10;
+        const LIMIT: usize = expanded_bytes_max(10);
         assert!(first(&encode(16, Some(Codec::Brotli), LIMIT, &[0; 10])).unwrap().is_some());
         let bomb = encode(16, Some(Codec::Brotli), LIMIT + 1, &[0; 10]);
         let error = FrameError::Expansion { compressed: 10, raw: LIMIT as u64 + 1 };

@@ -126,12 +126,12 @@ impl Writer {
         frame: &Frame,
     ) -> Result<Option<(Codec, Vec<u8>)>, CloseReason> {
         if !codec::is_slow(codec, frame.body.len()) {
-            return Ok(codec::compress(codec, &frame.body).map(|body| (codec, body)));
+            return Ok(codec::compress_for_peer(codec, &frame.body).map(|body| (codec, body)));
         }
         // What is ready must not wait for what takes long.
         self.flush().await?;
         let body = frame.body.clone();
-        let compressed = tokio::task::spawn_blocking(move || codec::compress(codec, &body)).await;
+        let compressed = tokio::task::spawn_blocking(move || codec::compress_for_peer(codec, &body)).await;
         Ok(compressed.map_err(|_| CloseReason::Internal)?.map(|body| (codec, body)))
     }
 

@@ -56,6 +56,31 @@ async fn frames_of_all_sizes_arrive_whole_and_in_order_in_both_directions() {
     }
 }
 
+/// A page of rows that hold the same, roughly.
+fn equal_rows(rows: usize, row: &str) -> Vec<u8> {
+    (0..rows).flat_map(|number| format!("{{\"id\":{number},\"note\":\"{row}\"}}").into_bytes()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contents_that_compress_beyond_what_a_receiver_allows_arrive_all_the_same() {
+    let bodies = [
+        vec![0; 95_000],
+        b"one text, ".repeat(18_000),
+        equal_rows(180, &"a long note ".repeat(2_000)),
+        vec![0; (64 << 10) + 1],
+        vec![b'x'; 4 << 20],
+    ];
+    for codec in [Codec::Zstd, Codec::Brotli] {
+        let mut config = listening("responder");
+        (config.codecs, config.frame_bytes_max) = (only(codec), FRAME_BYTES_HARD);
+        let ((mut one, _), (two, to_one)) = pair_with(&config, &NetConfig::new("initiator", rand64())).await;
+        for body in &bodies {
+            two.send(to_one, compressible(16, body.clone())).await;
+            assert!(one.frame().await.body == body[..], "{codec:?}: {} bytes", body.len());
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_small_frames_arrive_each_once_in_order_with_their_content() {
     const FRAMES: u64 = 20_000;

@@ -14,7 +14,7 @@ use crate::merge::Merged;
 use crate::oplog::Logs;
 use crate::resolve::{Conflict, Relation, Row, Side, Version, relation};
 use crate::states;
-use crate::store::{ConflictWrite, Problem, ProblemKind, Store};
+use crate::store::{ConflictWrite, FirstCopy, Problem, ProblemKind, Store};
 use crate::version::Hash;
 
 /// Most conflicts that wait for a version to arrive; beyond that a new one counts as certain.
@@ -23,6 +23,8 @@ const OPEN_CONFLICTS_MAX: usize = 10_000;
 /// Conflicts that are not certain yet, by document.
 pub(crate) type OpenConflicts = BTreeMap<DocId, Vec<Conflict>>;
 
+/// Versions of a document that a first copy is compared with, at most.
+const OLD_COPY_WALK_MAX: usize = 256;
 /// Documents whose last conflicts are remembered.
 pub(crate) const BRANCHES_MAX: usize = 10_000;
 /// Edits of one document of which an incoming one may be noted to have hidden something.
@@ -126,10 +128,32 @@ impl<'a, S: Store> Conflicts<'a, S> {
             (standing, incoming, replaces)
         };
         let found = if goes_on { Relation::Conflict } else { self.relate(doc, loser.stamp, replaces)? };
-        if found != Relation::Succession {
+        if found != Relation::Succession && !self.is_old_copy(doc, &loser, replaces)? {
             self.settle(Conflict { doc: doc.clone(), winner, loser, missing: None }, found);
         }
         Ok(())
+    }
+
+    /// Whether a first copy is only what the winning version, or one before it, was made from: a database that was set up as a
+    /// copy of another one. Nothing of it is lost.
+    fn is_old_copy(
+        &mut self,
+        doc: &DocId,
+        loser: &Side,
+        mut replaced: Option<Stamp>,
+    ) -> Result<bool, S::Error> {
+        if loser.stamp.hlc > FirstCopy::TIME_MAX {
+            return Ok(false);
+        }
+        for _ in 0..OLD_COPY_WALK_MAX {
+            let Some(stamp) = replaced else { return Ok(false) };
+            let Some(version) = self.version(doc, stamp)? else { return Ok(false) };
+            if version.op == Op::Put && version.content() == loser.content {
+                return Ok(true);
+            }
+            replaced = version.replaces;
+        }
+        Ok(false)
     }
 
     /// Settles what waited for a version that has come.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use crate::blocked::BlockedPeer;
 use crate::clock::{Hlc, WallMillis};
 use crate::custom::Resolver;
 use crate::event::Event;
@@ -102,6 +103,9 @@ pub enum Input {
         link: LinkId,
         /// Why, for people.
         reason: String,
+        /// Whether one side ended it because of what the other had sent. A peer whose links end so at the same entry
+        /// again and again is shown as blocked.
+        is_fault: bool,
     },
     /// A frame came.
     Frame {
@@ -218,6 +222,8 @@ pub struct Status {
     pub entries: u64,
     /// Logs held.
     pub logs: usize,
+    /// Peers with which no entry gets past a fault, linked or not.
+    pub blocked: Vec<BlockedPeer>,
     /// Linked peers.
     pub peers: Vec<PeerStatus>,
     /// Addresses to dial.

@@ -1,5 +1,6 @@
 //! What a replica tells its caller: things worth showing to people or counting, never needed for correctness.
 
+use crate::blocked::BlockedPeer;
 use crate::id::{Collection, LogId, NodeId};
 use crate::resolve::Conflict;
 use crate::store::Problem;
@@ -142,6 +143,8 @@ pub enum Event {
         /// The collection.
         collection: Collection,
     },
+    /// Links with a peer end for the same fault at the same place, for the second time in a row: nothing gets past it.
+    Blocked(BlockedPeer),
     /// Two processes run with one identity, as after a machine was copied: neither is let in until one of them is gone.
     Copied {
         /// The node.

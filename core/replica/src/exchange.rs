@@ -74,7 +74,7 @@ impl<S: Store> Replica<S> {
         self.ledger.drop_snapshot_if_covered();
         if let Some(link) = self.taking.link {
             if self.taking.chunk.is_none() && now.mono.since(self.taking.asked) >= ACK_MS {
-                self.close(now, link, "no answer to the question for a piece of a snapshot", out);
+                self.close_for_fault(now, link, "no answer to the question for a piece of a snapshot", out);
             }
             return;
         }
@@ -164,6 +164,9 @@ impl<S: Store> Replica<S> {
             }
             Joined::Next | Joined::Done => {
                 if brought > 0 || done {
+                    if let Some(session) = self.sessions.get_mut(&link) {
+                        session.piece_joined();
+                    }
                     let total = total.max(rows);
                     out.push(Output::Event(Event::Snapshot {
                         node,

@@ -41,6 +41,8 @@ pub(crate) struct Ledger<S: Store> {
     pub(crate) incarnation: Incarnation,
     /// Why it started a new incarnation when it was opened, if it did.
     pub(crate) anew: Option<Anew>,
+    /// Logs that the store dropped when it was opened, because they can't be.
+    pub(crate) dropped: Vec<LogId>,
     /// Whether local changes may wait to be captured.
     pub(crate) backlog: bool,
     /// Since it was opened.
@@ -123,6 +125,7 @@ impl<S: Store> Ledger<S> {
             node,
             incarnation,
             anew,
+            dropped: durable.dropped,
             backlog: true,
             captured: 0,
             applied: 0,
@@ -161,7 +164,7 @@ impl<S: Store> Ledger<S> {
         let drain = self.look()?;
         self.backlog = drain.more;
         events.extend(drain.refused.iter().cloned().map(Event::Problem));
-        if drain.mark.is_none() {
+        if drain.mark.is_none() && drain.first_copy.is_none() {
             return Ok(());
         }
         let (planner, store, ..) = self.planner(now);

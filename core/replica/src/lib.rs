@@ -42,6 +42,7 @@
 //! - A seed MUST NOT be used for two new oplogs.
 
 mod apply;
+mod blocked;
 pub mod clock;
 mod conflicts;
 mod contract;
@@ -84,6 +85,7 @@ pub mod version;
 mod violation;
 pub mod wire;
 
+pub use blocked::BlockedPeer;
 pub use contract::{Config, Input, Link, Mark, Output, PeerStatus, Status, StoreFailed};
 pub use edit::MergedError;
 pub use exchange::{Imported, Importing};

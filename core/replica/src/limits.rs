@@ -13,9 +13,13 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const PAYLOAD_BYTES_DEFAULT: usize = 1 << 20;
 /// Largest document that a configuration may allow.
 pub const PAYLOAD_BYTES_HARD: usize = 15 << 20;
+/// What an entry may have beside the document that it leaves: how it merges, and what its author had seen.
+pub const EDIT_SPARE_BYTES: usize = 32 << 10;
 /// Deepest nesting of a JSON document.
 pub const JSON_DEPTH_MAX: usize = 64;
 
+/// The last position that an entry of a log can have. Stores number entries with it, so nothing beyond it is taken.
+pub const SEQ_MAX: u64 = (1 << 40) - 1;
 /// Most authors of whom a version of a document may say how far it had seen them.
 pub const SEEN_AUTHORS_MAX: usize = 256;
 
@@ -86,6 +90,13 @@ pub const COMPRESS_FROM_BYTES: usize = 1 << 10;
 pub const EXPANSION_BASE_BYTES: usize = 64 << 10;
 /// See [`EXPANSION_BASE_BYTES`].
 pub const EXPANSION_RATIO_MAX: usize = 256;
+
+/// The longest content that a compressed frame of this size may declare. Senders and receivers use the same rule: a sender
+/// sends what compresses better than that as it is.
+#[must_use]
+pub const fn expanded_bytes_max(compressed_bytes: usize) -> usize {
+    EXPANSION_BASE_BYTES.saturating_add(EXPANSION_RATIO_MAX.saturating_mul(compressed_bytes))
+}
 
 /// Peers that a node remembers.
 pub const PEERS_MAX: usize = 1024;

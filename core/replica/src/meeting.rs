@@ -1,12 +1,15 @@
-//! Links that come up: which is kept of several, and who is not let in.
+//! Links that come up and go: which is kept of several, who is not let in, and what is forgotten with a link.
 
+use crate::blocked::BlockedPeer;
 use crate::clock::Now;
 use crate::contract::{Link, Output, StoreFailed};
 use crate::copies::Copied;
 use crate::event::Event;
+use crate::id::LinkId;
 use crate::limits::SESSIONS_MAX;
 use crate::replica::Replica;
 use crate::session::Session;
+use crate::snapshot::Taking;
 use crate::store::Store;
 
 /// What both processes are told that run with one identity.
@@ -74,5 +77,59 @@ impl<S: Store> Replica<S> {
             self.close(now, other.id, "a newer link between these nodes took over", out);
         }
         self.carry_out(now, id, vec![hello], out)
+    }
+
+    /// Peers with which nothing gets past a fault.
+    pub(crate) fn blocked(&self) -> impl Iterator<Item = &BlockedPeer> {
+        self.ends.blocked().filter(|blocked| {
+            let is_past = |session: &Session| session.is_past(&blocked.place, &self.ledger.logs);
+            let mut links = self.sessions.values().filter(|session| session.link.peer == blocked.node);
+            !links.any(is_past)
+        })
+    }
+
+    /// Forgets a link and asks the transport to close it.
+    pub(crate) fn close(&mut self, now: Now, link: LinkId, reason: &str, out: &mut Vec<Output>) {
+        self.forget_link(now, link, (reason, false), out);
+        out.push(Output::Close { link, reason: reason.to_owned() });
+    }
+
+    /// The same because of what the peer sent, or did not.
+    pub(crate) fn close_for_fault(&mut self, now: Now, link: LinkId, reason: &str, out: &mut Vec<Output>) {
+        self.forget_link(now, link, (reason, true), out);
+        out.push(Output::Close { link, reason: reason.to_owned() });
+    }
+
+    pub(crate) fn forget_link(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        (reason, is_fault): (&str, bool),
+        out: &mut Vec<Output>,
+    ) {
+        let Some(mut session) = self.sessions.remove(&link) else { return };
+        self.inbox.retain(|received| received.link != link);
+        self.giving.retain(|asked| asked.link != link);
+        if self.taking.link == Some(link) {
+            self.taking = Taking::default();
+            self.ledger.snapshot.take_if(|incoming| incoming.is_repair() || !incoming.has_begun());
+        }
+        let node = session.link.peer;
+        let node_is_linked = self.sessions.values().any(|other| other.link.peer == node);
+        if self.ends.place(&node).is_some_and(|place| session.is_past(place, &self.ledger.logs)) {
+            self.ends.passed(&node);
+        }
+        // Of two links between the same nodes one is closed; that is no fault.
+        let blocked = if is_fault && !node_is_linked {
+            let place = session.outgoing().place(&self.ledger.logs);
+            self.ends.ended((node, &session.link.name), reason, place, now.wall)
+        } else {
+            None
+        };
+        let blocked = blocked.cloned().map(Event::Blocked);
+        let name = session.link.name;
+        self.peers.unlinked(link, node, node_is_linked, reason, now.mono);
+        out.push(Output::Event(Event::PeerDown { node, name, reason: reason.to_owned() }));
+        out.extend(blocked.map(Output::Event));
     }
 }

@@ -13,7 +13,7 @@ use prost::Message as _;
 
 use crate::clock::Stamp;
 use crate::id::{Collection, DocId, Incarnation, Key, LogId, NodeId};
-use crate::limits::{INTEREST_MAX, NAME_BYTES_MAX};
+use crate::limits::{INTEREST_MAX, NAME_BYTES_MAX, SEQ_MAX};
 use crate::version::{Seq, Vector};
 use crate::wire::generated as proto;
 
@@ -104,6 +104,9 @@ impl Member {
                 index => names.get(index as usize - 1)?.clone(),
             };
             let author = *authors.get(one.author as usize)?;
+            if one.seq > SEQ_MAX {
+                return None;
+            }
             acknowledged.insert(
                 LogId { author, incarnation: Incarnation(one.incarnation), collection },
                 Seq(one.seq),

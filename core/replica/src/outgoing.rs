@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::blocked::Place;
 use crate::clock::Mono;
 use crate::id::{Collection, Incarnation, LogId, NodeId};
 use crate::limits::{ACK_MS, BAD_LOG_RETRY_MS, SKEW_RETRY_MS};
@@ -108,6 +109,23 @@ impl Outgoing {
     fn position(&self, log: &LogId) -> Seq {
         let theirs = self.theirs.get(log).copied().unwrap_or_default();
         theirs.max(self.sent.get(log).copied().unwrap_or_default())
+    }
+
+    /// The entry that is next to get through: the first on its way, else the first that this node lacks.
+    pub(crate) fn place(&self, logs: &Logs) -> Place {
+        let first_on_its_way = self.in_flight.front().and_then(|page| page.ends.first());
+        if let Some((log, _)) = first_on_its_way {
+            return Some((log.clone(), self.theirs.get(log).copied().unwrap_or_default().next()));
+        }
+        let ours = |log: &LogId| logs.vector().head(log).seq;
+        let (log, _) = self.theirs.iter().find(|(log, seq)| **seq > ours(log))?;
+        Some((log.clone(), ours(log).next()))
+    }
+
+    /// Whether both sides hold an entry.
+    pub(crate) fn is_past(&self, (log, seq): &(LogId, Seq), logs: &Logs) -> bool {
+        let theirs = self.theirs.get(log).copied().unwrap_or_default();
+        theirs >= *seq && logs.vector().head(log).seq >= *seq
     }
 
     /// The number of the next page.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use fastrand::Rng;
 
+use crate::blocked::Ends;
 use crate::clock::{Mono, Now, Stamp};
 use crate::contract::{Config, Input, Mark, Output, Status, StoreFailed};
 use crate::copies::Copies;
@@ -17,7 +18,7 @@ use crate::event::Event;
 use crate::flow::regulate;
 use crate::id::{Collection, LinkId, LogId, NodeId};
 use crate::ledger::Ledger;
-use crate::limits::FRAME_BYTES_LEAST;
+use crate::limits::{FRAME_BYTES_LEAST, SEQ_MAX};
 use crate::member::{Member, members};
 use crate::peers::{Peers, TooManyPeers};
 use crate::retain::tend_ms;
@@ -38,7 +39,8 @@ pub struct Replica<S: Store> {
     pub(crate) sessions: BTreeMap<LinkId, Session>,
     pub(crate) peers: Peers,
     pub(crate) copies: Copies,
-    inbox: VecDeque<Received>,
+    pub(crate) ends: Ends,
+    pub(crate) inbox: VecDeque<Received>,
     pub(crate) giving: VecDeque<Asked>,
     pub(crate) taking: Taking,
     more: bool,
@@ -48,8 +50,8 @@ pub struct Replica<S: Store> {
 }
 
 /// A page that waits to be taken in.
-struct Received {
-    link: LinkId,
+pub(crate) struct Received {
+    pub(crate) link: LinkId,
     page: Page,
     at: Mono,
 }
@@ -87,6 +89,7 @@ impl<S: Store> Replica<S> {
             sessions: BTreeMap::new(),
             peers: Peers::new(rng.fork()),
             copies: Copies::default(),
+            ends: Ends::default(),
             inbox: VecDeque::new(),
             giving: VecDeque::new(),
             taking: Taking::default(),
@@ -114,10 +117,16 @@ impl<S: Store> Replica<S> {
         self.seen = now;
         let mut out = Vec::new();
         out.extend(self.ledger.anew.take().map(|anew| Output::Event(Event::StartedAnew(anew))));
+        out.extend(std::mem::take(&mut self.ledger.dropped).into_iter().map(|log| {
+            let detail = format!("{log}: its head was beyond SEQ_MAX ({SEQ_MAX}); the log was dropped");
+            Output::Event(Event::Refused { node: log.author, log, detail })
+        }));
         match input {
             Input::LocalChange => self.ledger.backlog = true,
             Input::LinkUp(link) => self.link_up(now, link, &mut out)?,
-            Input::LinkDown { link, reason } => self.forget_link(now, link, &reason, &mut out),
+            Input::LinkDown { link, reason, is_fault } => {
+                self.forget_link(now, link, (&reason, is_fault), &mut out);
+            }
             Input::Frame { link, kind, body } => self.frame(now, link, kind, body, &mut out)?,
             Input::DialFailed { target, reason } => self.peers.dial_failed(&target, reason, now.mono),
             Input::SyncNow => {
@@ -158,6 +167,7 @@ impl<S: Store> Replica<S> {
             clock: self.ledger.clock.last(),
             entries: self.counted_logs().map(|(_, head)| head.seq.0).sum(),
             logs: self.counted_logs().count(),
+            blocked: self.blocked().cloned().collect(),
             peers: self.sessions.values().map(|session| session.status(&self.ledger.logs)).collect(),
             targets: self.peers.status(),
             captured: self.ledger.captured,
@@ -201,6 +211,12 @@ impl<S: Store> Replica<S> {
             && self.inbox.is_empty()
             && !self.sessions.is_empty()
             && self.sessions.values().all(|session| session.is_level(&self.ledger.logs))
+    }
+
+    /// Whether local changes are still to be captured, as far as is known.
+    #[must_use]
+    pub fn is_capturing(&self) -> bool {
+        self.ledger.backlog
     }
 
     /// The links that it knows.
@@ -258,26 +274,6 @@ impl<S: Store> Replica<S> {
         Ok(())
     }
 
-    /// Forgets a link and asks the transport to close it.
-    pub(crate) fn close(&mut self, now: Now, link: LinkId, reason: &str, out: &mut Vec<Output>) {
-        self.forget_link(now, link, reason, out);
-        out.push(Output::Close { link, reason: reason.to_owned() });
-    }
-
-    fn forget_link(&mut self, now: Now, link: LinkId, reason: &str, out: &mut Vec<Output>) {
-        let Some(session) = self.sessions.remove(&link) else { return };
-        self.inbox.retain(|received| received.link != link);
-        self.giving.retain(|asked| asked.link != link);
-        if self.taking.link == Some(link) {
-            self.taking = Taking::default();
-            self.ledger.snapshot.take_if(|incoming| incoming.is_repair() || !incoming.has_begun());
-        }
-        let (node, name) = (session.link.peer, session.link.name);
-        let node_is_linked = self.sessions.values().any(|other| other.link.peer == node);
-        self.peers.unlinked(link, node, node_is_linked, reason, now.mono);
-        out.push(Output::Event(Event::PeerDown { node, name, reason: reason.to_owned() }));
-    }
-
     fn frame(
         &mut self,
         now: Now,
@@ -291,13 +287,15 @@ impl<S: Store> Replica<S> {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(()),
             Err(error) => {
-                self.close(now, link, &format!("bad message: {error}"), out);
+                self.close_for_fault(now, link, &format!("bad message: {error}"), out);
                 return Ok(());
             }
         };
         match session.handle_message(now, &self.local, &self.ledger.logs, message) {
             Ok(effects) => self.carry_out(now, link, effects, out)?,
-            Err(violation) => self.close(now, link, &format!("protocol violation: {violation}"), out),
+            Err(violation) => {
+                self.close_for_fault(now, link, &format!("protocol violation: {violation}"), out);
+            }
         }
         Ok(())
     }
@@ -398,7 +396,7 @@ impl<S: Store> Replica<S> {
             }
         }
         for (link, reason) in ended {
-            self.close(now, link, &reason, out);
+            self.close_for_fault(now, link, &reason, out);
         }
     }
 

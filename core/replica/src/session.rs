@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::blocked::Place;
 use crate::clock::{Mono, Now, WallMillis};
 use crate::contract::{Link, PeerStatus};
 use crate::entry::SignedHead;
@@ -87,6 +88,8 @@ pub(crate) struct Session {
     vector_sent: Option<Mono>,
     in_sync: Option<WallMillis>,
     caught_up: bool,
+    /// Whether anything was taken over this link, by either side, or both were found to hold the same.
+    is_fruitful: bool,
     skew_ms: i64,
     skew_told: bool,
 }
@@ -122,6 +125,7 @@ impl Session {
             vector_sent: None,
             in_sync: None,
             caught_up: false,
+            is_fruitful: false,
             skew_ms: 0,
             skew_told: false,
         };
@@ -262,6 +266,7 @@ impl Session {
         let (vector, rows) = logs.digests(&self.shared);
         if vector == digest.vector {
             self.in_sync = Some(now.wall);
+            self.is_fruitful = true;
             if !self.is_level(logs) && self.outgoing.is_idle() {
                 let ours = logs.vector().iter().filter(|(log, _)| self.shared.contains(&log.collection));
                 self.outgoing.learn_all(ours.map(|(log, head)| (log.clone(), *head)));
@@ -349,6 +354,7 @@ impl Session {
         taken.forked.into_iter().for_each(|log| self.giver.forked(log));
         let mut effects = vec![Effect::Send(Message::Ack(taken.ack))];
         if taken.entries > 0 {
+            self.is_fruitful = true;
             effects.extend(self.note_progress(logs));
         }
         effects
@@ -367,6 +373,7 @@ impl Session {
 
     fn handle_ack(&mut self, now: Now, ack: Ack) -> Result<Vec<Effect>, Violation> {
         let node = self.link.peer;
+        self.is_fruitful |= ack.results.iter().any(|result| result.code == Code::Taken);
         let event = |(log, code, detail)| match code {
             Code::ClockSkew => Some(Event::ClockSkew { node, log: Some(log), detail }),
             Code::Bad => Some(Event::RefusedByPeer { node, log, detail }),
@@ -428,6 +435,16 @@ impl Session {
     /// Whether the peer's whole vector is known.
     pub(crate) fn is_ready(&self) -> bool {
         self.vector_seen
+    }
+
+    /// A piece of a snapshot of the peer's was joined.
+    pub(crate) fn piece_joined(&mut self) {
+        self.is_fruitful = true;
+    }
+
+    /// Whether what stopped at a place before has got past it.
+    pub(crate) fn is_past(&self, place: &Place, logs: &Logs) -> bool {
+        place.as_ref().map_or(self.is_fruitful, |entry| self.outgoing.is_past(entry, logs))
     }
 
     /// When this node asked the peer for pages; `None` if it did not.

@@ -8,7 +8,7 @@ use crate::clock::Stamp;
 use crate::custom::Resolvers;
 use crate::entry::{Entry, Op};
 use crate::id::{Collection, DocId};
-use crate::limits::SEEN_AUTHORS_MAX;
+use crate::limits::{EDIT_SPARE_BYTES, SEEN_AUTHORS_MAX};
 use crate::merge::Merged;
 use crate::resolve::{Row, Version};
 use crate::store::Store;
@@ -16,7 +16,7 @@ use crate::store::Store;
 /// Bytes that an edit may have, for the bytes of the document that it leaves. A larger one is written as a whole document:
 /// a unit of edits must fit a frame, and a frame has this much room beside the largest document.
 pub(crate) fn edit_bytes_max(content_bytes: usize) -> usize {
-    (2 * content_bytes + (1 << 10)).min(content_bytes + (32 << 10))
+    (2 * content_bytes + (1 << 10)).min(content_bytes + EDIT_SPARE_BYTES)
 }
 
 /// What a version takes beside its content and the authors that it names, and what each of these takes.

@@ -40,6 +40,8 @@ pub struct Durable {
     pub floors: Vec<(LogId, Seq, Hlc)>,
     /// What the replica has noted for itself.
     pub notes: Vec<(String, Bytes)>,
+    /// Logs that the store has just dropped, because they can't be: their heads were beyond [`crate::limits::SEQ_MAX`].
+    pub dropped: Vec<LogId>,
 }
 
 /// One change that the application made here and that no entry stands for yet.
@@ -57,6 +59,22 @@ pub struct Change {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct OutboxMark(pub u64);
 
+/// Rows that were there before their table was first watched. They are captured with the lowest stamps of their log, because
+/// anything that was written since, anywhere, is younger. The number rises from one such unit to the next; it is their time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct FirstCopy(pub u64);
+
+impl FirstCopy {
+    /// Times up to this one are those of first copies.
+    pub const TIME_MAX: Hlc = Hlc(1 << 24);
+
+    /// The time of these copies.
+    #[must_use]
+    pub fn time(self) -> Hlc {
+        Hlc(self.0)
+    }
+}
+
 /// What one look into the outbox found: the changes of one unit, each document at most once.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Drain {
@@ -68,6 +86,8 @@ pub struct Drain {
     pub more: bool,
     /// Changes that can't travel (too large, unusable key ...), to report. They stay in the application's store.
     pub refused: Vec<Problem>,
+    /// If these are first copies. No document among them has a row yet.
+    pub first_copy: Option<FirstCopy>,
 }
 
 /// Most that one look into the outbox may take.
@@ -170,6 +190,8 @@ pub struct Commit {
     pub conflicts: Vec<ConflictWrite>,
     /// Remove this much of the outbox.
     pub drained: Option<OutboxMark>,
+    /// These first copies are captured.
+    pub first_copy: Option<FirstCopy>,
     /// Heads that a snapshot stands for: each is its log's head from now on, beyond the head before, and its floor. Entries of
     /// the log that are held are before that floor.
     pub adopted: Vec<(LogId, SignedHead)>,

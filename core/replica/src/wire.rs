@@ -12,7 +12,7 @@ use crate::clock::WallMillis;
 use crate::entry::{Entry, SignedHead};
 use crate::fingerprint::Fingerprint;
 use crate::id::{Collection, Incarnation, Key, LogId, NameError, NodeId, PublicKey};
-use crate::limits::{INTEREST_MAX, PAGE_ENTRIES_MAX};
+use crate::limits::{INTEREST_MAX, PAGE_ENTRIES_MAX, SEQ_MAX};
 use crate::resolve::Document;
 use crate::version::{Hash, Head, Seq};
 
@@ -389,6 +389,11 @@ fn collection(name: &str, field: &'static str) -> Result<Collection, WireError> 
     Collection::new(name).map_err(|reason| WireError::Name { field, reason })
 }
 
+/// A position that an entry can have, or the one before the first.
+fn position(seq: u64, field: &'static str) -> Result<Seq, WireError> {
+    if seq <= SEQ_MAX { Ok(Seq(seq)) } else { Err(invalid(field)) }
+}
+
 fn at_most(count: usize, max: usize, field: &'static str, limit: &'static str) -> Result<(), WireError> {
     if count > max { Err(WireError::TooMany { field, count, max, limit }) } else { Ok(()) }
 }
@@ -435,7 +440,7 @@ fn decode_ack(ack: proto::Ack) -> Result<Ack, WireError> {
     let results = ack.results.into_iter().map(|result| {
         Ok(RunResult {
             code: Code::try_from(result.code).map_err(|_| invalid("RunResult.code"))?,
-            seq: Seq(result.seq),
+            seq: position(result.seq, "RunResult.seq")?,
             detail: result.detail,
         })
     });
@@ -447,7 +452,7 @@ mod tests {
     use super::*;
     use crate::clock::{Hlc, Stamp};
     use crate::entry::Op;
-    use crate::limits::VECTOR_LOGS_MAX;
+    use crate::limits::{PAYLOAD_BYTES_HARD, VECTOR_LOGS_MAX};
     use crate::resolve::Row;
     use proptest::prelude::*;
 
@@ -525,7 +530,7 @@ mod tests {
             any::<bool>().prop_map(|open| Message::Flow { open }),
             (any::<u64>(), prop::collection::vec(run(), 0..4))
                 .prop_map(|(id, runs)| Message::Page(Page { id, runs })),
-            prop::collection::vec((node(), any::<u64>(), name(), any::<u64>(), any::<[u8; 32]>()), 0..5)
+            prop::collection::vec((node(), any::<u64>(), name(), 0..=SEQ_MAX, any::<[u8; 32]>()), 0..5)
                 .prop_map(|heads| {
                     let heads = heads.into_iter().map(|(author, incarnation, collection, seq, hash)| {
                         let log = LogId { author, incarnation: Incarnation(incarnation), collection };
@@ -598,7 +603,7 @@ mod tests {
                     })
                 }
             ),
-            (any::<u64>(), prop::collection::vec((0i32..5, any::<u64>(), ".{0,20}"), 0..5)).prop_map(
+            (any::<u64>(), prop::collection::vec((0i32..5, 0..=SEQ_MAX, ".{0,20}"), 0..5)).prop_map(
                 |(page, results)| {
                     let results = results.into_iter().map(|(code, seq, detail)| RunResult {
                         code: Code::try_from(code).unwrap(),
@@ -663,7 +668,7 @@ mod tests {
     fn a_run_that_ends_at_the_last_position_there_can_be_is_read() {
         let run = proto::Run {
             collection: "c".into(),
-            first_seq: u64::MAX,
+            first_seq: SEQ_MAX,
             previous: vec![1; 32].into(),
             entries: vec![proto::Entry { op: 1, key: "k".into(), ..Default::default() }],
             hash: vec![2; 32].into(),
@@ -674,7 +679,107 @@ mod tests {
             proto::Page { id: 1, authors: vec![vec![4; 32].into()], runs: vec![run], ..Default::default() };
         let read = Message::decode(proto::Kind::Page as i32 as u64, page.encode_to_vec().into());
         let Ok(Some(Message::Page(read))) = read else { panic!("{read:?}") };
-        assert_eq!(read.runs[0].entries[0].0.seq, Seq(u64::MAX));
+        assert_eq!(read.runs[0].entries[0].0.seq, Seq(SEQ_MAX));
+    }
+
+    /// A message of each kind that names a position, with this one.
+    fn at_position(seq: u64) -> [(proto::Kind, Bytes); 6] {
+        let (hash, signature) = (vec![2; 32], vec![3; 64]);
+        let run = proto::Run {
+            collection: "c".into(),
+            first_seq: seq,
+            previous: vec![1; 32].into(),
+            entries: vec![proto::Entry { op: 1, key: "k".into(), ..Default::default() }],
+            hash: hash.clone().into(),
+            signature: signature.clone().into(),
+            ..Default::default()
+        };
+        let page =
+            proto::Page { id: 1, authors: vec![vec![4; 32].into()], runs: vec![run], ..Default::default() };
+        let head = proto::LogHead { collection: "c".into(), seq, hash: hash.clone(), ..Default::default() };
+        let heads = proto::Vector { authors: vec![vec![4; 32]], heads: vec![head], ..Default::default() };
+        let own = proto::OwnHead {
+            collection: "c".into(),
+            seq,
+            hash: hash.clone(),
+            signature: signature.clone(),
+            ..Default::default()
+        };
+        let own = proto::Vector { own: vec![own], ..Default::default() };
+        let held = proto::HeldHead { author: vec![4; 32], seq, hash: hash.clone(), ..Default::default() };
+        let pull = proto::Pull { collection: "c".into(), held: vec![held], ..Default::default() };
+        let head =
+            proto::SnapshotHead { public_key: vec![4; 32], seq, hash, signature, ..Default::default() };
+        let chunk = proto::Chunk { collection: "c".into(), heads: vec![head], ..Default::default() };
+        let ack =
+            proto::Ack { page: 1, results: vec![proto::RunResult { code: 1, seq, ..Default::default() }] };
+        [
+            (proto::Kind::Page, page.encode_to_vec().into()),
+            (proto::Kind::Vector, heads.encode_to_vec().into()),
+            (proto::Kind::Vector, own.encode_to_vec().into()),
+            (proto::Kind::Pull, pull.encode_to_vec().into()),
+            (proto::Kind::Chunk, chunk.encode_to_vec().into()),
+            (proto::Kind::Ack, ack.encode_to_vec().into()),
+        ]
+    }
+
+    #[test]
+    fn positions_are_read_up_to_the_last_that_there_can_be() {
+        let read = |(kind, body): (proto::Kind, Bytes)| Message::decode(kind as i32 as u64, body);
+        for message in at_position(SEQ_MAX) {
+            let kind = message.0;
+            assert!(read(message).is_ok(), "{kind:?}");
+        }
+        for seq in [SEQ_MAX + 1, 1 << 41, u64::MAX] {
+            for message in at_position(seq) {
+                let kind = message.0;
+                assert!(matches!(read(message), Err(WireError::Invalid { .. })), "{kind:?} {seq}");
+            }
+        }
+    }
+
+    #[test]
+    fn proofs_of_all_collections_that_two_nodes_can_share_are_read_and_more_are_refused() {
+        let own = proto::OwnHead {
+            collection: "c".into(),
+            hash: vec![0; 32],
+            signature: vec![0; 64],
+            ..Default::default()
+        };
+        let read = |count: usize| {
+            let vector = proto::Vector { own: vec![own.clone(); count], ..Default::default() };
+            Message::decode(proto::Kind::Vector as i32 as u64, vector.encode_to_vec().into())
+        };
+        // The engine's own collection comes to those of the applications.
+        assert!(read(INTEREST_MAX + 1).is_ok());
+        let refused = read(INTEREST_MAX + 2);
+        assert!(matches!(refused, Err(WireError::TooMany { limit: "INTEREST_MAX", .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn an_edit_of_the_largest_document_is_read_and_a_larger_one_is_refused() {
+        let read = |bytes: usize| {
+            let payload = Bytes::from(vec![0; bytes]);
+            let entry = proto::Entry { op: 3, key: "k".into(), payload, ..Default::default() };
+            let run = proto::Run {
+                collection: "c".into(),
+                first_seq: 1,
+                entries: vec![entry],
+                hash: vec![2; 32].into(),
+                signature: vec![3; 64].into(),
+                ..Default::default()
+            };
+            let authors = vec![vec![4; 32].into()];
+            let page = proto::Page { id: 1, authors, runs: vec![run], ..Default::default() };
+            Message::decode(proto::Kind::Page as i32 as u64, page.encode_to_vec().into())
+        };
+        let most = crate::states::edit_bytes_max(PAYLOAD_BYTES_HARD);
+        assert!(read(most).is_ok());
+        let refused = read(most + 1);
+        assert!(
+            matches!(refused, Err(WireError::TooMany { limit: "PAYLOAD_BYTES_HARD", .. })),
+            "{refused:?}"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Files in the order of dependency: each may use those above it.
-const ORDER: [&str; 43] = [
+const ORDER: [&str; 44] = [
     "limits",
     "id",
     "clock",
@@ -23,6 +23,7 @@ const ORDER: [&str; 43] = [
     "laws",
     "store",
     "states",
+    "blocked",
     "event",
     "oplog",
     "page",

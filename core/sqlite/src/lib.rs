@@ -61,6 +61,8 @@
 
 mod apply;
 mod capture;
+mod detach;
+pub mod doctor;
 mod failed;
 mod file;
 // Fuzzers reach the readers of other nodes' documents through this.
@@ -78,7 +80,9 @@ mod store;
 mod table;
 mod verify;
 
-pub use failed::SqliteFailed;
+pub use detach::{Attached, Detached, attached, detach};
+pub use doctor::doctor;
+pub use failed::{Cause, SqliteFailed};
 pub use file::change::FileChange;
 pub use file::config::{Durability, SqliteConfig};
 pub use file::error::OpenError;
@@ -88,5 +92,5 @@ pub use file::watch::Waker;
 pub use inspect::export::{KnownHead, ListedMember};
 pub use repair::{RepairError, Repaired, repair};
 pub use restore::{LosingVersion, RestoreError, Restored, losing_version, restore};
-pub use store::SqliteStore;
+pub use store::{LookedThrough, SqliteStore, TableHealth};
 pub use verify::{Fault, Progress, Report, VerifyError, verify};

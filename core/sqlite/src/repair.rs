@@ -11,7 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::failed::{Outcome, SqliteFailed, While};
-use crate::file::challenge::{Claimant, claim};
+use crate::file::challenge::{Claimant, bind, claim};
 use crate::file::connection::{harden, in_transaction, open_file};
 use crate::file::error::{FORMAT, OpenError};
 use crate::file::holder::Holder;
@@ -80,10 +80,11 @@ pub fn repair(path: &Path) -> Result<Repaired, RepairError> {
     let (holder, stop) = (Holder::unnamed(), AtomicBool::new(false));
     let claimant = Claimant { path, holder: &holder, stop: &stop };
     let mut repaired = Repaired::default();
-    let bound = claim(connection, claimant, |connection| {
+    claim(&connection, claimant, |connection| {
         repaired = remake_tables(connection)?;
         Ok(())
     })?;
+    let bound = bind(connection, claimant)?;
     if !repaired.from_scratch {
         let faults = faults(path)?;
         if !faults.is_empty() {

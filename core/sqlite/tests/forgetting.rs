@@ -54,6 +54,28 @@ fn entries_go_and_their_rows_are_still_there_to_check_and_to_give() {
     assert_eq!(a.content("t", "gone"), None);
 }
 
+/// An earlier version took such a head from a snapshot and could not read its own tables any more.
+#[test]
+fn a_log_whose_head_is_beyond_any_position_is_dropped_and_all_others_go_on() {
+    let mut a = lived_in();
+    let before = a.scan("t", 100);
+    a.sql("UPDATE _entgldb_logs SET seq = 1 << 40, floor = 1 << 40 WHERE no = (SELECT max(no) FROM _entgldb_logs)");
+    a.sql("INSERT INTO _entgldb_signed VALUES(0, 1, zeroblob(32), zeroblob(64))");
+    let all = a.query("SELECT count(*) FROM _entgldb_logs");
+    assert!(check(&a).notes.iter().any(|note| note.contains("beyond any position")));
+    a.reopen();
+    let left = a.query("SELECT count(*) FROM _entgldb_logs");
+    assert_ne!(left, all);
+    assert_eq!(a.query("SELECT count(*) FROM _entgldb_signed WHERE id = 0"), ["0"]);
+    assert_eq!(a.scan("t", 100), before, "rows stay");
+    a.sql("INSERT INTO t VALUES('after', 'z', 9)");
+    a.capture();
+    let mut remote = Remote::new(8);
+    a.receive(&mut remote, "t", "more", Some(r#"{"k":"more","n":1,"v":"more"}"#), (1 << 60) + 5);
+    a.reopen();
+    assert_eq!(a.scan("t", 100).len(), before.len() + 2);
+}
+
 #[test]
 fn a_log_goes_on_after_its_beginning_is_forgotten_and_whoever_holds_that_takes_the_rest() {
     let (mut a, mut b) = (Node::new(1, SCHEMA, &["t"]), Node::new(2, SCHEMA, &["t"]));
@@ -293,6 +315,8 @@ fn tables_of_the_format_before_are_brought_up_to_this_one() {
     a.sql(
         "ALTER TABLE _entgldb_collections DROP COLUMN row_count; ALTER TABLE _entgldb_logs DROP COLUMN floor;
          ALTER TABLE _entgldb_logs DROP COLUMN floor_hlc; DROP TABLE _entgldb_notes; DROP TABLE _entgldb_members;
+         ALTER TABLE _entgldb_rows DROP COLUMN shown; ALTER TABLE _entgldb_problems DROP COLUMN shown;
+         ALTER TABLE _entgldb_outbox DROP COLUMN found; DROP TABLE _entgldb_held; DROP TABLE _entgldb_late;
          UPDATE _entgldb_meta SET value = 2 WHERE name = 'format'",
     );
     let found = entgldb_sqlite::inspect::Inspector::open(&a.path).unwrap().unwrap().summary().unwrap();

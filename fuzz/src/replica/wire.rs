@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use entgldb_replica::id::{NodeId, sha256};
 use entgldb_replica::limits::{
-    HELD_HEADS_MAX, INTEREST_MAX, PAGE_ENTRIES_MAX, PAYLOAD_BYTES_HARD, VECTOR_LOGS_MAX,
+    EDIT_SPARE_BYTES, HELD_HEADS_MAX, INTEREST_MAX, PAGE_ENTRIES_MAX, PAYLOAD_BYTES_HARD, VECTOR_LOGS_MAX,
 };
 use entgldb_replica::version::{Hash, Seq};
 use entgldb_replica::wire::{Chunk, Cursor, Message, Page, Part, Pull};
@@ -58,7 +58,7 @@ fn check_page(page: &Page) {
         let (mut seq, mut hlc) = (run.first_seq(), run.entries[0].0.hlc);
         for (entry, _) in &run.entries {
             assert!(entry.seq == seq && entry.hlc >= hlc, "positions are dense, times do not fall");
-            assert!(entry.payload.len() <= PAYLOAD_BYTES_HARD);
+            assert!(entry.payload.len() <= PAYLOAD_BYTES_HARD + EDIT_SPARE_BYTES);
             assert!(entry.replaces.is_none_or(|stamp| stamp.hlc <= entry.hlc));
             (seq, hlc) = (Seq(seq.0.wrapping_add(1)), entry.hlc);
         }

@@ -168,6 +168,11 @@ impl HostedStore {
         self.own.is_short_of_room()
     }
 
+    /// Documents in quarantine, and changes that can't travel.
+    pub(crate) fn problem_count(&mut self) -> Result<u64, StoreError> {
+        Ok(self.own.problem_count()?)
+    }
+
     /// Whether no change of the application's waits.
     pub(crate) fn outbox_is_empty(&mut self) -> Result<bool, StoreError> {
         Ok(self.own.outbox_is_empty()? && self.host_outbox_is_empty()?)

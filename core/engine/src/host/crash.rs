@@ -156,7 +156,7 @@ impl World {
 
     fn unlink(&mut self, at: usize) {
         let link = LinkId(self.links * 2 + at as u64);
-        self.input(at, Input::LinkDown { link, reason: "crash".into() });
+        self.input(at, Input::LinkDown { link, reason: "crash".into(), is_fault: false });
     }
 
     fn link(&mut self) {

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 
-use super::{Page, Run, Table, WireError, array, at_most, collection, invalid, proto};
+use super::{Page, Run, Table, WireError, array, at_most, collection, invalid, position, proto};
 use crate::clock::{Hlc, Stamp};
 use crate::entry::{Entry, Op, SignedHead};
 use crate::id::{Incarnation, Key, LogId, NodeId, PublicKey};
-use crate::limits::{PAGE_ENTRIES_MAX, PAYLOAD_BYTES_HARD};
+use crate::limits::{EDIT_SPARE_BYTES, PAGE_ENTRIES_MAX, PAYLOAD_BYTES_HARD};
 use crate::version::{Hash, Head, Seq};
 
 pub(super) fn encode_page(page: &Page) -> proto::Page {
@@ -87,16 +87,17 @@ fn decode_run(
         _ => Hash(array(&run.previous, "Run.previous")?),
     };
     let last = (run.first_seq - 1).checked_add(run.entries.len() as u64).ok_or(invalid("Run.first_seq"))?;
+    let last = position(last, "Run.first_seq")?;
     let mut hlc = Hlc::default();
     let mut entries = Vec::with_capacity(run.entries.len());
-    for (seq, entry) in (run.first_seq..=last).zip(run.entries) {
+    for (seq, entry) in (run.first_seq..=last.0).zip(run.entries) {
         hlc = Hlc(hlc.0.checked_add(entry.later_by).ok_or(invalid("Entry.later_by"))?);
         entries.push(decode_entry(Seq(seq), hlc, entry, nodes)?);
     }
     if entries.is_empty() {
         return Err(invalid("Run.entries"));
     }
-    let head = Head { seq: Seq(last), hash: Hash(array(&run.hash, "Run.hash")?) };
+    let head = Head { seq: last, hash: Hash(array(&run.hash, "Run.hash")?) };
     let signed = SignedHead { head, hlc, signature: array(&run.signature, "Run.signature")? };
     Ok(Run { log, public_key: authors[index], previous, entries, signed })
 }
@@ -114,7 +115,8 @@ fn decode_entry(
             node: *nodes.get(index as usize - 1).ok_or(invalid("Entry.replaces_node"))?,
         }),
     };
-    at_most(entry.payload.len(), PAYLOAD_BYTES_HARD, "Entry.payload", "PAYLOAD_BYTES_HARD")?;
+    let payload_bytes_max = PAYLOAD_BYTES_HARD + EDIT_SPARE_BYTES;
+    at_most(entry.payload.len(), payload_bytes_max, "Entry.payload", "PAYLOAD_BYTES_HARD")?;
     let entry_out = Entry {
         seq,
         hlc,

@@ -2,13 +2,15 @@
 
 use bytes::Bytes;
 
-use super::{Chunk, Cursor, Part, Pull, Table, WireError, array, at_most, collection, invalid, proto};
+use super::{
+    Chunk, Cursor, Part, Pull, Table, WireError, array, at_most, collection, invalid, position, proto,
+};
 use crate::clock::{Hlc, Stamp};
 use crate::entry::SignedHead;
 use crate::id::{Collection, Incarnation, Key, LogId, NodeId, PublicKey, sha256};
 use crate::limits::{HELD_HEADS_MAX, PAGE_ENTRIES_MAX, VECTOR_LOGS_MAX};
 use crate::resolve::{Document, Row};
-use crate::version::{Hash, Head, Seq};
+use crate::version::{Hash, Head};
 
 pub(super) fn encode_pull(pull: &Pull) -> proto::Pull {
     let mut message = proto::Pull { collection: pull.collection.as_str().to_owned(), ..Default::default() };
@@ -41,7 +43,8 @@ fn decode_held(held: &proto::HeldHead) -> Result<(NodeId, Incarnation, Head), Wi
     if held.seq == 0 {
         return Err(invalid("HeldHead.seq"));
     }
-    let head = Head { seq: Seq(held.seq), hash: Hash(array(&held.hash, "HeldHead.hash")?) };
+    let head =
+        Head { seq: position(held.seq, "HeldHead.seq")?, hash: Hash(array(&held.hash, "HeldHead.hash")?) };
     Ok((NodeId(array(&held.author, "HeldHead.author")?), Incarnation(held.incarnation), head))
 }
 
@@ -150,7 +153,10 @@ fn decode_head(
         collection: collection.clone(),
     };
     let signed = SignedHead {
-        head: Head { seq: Seq(head.seq), hash: Hash(array(&head.hash, "SnapshotHead.hash")?) },
+        head: Head {
+            seq: position(head.seq, "SnapshotHead.seq")?,
+            hash: Hash(array(&head.hash, "SnapshotHead.hash")?),
+        },
         hlc: Hlc(head.hlc),
         signature: array(&head.signature, "SnapshotHead.signature")?,
     };

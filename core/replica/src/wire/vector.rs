@@ -1,6 +1,8 @@
 //! The bytes of vectors.
 
-use super::{OwnHead, RowsHeld, Table, VectorPart, WireError, array, at_most, collection, invalid, proto};
+use super::{
+    OwnHead, RowsHeld, Table, VectorPart, WireError, array, at_most, collection, invalid, position, proto,
+};
 use crate::clock::Hlc;
 use crate::entry::SignedHead;
 use crate::fingerprint::Fingerprint;
@@ -63,12 +65,17 @@ pub(super) fn decode_vector(vector: proto::Vector) -> Result<VectorPart, WireErr
         if head.floor > 0 {
             floors.push((log.clone(), Seq(head.floor)));
         }
-        Ok((log, Head { seq: Seq(head.seq), hash: Hash(array(&head.hash, "LogHead.hash")?) }))
+        Ok((
+            log,
+            Head { seq: position(head.seq, "LogHead.seq")?, hash: Hash(array(&head.hash, "LogHead.hash")?) },
+        ))
     });
     let heads = heads.collect::<Result<_, WireError>>()?;
-    at_most(vector.own.len(), INTEREST_MAX, "Vector.own", "INTEREST_MAX")?;
+    // The engine's own collection is beside those that the nodes sync.
+    at_most(vector.own.len(), INTEREST_MAX + 1, "Vector.own", "INTEREST_MAX")?;
     let own = vector.own.iter().map(|own| {
-        let head = Head { seq: Seq(own.seq), hash: Hash(array(&own.hash, "OwnHead.hash")?) };
+        let head =
+            Head { seq: position(own.seq, "OwnHead.seq")?, hash: Hash(array(&own.hash, "OwnHead.hash")?) };
         let signature = array(&own.signature, "OwnHead.signature")?;
         Ok(OwnHead {
             incarnation: Incarnation(own.incarnation),

@@ -103,6 +103,7 @@ impl Store for MemoryStore {
             tallies: self.tallies.clone().into_iter().collect(),
             floors: self.floors.iter().map(|(log, s)| (log.clone(), s.head.seq, s.hlc)).collect(),
             notes: self.notes.clone().into_iter().collect(),
+            dropped: Vec::new(),
             open_conflicts: self.conflicts.values().filter(|c| c.missing.is_some()).cloned().collect(),
             merged: self.merged.keys().map(|(collection, _)| collection.clone()).collect(),
         })

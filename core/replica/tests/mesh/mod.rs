@@ -133,7 +133,7 @@ impl Mesh {
         for wire in gone {
             let side = usize::from(wire.ends[0] == index);
             let (other, link) = (wire.ends[side], wire.ids[side]);
-            self.input(other, Input::LinkDown { link, reason: "the peer is gone".into() });
+            self.input(other, Input::LinkDown { link, reason: "the peer is gone".into(), is_fault: false });
         }
         store
     }
@@ -190,7 +190,7 @@ impl Mesh {
         if let Some(position) = position {
             let wire = self.wires.remove(position);
             for side in 0..2 {
-                let down = Input::LinkDown { link: wire.ids[side], reason: "cut".into() };
+                let down = Input::LinkDown { link: wire.ids[side], reason: "cut".into(), is_fault: false };
                 self.input(wire.ends[side], down);
             }
         }
@@ -224,7 +224,7 @@ impl Mesh {
                     if let Some(position) = position {
                         let wire = self.wires.remove(position);
                         let side = usize::from(wire.ids[0] == link);
-                        let down = Input::LinkDown { link: wire.ids[side], reason };
+                        let down = Input::LinkDown { link: wire.ids[side], reason, is_fault: true };
                         self.input(wire.ends[side], down);
                     }
                 }

@@ -19,11 +19,11 @@ use rusqlite::OptionalExtension;
 
 use crate::apply::applying::{Applying, Fate};
 use crate::capture::notes;
-use crate::capture::outbox::extra_of;
 use crate::failed::{Outcome, While};
 use crate::journal::aside::{self, Aside, Reason};
 use crate::journal::commit::Stopped;
 use crate::quote::{identifier, joined};
+use crate::reading::standing::extra_of;
 use crate::table::definition::Table;
 use crate::table::document;
 use crate::table::rows;
@@ -113,6 +113,7 @@ impl Applying<'_> {
         place: Place,
         queue: &mut BTreeMap<Place, Aside>,
     ) -> Result<(), Stopped> {
+        self.prove(table, key)?;
         let row = rows::read(self.step.connection, table, columns).doing("reading a row that collides")?;
         let extra = extra_of(self.step.connection, table.no, key)?;
         let content = row.map(|row| Bytes::from(document::content(table, &row, extra.as_ref())));
@@ -163,7 +164,7 @@ impl Applying<'_> {
                 "SELECT {} FROM main.{} WHERE {}",
                 joined(table.key_columns(), ", "),
                 table.quoted,
-                unique.collides_with(&probe, None)
+                unique.collides_with(&probe)
             );
             let mut statement =
                 self.step.connection.prepare_cached(&sql).doing("looking for rows that collide")?;

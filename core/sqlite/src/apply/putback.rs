@@ -19,6 +19,7 @@ use crate::quote::{identifier, joined};
 use crate::table::definition::Table;
 use crate::table::document::{self, Parsed};
 use crate::table::rows;
+use crate::table::unique::Unique;
 use crate::table::value::Sql;
 
 fn memory(table: &Table) -> String {
@@ -89,23 +90,20 @@ fn watch(connection: &Connection, table: &Table) -> Outcome<()> {
         };
         joined(table.columns.iter().enumerate().map(column), ", ")
     };
-    let same_key =
-        joined(table.key_columns().into_iter().map(|column| format!("{column} = NEW.{column}")), " AND ");
+    let same_key = joined(
+        table.key_columns().into_iter().map(|column| format!("{column} = (SELECT NEW.{column})")),
+        " AND ",
+    );
     // A row that `REPLACE` removes fires no delete trigger: it is remembered before the write that evicts it.
-    let evicted = std::iter::once(same_key)
-        .chain(
-            table
-                .uniques
-                .iter()
-                .map(|unique| unique.collides_with(&table.as_row(unique, true), Some("NEW."))),
-        )
-        .map(|condition| {
+    let evicted = std::iter::once(same_key).chain(table.uniques.iter().map(Unique::collides_with_new)).map(
+        |condition| {
             format!(
                 "INSERT INTO {memory}(was, {columns}) SELECT 1, {} FROM {} WHERE {condition};",
                 image(""),
                 table.quoted
             )
-        });
+        },
+    );
     let evicted = joined(evicted, " ");
     let old = format!("INSERT INTO {memory}(was, {columns}) VALUES(1, {});", image("OLD."));
     let new = format!("INSERT INTO {memory}(was, {columns}) VALUES(0, {});", nothing("NEW."));

@@ -5,7 +5,8 @@ use rusqlite::Connection;
 
 use crate::failed::{Outcome, While};
 use crate::file::error::OpenError;
-use crate::table::definition::{self, Unwatchable};
+use crate::table::definition::{self, Table, Unwatchable};
+use crate::table::key::encoding;
 
 /// The collections to watch, in the schema's spelling.
 pub(crate) fn collections(connection: &Connection, watch: &[String]) -> Result<Vec<Collection>, OpenError> {
@@ -29,6 +30,17 @@ pub(crate) fn collections(connection: &Connection, watch: &[String]) -> Result<V
         }
     }
     Ok(collections)
+}
+
+/// Refuses tables that can't be watched, while nothing is written yet.
+pub(crate) fn check(connection: &Connection, watch: &[String]) -> Result<(), OpenError> {
+    let encoding = encoding(connection)?;
+    for collection in collections(connection, watch)? {
+        if let Err(unwatchable) = Table::read(connection, 0, &collection, encoding)? {
+            return Err(refusal(connection, collection.as_str(), unwatchable)?);
+        }
+    }
+    Ok(())
 }
 
 /// The error for a table that cannot be watched.

@@ -38,18 +38,30 @@ enum Reaction {
     Gone,
 }
 
+/// Makes sure that no engine is at work on a file.
+pub(crate) fn free(connection: &Connection, claimant: Claimant<'_>) -> Result<(), OpenError> {
+    while let Some(held) = holder::read(connection)? {
+        match ask(connection, &held, claimant.stop)? {
+            Reaction::AtWork => return Err(in_use(claimant.path, &held)),
+            Reaction::Gone => {}
+            Reaction::Silent => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
 /// Claims a file for an engine. `tables` makes the engine's tables, in the transaction that claims the file.
 pub(crate) fn claim(
-    connection: Connection,
+    connection: &Connection,
     claimant: Claimant<'_>,
     mut tables: impl FnMut(&Connection) -> Outcome<()>,
-) -> Result<Bound, OpenError> {
+) -> Result<(), OpenError> {
     let mut silent: Option<Held> = None;
     loop {
-        let found = holder::read(&connection)?;
+        let found = holder::read(connection)?;
         if let Some(held) = &found {
             let is_gone = claimant.holder.replaces(&held.by) || silent.as_ref() == Some(held);
-            match if is_gone { Reaction::Silent } else { ask(&connection, held, claimant.stop)? } {
+            match if is_gone { Reaction::Silent } else { ask(connection, held, claimant.stop)? } {
                 Reaction::AtWork => return Err(in_use(claimant.path, held)),
                 Reaction::Gone => continue,
                 Reaction::Silent if !is_gone && has_other_names(claimant.path) => {
@@ -68,11 +80,11 @@ pub(crate) fn claim(
                 silent = None;
                 return Ok(false);
             }
-            if holder::read(&connection)? != found {
+            if holder::read(connection)? != found {
                 return Ok(false);
             }
-            tables(&connection)?;
-            take(&connection, claimant.holder)?;
+            tables(connection)?;
+            take(connection, claimant.holder)?;
             connection.execute_batch("COMMIT").doing("committing")?;
             Ok::<_, SqliteFailed>(true)
         })();
@@ -81,12 +93,13 @@ pub(crate) fn claim(
             let _ = connection.execute_batch("ROLLBACK");
         }
         if took? {
-            return bind(connection, claimant);
+            return Ok(());
         }
     }
 }
 
-fn bind(connection: Connection, claimant: Claimant<'_>) -> Result<Bound, OpenError> {
+/// The connection with which a file was claimed, bound to it.
+pub(crate) fn bind(connection: Connection, claimant: Claimant<'_>) -> Result<Bound, OpenError> {
     // Whoever opens the file by a name that leads to another WAL must find the claim too. What does not get there now gets
     // there with the next checkpoint.
     connection

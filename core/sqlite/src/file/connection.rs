@@ -31,7 +31,7 @@ const WAL_SWITCH_WAIT: Duration = Duration::from_secs(10);
 /// How often a wait is reported.
 const BUSY_REPORT: Duration = Duration::from_secs(1);
 
-/// Opens a connection as a store needs it, in WAL mode.
+/// Opens a connection as a store needs it. Nothing is written.
 pub(crate) fn connect(config: &mut SqliteConfig) -> Result<Connection, OpenError> {
     let path = config.path.clone();
     if config.payload_bytes_max > PAYLOAD_BYTES_HARD {
@@ -46,7 +46,6 @@ pub(crate) fn connect(config: &mut SqliteConfig) -> Result<Connection, OpenError
     if connection.is_readonly(c"main").doing("looking at the file")? {
         return Err(OpenError::ReadOnly { path });
     }
-    switch_to_wal(&connection, &path, &config.stop)?;
     connection
         .execute_batch(&format!(
             "PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF; PRAGMA recursive_triggers = OFF;
@@ -68,8 +67,17 @@ pub(crate) fn put_stale_wal_aside(config: &SqliteConfig) -> Result<(), OpenError
     }
 }
 
-/// SQLite does not wait by itself here.
-fn switch_to_wal(connection: &Connection, path: &Path, stop: &AtomicBool) -> Result<(), OpenError> {
+/// How SQLite makes the database's commits atomic now.
+pub(crate) fn journal_mode(connection: &Connection) -> Outcome<String> {
+    connection.query_row("PRAGMA main.journal_mode", [], |row| row.get(0)).doing("reading the journal mode")
+}
+
+/// Puts the database into WAL mode, which stays. SQLite does not wait by itself here.
+pub(crate) fn switch_to_wal(
+    connection: &Connection,
+    path: &Path,
+    stop: &AtomicBool,
+) -> Result<(), OpenError> {
     let path = path.to_owned();
     let since = Instant::now();
     loop {
@@ -124,16 +132,36 @@ pub(crate) fn in_transaction<T>(
     connection.commit().map(|()| done)
 }
 
+/// Runs a write transaction on a connection that is no engine's, in a database that no engine works on.
+pub(crate) fn in_plain_transaction<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> Outcome<T>,
+) -> Outcome<T> {
+    connection.execute_batch("BEGIN IMMEDIATE").doing("beginning a transaction")?;
+    let done = work(connection)
+        .and_then(|done| connection.execute_batch("COMMIT").doing("committing").map(|()| done));
+    if !connection.is_autocommit() {
+        // The first error is the one that matters.
+        let _ = connection.execute_batch("ROLLBACK");
+    }
+    done
+}
+
 /// Opens the file, which must be there and be a database.
 pub(crate) fn open_file(path: &Path, mode: OpenFlags) -> Result<Connection, OpenError> {
     if !path.is_file() {
         return Err(OpenError::NoSuchFile { path: path.to_owned() });
     }
+    let only_reads = mode.contains(OpenFlags::SQLITE_OPEN_READ_ONLY);
     let refused = |source: rusqlite::Error| match code(&source) {
         Some(ErrorCode::NotADatabase) => OpenError::NotADatabase { path: path.to_owned() },
+        Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) if only_reads => {
+            OpenError::Unreadable { path: path.to_owned() }
+        }
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
             OpenError::ReadOnly { path: path.to_owned() }
         }
+        Some(ErrorCode::DatabaseBusy) => OpenError::Busy { path: path.to_owned() },
         _ => SqliteFailed::Sqlite { doing: "opening the database", source }.into(),
     };
     let connection =

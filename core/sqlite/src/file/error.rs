@@ -8,7 +8,7 @@ use crate::failed::SqliteFailed;
 use crate::file::holder::HeldBy;
 
 /// Number of the layout of the engine's tables.
-pub(crate) const FORMAT: i64 = 3;
+pub(crate) const FORMAT: i64 = 4;
 
 /// Why a database was not opened. The application's tables and rows are as they were.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +23,12 @@ pub enum OpenError {
     /// The file is no SQLite database.
     #[error("{path} is not an SQLite database (or is encrypted)")]
     NotADatabase {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The file cannot be read.
+    #[error("{path} cannot be read: give this user read permission on the file and its folder")]
+    Unreadable {
         /// The path as given.
         path: PathBuf,
     },
@@ -45,6 +51,18 @@ pub enum OpenError {
         "{path} is kept locked by another program: end it once, so that the database can be put into WAL mode"
     )]
     Locked {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// Another program keeps the database locked for longer than is waited.
+    #[error("{path} is kept locked by another program")]
+    Busy {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// Nothing of the engine's is in the database.
+    #[error("{path} was never synced: it has none of the engine's tables")]
+    NeverSynced {
         /// The path as given.
         path: PathBuf,
     },

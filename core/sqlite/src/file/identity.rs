@@ -73,6 +73,11 @@ impl Identity {
         Ok(Self { path: path.to_owned(), wal, file, wal_file })
     }
 
+    /// Where the WAL is.
+    pub(crate) fn wal(&self) -> &Path {
+        &self.wal
+    }
+
     /// Looks whether both files are still there. Returns how the log is; `None` if that can't be seen.
     pub(crate) fn look(&self) -> Result<Option<Log>, FileChange> {
         // An error other than "there is none" (a network that is away, a permission) says nothing about the file.

@@ -9,5 +9,7 @@ pub(crate) mod error;
 pub(crate) mod file_system;
 pub(crate) mod holder;
 pub(crate) mod identity;
+pub(crate) mod quiet;
 pub(crate) mod room;
+pub(crate) mod wal;
 pub(crate) mod watch;

@@ -125,7 +125,13 @@ impl Inspector {
         connection.busy_timeout(BUSY_WAIT).doing("setting up the connection")?;
         harden(&connection).doing("setting up the connection")?;
         match schema::format(&connection)? {
+            None if schema::is_partly_there(&connection)? => {
+                return Err(SqliteFailed::damaged("_entgldb_meta is missing").into());
+            }
             None => return Ok(None),
+            Some(found) if found < 1 => {
+                return Err(SqliteFailed::damaged("they do not say their format").into());
+            }
             Some(found) if found > FORMAT => {
                 return Err(OpenError::NewerFormat { path: path.to_owned(), found });
             }

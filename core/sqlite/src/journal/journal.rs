@@ -7,16 +7,18 @@ use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
 use entgldb_replica::entry::SignedHead;
 use entgldb_replica::id::{Collection, DocId, Incarnation, LogId, NodeId};
 use entgldb_replica::resolve::{Row, Version};
-use entgldb_replica::store::{Committed, Drain, Durable, Guard, OutboxMark, Problem, ReadLimits, Stored};
+use entgldb_replica::store::{Committed, Durable, Guard, OutboxMark, Problem, ReadLimits, Stored};
 use entgldb_replica::version::{Hash, Seq};
 use rusqlite::OptionalExtension;
 
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::file::binding::Bound;
 use crate::file::room::Room;
+use crate::file::wal::WalFile;
 use crate::journal::commit::{Step, Stopped};
 use crate::journal::names::{Names, log_of};
-use crate::journal::{conflicts, note, oplog, outbox, schema, unsynced};
+use crate::journal::problems::Refusal;
+use crate::journal::{conflicts, note, oplog, outbox, schema, unnumbered, unsynced};
 
 /// See the module's documentation. Used from one thread.
 #[derive(Debug)]
@@ -25,14 +27,17 @@ pub(crate) struct Journal {
     pub(crate) names: Names,
     pub(crate) path: PathBuf,
     room: Room,
+    /// Brings commits onto the disk, with [`Durability::Full`](crate::Durability::Full).
+    wal: Option<WalFile>,
     /// Changes that can't travel, found by looks into the outbox that are not committed yet.
-    refused: Vec<(OutboxMark, Problem)>,
+    refused: Vec<Refusal>,
 }
 
 impl Journal {
     pub(crate) fn of(connection: Bound, path: PathBuf) -> Outcome<Self> {
         let names = Names::load(&connection)?;
-        Ok(Self { connection, names, path, room: Room::default(), refused: Vec::new() })
+        let wal = WalFile::of(&connection, connection.identity().wal())?;
+        Ok(Self { connection, names, path, room: Room::default(), wal, refused: Vec::new() })
     }
 
     /// Ends with everything on the disk.
@@ -46,8 +51,18 @@ impl Journal {
         self.connection.look()
     }
 
+    /// How many problems of any kind there are now.
+    pub(crate) fn problem_count(&self) -> Outcome<u64> {
+        self.connection
+            .prepare_cached(
+                "SELECT (SELECT count(*) FROM _entgldb_problems) + (SELECT count(*) FROM _entgldb_set_aside)",
+            )
+            .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)))
+            .map(i64::cast_unsigned)
+            .doing("counting problems")
+    }
+
     pub(crate) fn outbox_is_empty(&self) -> Outcome<bool> {
-        self.look_at_file()?;
         outbox::is_empty(&self.connection)
     }
 
@@ -74,6 +89,20 @@ impl Journal {
     /// Carries a step out in a write transaction. `work` returns the problems that it met, or `None` to change nothing.
     /// `None` if nothing was changed, also because the guard does not hold.
     pub(crate) fn attempt(
+        &mut self,
+        wall: WallMillis,
+        work: impl FnOnce(Step<'_>) -> Result<Option<Vec<Problem>>, Stopped>,
+    ) -> Result<Option<Vec<Problem>>, Stopped> {
+        let Some(mut wal) = self.wal.take() else { return self.attempt_unsynced(wall, work) };
+        wal.begin(&self.connection)?;
+        let done = self.attempt_unsynced(wall, work);
+        let ended = wal.end(&self.connection, matches!(done, Ok(Some(_))));
+        self.wal = Some(wal);
+        let done = done?;
+        ended.map(|()| done).map_err(Stopped::Failed)
+    }
+
+    fn attempt_unsynced(
         &mut self,
         wall: WallMillis,
         work: impl FnOnce(Step<'_>) -> Result<Option<Vec<Problem>>, Stopped>,
@@ -110,17 +139,15 @@ impl Journal {
     }
 
     /// Keeps what a look into the outbox refused, until the look is committed.
-    pub(crate) fn keep_refused(&mut self, drain: &Drain) {
-        if let Some(mark) = drain.mark {
-            self.refused = drain.refused.iter().map(|problem| (mark, problem.clone())).collect();
-        }
+    pub(crate) fn keep_refused(&mut self, refused: Vec<Refusal>) {
+        self.refused = refused;
     }
 
     /// The refused changes that a commit notes, because it drains the outbox beyond them.
-    pub(crate) fn take_refused(&mut self, drained: Option<OutboxMark>) -> Vec<(OutboxMark, Problem)> {
+    pub(crate) fn take_refused(&mut self, drained: Option<OutboxMark>) -> Vec<Refusal> {
         let refused = std::mem::take(&mut self.refused);
-        let is_noted = |mark: &OutboxMark| drained.is_some_and(|drained| *mark <= drained);
-        let (noted, kept) = refused.into_iter().partition(|(mark, _)| is_noted(mark));
+        let is_noted = |refusal: &Refusal| drained.is_some_and(|drained| refusal.mark <= drained);
+        let (noted, kept) = refused.into_iter().partition(is_noted);
         self.refused = kept;
         noted
     }
@@ -130,7 +157,7 @@ impl Journal {
     pub(crate) fn committed(
         &mut self,
         guard: Guard,
-        refused: Vec<(OutboxMark, Problem)>,
+        refused: Vec<Refusal>,
         problems: Outcome<Option<Vec<Problem>>>,
     ) -> Outcome<Committed> {
         let problems = match problems {
@@ -151,6 +178,7 @@ impl Journal {
 
     pub(crate) fn load(&mut self) -> Outcome<Durable> {
         self.reload_names()?;
+        let dropped = unnumbered::drop_all(&self.connection, &mut self.names)?;
         let owner: Option<[u8; 32]> = schema::get(&self.connection, "owner")?;
         let incarnation: Option<i64> = schema::get(&self.connection, "incarnation")?;
         let clock: Option<i64> = schema::get(&self.connection, "clock")?;
@@ -172,6 +200,7 @@ impl Journal {
                 .map(|(log, end)| (log.clone(), end.floor, end.floor_hlc))
                 .collect(),
             notes: note::load(&self.connection)?,
+            dropped,
         })
     }
 

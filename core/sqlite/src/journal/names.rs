@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use entgldb_replica::clock::{Hlc, Stamp};
 use entgldb_replica::fingerprint::{Fingerprint, Tally};
 use entgldb_replica::id::{Collection, Incarnation, LogId, NodeId, PublicKey};
+use entgldb_replica::limits::SEQ_MAX;
 use entgldb_replica::version::{Hash, Head, Seq};
 use rusqlite::Connection;
 
@@ -55,6 +56,10 @@ pub(crate) struct Names {
     collection_names: HashMap<i64, Collection>,
     pub(crate) tallies: HashMap<Collection, Tally>,
     pub(crate) logs: HashMap<LogId, LogEnd>,
+    /// Whether the tables say what the application's tables show. Those of an earlier version do not.
+    pub(crate) proves: bool,
+    /// Logs whose heads are beyond what can be numbered, with their numbers. They count as not there.
+    pub(crate) unnumbered: Vec<(LogId, i64)>,
 }
 
 impl Names {
@@ -65,6 +70,7 @@ impl Names {
         names.load_authors(connection)?;
         names.load_collections(connection, forgets)?;
         names.load_logs(connection, forgets)?;
+        names.proves = schema::format(connection)?.is_some_and(|format| format >= 4);
         Ok(names)
     }
 
@@ -129,7 +135,11 @@ impl Names {
                 incarnation: Incarnation(incarnation.cast_unsigned()),
                 collection: self.collection(collection)?.clone(),
             };
-            self.logs.insert(log, end);
+            if end.head.seq.0 > SEQ_MAX {
+                self.unnumbered.push((log, end.no));
+            } else {
+                self.logs.insert(log, end);
+            }
         }
         Ok(())
     }

@@ -103,12 +103,12 @@ pub(crate) fn forget(connection: &Connection, names: &mut Names, log: &LogId, fl
 }
 
 fn sign(connection: &Connection, log_no: i64, signed: &SignedHead) -> Outcome<()> {
+    let id = entry_id(log_no, signed.head.seq)?;
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO _entgldb_signed(id, hlc, hash, signature) VALUES(?1, ?2, ?3, ?4)",
         )
         .and_then(|mut insert| {
-            let id = entry_id(log_no, signed.head.seq).unwrap_or_default();
             insert.execute((
                 id,
                 signed.hlc.0.cast_signed(),
@@ -225,6 +225,8 @@ pub(crate) fn hash_at(
     seq: Seq,
 ) -> Outcome<Option<Hash>> {
     let Some(end) = names.logs.get(log).filter(|end| seq >= end.floor) else { return Ok(None) };
+    // A position that no entry can have holds none.
+    let Ok(id) = entry_id(end.no, seq) else { return Ok(None) };
     // At the floor the signature is left of the entry.
     let sql = if seq == end.floor {
         "SELECT hash FROM _entgldb_signed WHERE id = ?1"
@@ -233,9 +235,7 @@ pub(crate) fn hash_at(
     };
     connection
         .prepare_cached(sql)
-        .and_then(|mut statement| {
-            statement.query_row([entry_id(end.no, seq).unwrap_or(-1)], |row| row.get(0)).optional()
-        })
+        .and_then(|mut statement| statement.query_row([id], |row| row.get(0)).optional())
         .map(|hash| hash.map(Hash))
         .doing("reading an entry's hash")
 }

@@ -3,7 +3,7 @@
 //! The layout is described in `docs/protocol/sqlite.md` and has a format number, so that a later version knows what it
 //! finds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use entgldb_replica::clock::{Hlc, Stamp};
 use entgldb_replica::fingerprint::{Fingerprint, Tally};
@@ -15,7 +15,7 @@ use crate::failed::{Outcome, While};
 use crate::file::error::FORMAT;
 
 /// Names of the values in the engine's state.
-pub(crate) const NAMES: [&str; 13] = [
+pub(crate) const NAMES: [&str; 16] = [
     "format",
     "owner",
     "incarnation",
@@ -29,7 +29,13 @@ pub(crate) const NAMES: [&str; 13] = [
     "commits",
     "holder",
     "challenge",
+    "first_copies",
+    "payload_bytes_max",
+    JOURNAL_BEFORE,
 ];
+
+/// The journal mode that the database was in before the first start, for whoever takes the engine's tables out again.
+pub(crate) const JOURNAL_BEFORE: &str = "journal_before";
 
 const TABLES: &str = "
 CREATE TABLE _entgldb_meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -72,6 +78,15 @@ CREATE TABLE _entgldb_notes(name TEXT PRIMARY KEY, value BLOB NOT NULL, hash BLO
 CREATE TABLE _entgldb_members(key TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
 ";
 
+/// Since format 4.
+const PROVING: &str = "
+ALTER TABLE _entgldb_rows ADD COLUMN shown BLOB;
+ALTER TABLE _entgldb_problems ADD COLUMN shown BLOB;
+ALTER TABLE _entgldb_outbox ADD COLUMN found INTEGER;
+CREATE TABLE _entgldb_late(collection_no INTEGER NOT NULL, key TEXT NOT NULL, PRIMARY KEY(collection_no, key)) WITHOUT ROWID;
+CREATE TABLE _entgldb_held(id INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, key, at INTEGER, found INTEGER);
+";
+
 /// The format of the engine's tables in a database; `None` if it has none.
 pub(crate) fn format(connection: &Connection) -> Outcome<Option<i64>> {
     let present: bool = connection
@@ -87,11 +102,41 @@ pub(crate) fn format(connection: &Connection) -> Outcome<Option<i64>> {
     get::<i64>(connection, "format").map(|format| Some(format.unwrap_or_default()))
 }
 
+/// Whether anything has a name of the engine's.
+pub(crate) fn is_partly_there(connection: &Connection) -> Outcome<bool> {
+    connection
+        .query_row(
+            "SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE substr(name, 1, 9) = '_entgldb_')",
+            [],
+            |row| row.get(0),
+        )
+        .doing("looking for the engine's tables")
+}
+
+/// The first table that a database lacks, of those that the engine made in it.
+pub(crate) fn missing(connection: &Connection) -> Outcome<Option<String>> {
+    let fresh = Connection::open_in_memory().doing("making the engine's tables to compare")?;
+    create(&fresh)?;
+    let there_are = tables(connection)?;
+    Ok(tables(&fresh)?.into_iter().find(|name| !there_are.contains(name)))
+}
+
+fn tables(connection: &Connection) -> Outcome<BTreeSet<String>> {
+    let mut statement = connection
+        .prepare(
+            "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND substr(name, 1, 9) = '_entgldb_'",
+        )
+        .doing("listing the engine's tables")?;
+    let names = statement.query_map([], |row| row.get(0));
+    names.and_then(Iterator::collect).doing("listing the engine's tables")
+}
+
 /// Creates the tables. To be called in a write transaction.
 pub(crate) fn create(connection: &Connection) -> Outcome<()> {
     connection.execute_batch(TABLES).doing("creating the engine's tables")?;
     connection.execute_batch(STATES).doing("creating the engine's tables")?;
     connection.execute_batch(FORGETTING).doing("creating the engine's tables")?;
+    connection.execute_batch(PROVING).doing("creating the engine's tables")?;
     put(connection, "format", FORMAT)
 }
 
@@ -123,6 +168,9 @@ pub(crate) fn upgrade(connection: &Connection) -> Outcome<()> {
     if found < 3 {
         connection.execute_batch(FORGETTING).doing("upgrading the engine's tables")?;
         count_rows(connection)?;
+    }
+    if found < 4 {
+        connection.execute_batch(PROVING).doing("upgrading the engine's tables")?;
     }
     put(connection, "format", FORMAT)
 }

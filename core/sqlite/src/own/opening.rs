@@ -25,7 +25,7 @@ impl OwnStore {
         make(&config)?;
         put_stale_wal_aside(&config)?;
         tables::check_empty_or_own(&config.path, keeps)?;
-        let connection = opening::open(&mut config)?;
+        let connection = opening::open(&mut config, |_| Ok(()), |_| Ok(()))?;
         in_transaction(&connection, |connection| tables::create(connection, keeps))?;
         let journal = Journal::of(connection, config.path)?;
         let mut own = Self { journal, keeps, collections: Vec::new() };

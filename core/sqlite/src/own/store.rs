@@ -57,6 +57,7 @@ impl OwnStore {
     /// # Errors
     /// When the file can't be read.
     pub fn outbox_is_empty(&mut self) -> Result<bool, SqliteFailed> {
+        self.journal.look_at_file()?;
         self.journal.outbox_is_empty()
     }
 
@@ -71,6 +72,14 @@ impl OwnStore {
     #[must_use]
     pub fn is_short_of_room(&self) -> bool {
         self.journal.is_short_of_room()
+    }
+
+    /// Documents in quarantine, and changes that can't travel.
+    ///
+    /// # Errors
+    /// When the file can't be read.
+    pub fn problem_count(&mut self) -> Result<u64, SqliteFailed> {
+        self.journal.problem_count()
     }
 
     /// Closes the file with everything on the disk.

@@ -9,9 +9,8 @@ use entgldb_replica::member::members;
 use entgldb_replica::merge::Merged;
 use entgldb_replica::resolve::{Row, Version};
 use entgldb_replica::version::Hash;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
-use crate::capture::outbox;
 use crate::failed::{Outcome, While};
 use crate::journal::aside;
 use crate::journal::journal::Journal;
@@ -31,8 +30,21 @@ pub(crate) struct Standing {
     /// Number of its entry, which may be forgotten.
     pub(crate) entry: Option<i64>,
     pub(crate) extra: Option<String>,
+    /// Hash of what the table shows of it, where that is not the document.
+    pub(crate) shown: Option<[u8; 32]>,
     /// Its state, if it has one.
     pub(crate) state: Option<Bytes>,
+}
+
+/// What is kept of a document that its row cannot hold.
+pub(crate) fn extra_of(connection: &Connection, no: i64, key: &Key) -> Outcome<Option<Extra>> {
+    connection
+        .prepare_cached("SELECT extra FROM _entgldb_rows WHERE collection_no = ?1 AND key = ?2")
+        .and_then(|mut statement| {
+            statement.query_row((no, key.as_str()), |row| row.get::<_, Option<String>>(0)).optional()
+        })
+        .map(|extra| extra.flatten().and_then(|text| Extra::from_text(&text)))
+        .doing("reading what a row cannot hold")
 }
 
 /// What is to be had of a document's content.
@@ -115,7 +127,7 @@ impl Source<'_> {
         let Some((table, columns)) = self.place(&standing.key) else { return Ok(None) };
         if standing.extra.is_none() {
             // Nearly always this is it, and no value is copied for it.
-            let content = outbox::read_content(self.connection, table, &columns, None);
+            let content = rows::read_content(self.connection, table, &columns, None);
             match content.doing("reading a row")?.map(Bytes::from) {
                 Some(content) if is(&content, hash) => return Ok(Some(content)),
                 Some(_) => {}

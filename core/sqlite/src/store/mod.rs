@@ -1,26 +1,31 @@
 //! The store of a replica in the application's own database.
 
+mod health;
+mod looking;
 mod reading;
 mod tables;
 mod tend;
 mod watching;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use bytes::Bytes;
 use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
 use entgldb_replica::entry::SignedHead;
-use entgldb_replica::id::{Collection, DocId, Key, LogId};
+use entgldb_replica::id::{Collection, DocId, Key, LogId, sha256};
 use entgldb_replica::resolve::{Row, Version};
 use entgldb_replica::store::{
-    Commit, Committed, Drain, Durable, Guard, Problem, ReadLimits, Scan, ScanLimits, Store, Stored,
+    Change, Commit, Committed, Drain, Durable, Guard, Problem, ReadLimits, Scan, ScanLimits, Store, Stored,
     UnitLimits,
 };
 use entgldb_replica::version::{Hash, Seq};
 
+pub use health::{LookedThrough, TableHealth};
 pub use tables::SqliteStore;
 
-use crate::capture::outbox::Look;
+use crate::apply::applying::Applying;
+use crate::capture::outbox::{Drained, Look};
+use crate::capture::scan;
 use crate::failed::{Outcome, SqliteFailed};
 use crate::journal::commit::carry_out;
 
@@ -33,14 +38,28 @@ impl Store for SqliteStore {
 
     fn captured(&mut self, limits: &UnitLimits) -> Outcome<Drain> {
         self.journal.look_at_file()?;
-        self.refresh()?;
-        let scanning = self.scan_on()?;
-        let Self { journal, watched, .. } = self;
-        let look = Look { connection: &journal.connection, names: &journal.names, watched, limits };
-        let mut drain = journal.read(|| look.drain())?;
-        drain.more |= scanning;
-        self.journal.keep_refused(&drain);
-        Ok(drain)
+        self.begin_to_look_all_through()?;
+        loop {
+            self.refresh()?;
+            self.begin_to_count()?;
+            self.look_through()?;
+            let copies_first = !self.looking.urgent.is_empty() || self.looking.took_notes;
+            if copies_first && let Some(copies) = self.copies(limits)? {
+                return Ok(copies);
+            }
+            let holds_any = self.hold_notes()?;
+            let drain = self.drain(limits)?;
+            if drain.mark.is_some() {
+                return Ok(drain);
+            }
+            if let Some(copies) = self.copies(limits)? {
+                return Ok(copies);
+            }
+            if !holds_any || !scan::first_watched(&self.journal.connection, &self.watched)?.is_empty() {
+                return Ok(drain);
+            }
+            // The last first copies were found to be none, and the notes that waited for them are back.
+        }
     }
 
     fn rows(&mut self, docs: &[DocId]) -> Outcome<Vec<Option<Row>>> {
@@ -94,9 +113,19 @@ impl Store for SqliteStore {
             return Ok(Committed::OutboxMoved);
         }
         let refused = self.journal.take_refused(commit.drained);
+        let looked = self.looked.take();
+        let copying = self.looking.copying.take();
         let problems = self.transact(commit.wall, |applying| {
             carry_out(applying, commit, guard)?;
             applying.step.note_refused(&refused, &commit.rows)?;
+            if let (Some(copying), Some(captured)) = (&copying, commit.first_copy) {
+                copying.commit(applying.step.connection, captured)?;
+            }
+            if let Some((mark, looked)) = &looked
+                && commit.drained == Some(*mark)
+            {
+                note_unchanged(applying, looked, commit)?;
+            }
             Ok(true)
         });
         self.journal.committed(guard, refused, problems)
@@ -105,4 +134,38 @@ impl Store for SqliteStore {
     fn tend(&mut self, conflicts_before: WallMillis) -> Outcome<Vec<Problem>> {
         self.tend_all(conflicts_before)
     }
+}
+
+impl SqliteStore {
+    /// Looks into the outbox.
+    fn drain(&mut self, limits: &UnitLimits) -> Outcome<Drain> {
+        let Self { journal, watched, .. } = &*self;
+        let look = Look { connection: &journal.connection, names: &journal.names, watched, limits };
+        let Drained { mut drain, refused } = journal.read(|| look.drain())?;
+        drain.more |= self.is_scanning()?;
+        self.looking.took_notes = drain.mark.is_some();
+        self.journal.keep_refused(refused);
+        let content = |change: &Change| Some((change.doc.clone(), change.content.clone()?));
+        self.looked = drain.mark.map(|mark| (mark, drain.changes.iter().filter_map(content).collect()));
+        Ok(drain)
+    }
+
+    fn copies(&mut self, limits: &UnitLimits) -> Outcome<Option<Drain>> {
+        self.looking.took_notes = false;
+        self.first_copies(limits)
+    }
+}
+
+/// Documents that were looked at and are no changes, though the table may write them in another way: what it shows is what
+/// the engine left.
+fn note_unchanged(applying: &mut Applying<'_>, looked: &[(DocId, Bytes)], commit: &Commit) -> Outcome<()> {
+    if looked.len() == commit.rows.len() {
+        return Ok(());
+    }
+    let changed: HashSet<&DocId> = commit.rows.iter().map(|row| &row.doc).collect();
+    for (doc, content) in looked.iter().filter(|(doc, _)| !changed.contains(doc)) {
+        let no = applying.step.names.collection_no(applying.step.connection, &doc.0)?;
+        scan::note_shown(applying.step.connection, no, &doc.1, sha256(content))?;
+    }
+    Ok(())
 }

@@ -21,6 +21,7 @@ impl SqliteStore {
             problems = self.try_again(conflicts_before)?;
             problems.extend(self.fill_new_columns(conflicts_before)?);
         }
+        self.look_slowly()?;
         self.journal.tend(conflicts_before)?;
         Ok(problems)
     }

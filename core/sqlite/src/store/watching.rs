@@ -26,10 +26,10 @@ impl SqliteStore {
         let mut watch = self.watch.clone();
         watch.push(collection.clone());
         let (watched, missing) = read_watched(&mut self.journal, &watch)?;
-        if let Some((_, unwatchable)) = missing.into_iter().find(|(missing, _)| *missing == collection) {
-            return Err(named::refusal(&self.journal.connection, table, unwatchable)?);
+        if let Some((_, unwatchable)) = missing.iter().find(|(missing, _)| *missing == collection) {
+            return Err(named::refusal(&self.journal.connection, table, *unwatchable)?);
         }
-        self.use_watched(watched, watch)?;
+        self.use_watched(watched, watch, &missing)?;
         Ok(collection)
     }
 
@@ -44,14 +44,15 @@ impl SqliteStore {
         let watch: Vec<Collection> =
             self.watch.iter().filter(|watched| **watched != collection).cloned().collect();
         let names = &mut self.journal.names;
-        let (watched, _) = in_transaction(&self.journal.connection, |connection| {
+        let (watched, missing) = in_transaction(&self.journal.connection, |connection| {
             let no = names.collection_no(connection, &collection)?;
             connection
                 .execute("DELETE FROM _entgldb_outbox WHERE tbl = ?1", [no])
+                .and_then(|_| connection.execute("DELETE FROM _entgldb_held WHERE tbl = ?1", [no]))
                 .doing("removing notes of a table that is not watched any more")?;
             Watched::read(connection, names, &watch)
         })?;
-        self.use_watched(watched, watch)?;
+        self.use_watched(watched, watch, &missing)?;
         Ok(true)
     }
 }

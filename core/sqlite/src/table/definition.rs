@@ -43,8 +43,6 @@ pub(crate) struct Table {
     /// The name as an identifier.
     pub(crate) quoted: String,
     pub(crate) columns: Vec<Column>,
-    /// All columns, also the generated ones, as identifiers.
-    pub(crate) all_columns: Vec<String>,
     /// Whether a constraint in its definition says what to do on a collision.
     pub(crate) names_conflict_policy: bool,
     /// The `CREATE TABLE` statement from its column list on.
@@ -71,6 +69,8 @@ pub(crate) struct Table {
     pub(crate) delete: String,
     /// Insert of a row with a value for every column, or change of the one that has its key. Made when it is first used.
     pub(crate) upsert: OnceLock<String>,
+    /// Insert of a row with a value for every column. Made when it is first used.
+    pub(crate) insert: OnceLock<String>,
 }
 
 /// Why a table cannot be watched.
@@ -138,9 +138,9 @@ impl Table {
         }
         keyed.sort_unstable();
         let key: Vec<usize> = keyed.into_iter().map(|(_, position)| position).collect();
-        let all_columns = raw.iter().map(|column| identifier(&column.name)).collect();
-        let read = Self::assemble(connection, (no, collection, &name), columns, key, encoding);
-        Ok(Ok(Self { all_columns, ..read.doing("reading a table")? }))
+        Self::assemble(connection, (no, collection, &name), columns, key, encoding)
+            .doing("reading a table")
+            .map(Ok)
     }
 
     fn assemble(
@@ -161,7 +161,7 @@ impl Table {
             && (indexes.key.is_none() || affinities.iter().all(|affinity| *affinity != Affinity::Blob));
         let mut uniques = indexes.uniques;
         if !key_is_exact && let Some(index) = &indexes.key {
-            uniques.extend(Unique::read(connection, index)?);
+            uniques.extend(Unique::read(connection, name, index)?);
         }
         let quoted = identifier(name);
         let body = body(connection, name)?;
@@ -176,8 +176,8 @@ impl Table {
             no,
             delete: format!("DELETE FROM main.{quoted} WHERE {key_matches}"),
             upsert: OnceLock::new(),
+            insert: OnceLock::new(),
             collection: collection.clone(),
-            all_columns: Vec::new(),
             names_conflict_policy: tokens(&body)
                 .iter()
                 .any(|(_, word)| word.eq_ignore_ascii_case("conflict")),
@@ -206,16 +206,6 @@ impl Table {
     pub(crate) fn key_note(&self, row: &str) -> String {
         note_sql(row, &self.key_columns())
     }
-
-    /// One row with those of the table's columns that an index has to do with, whose values are those of `NEW` (or NULL,
-    /// to try the SQL). Not with all columns: a trigger that names a column keeps the application from dropping it.
-    pub(crate) fn as_row(&self, unique: &Unique, new: bool) -> String {
-        let value = |column: &String| if new { format!("NEW.{column}") } else { "NULL".to_owned() };
-        let bare = |column: &String| column[1..column.len() - 1].replace("\"\"", "\"");
-        let mentioned = self.all_columns.iter().filter(|column| unique.mentions(&bare(column)));
-        let columns = mentioned.map(|column| format!("{} AS {column}", value(column)));
-        format!("(SELECT {})", joined(std::iter::once("1".to_owned()).chain(columns), ", "))
-    }
 }
 
 /// What the indexes of a table make unique.
@@ -243,7 +233,7 @@ impl Indexes {
                 found.key_is_binary = binary == key_columns.cast_signed() as i64;
                 found.key = Some(name);
             } else {
-                found.uniques.extend(Unique::read(connection, &name)?);
+                found.uniques.extend(Unique::read(connection, table, &name)?);
             }
         }
         Ok(found)

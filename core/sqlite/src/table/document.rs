@@ -11,7 +11,7 @@ use entgldb_replica::id::Key;
 use serde::{Deserialize, Serialize};
 
 use crate::json::{self, Field};
-use crate::table::definition::Table;
+use crate::table::definition::{Column, Table};
 use crate::table::value::{Sql, from_json, write_json, write_text};
 
 /// A document, taken apart for a table.
@@ -52,7 +52,7 @@ pub(crate) fn parse<'a>(table: &Table, key: &'a Key, content: &'a [u8]) -> Resul
         }
         values[*position] = Some(value);
     }
-    let keeps = |(value, column): (&Option<Sql<'_>>, &crate::table::definition::Column)| {
+    let keeps = |(value, column): (&Option<Sql<'_>>, &Column)| {
         value.as_ref().is_some_and(|value| column.affinity.keeps(value))
     };
     is_exact = is_exact && values.iter().zip(&table.columns).all(keeps) && {
@@ -230,19 +230,37 @@ pub(crate) fn row_matches(
     row: &[Sql<'_>],
     extra: Option<&Extra>,
 ) -> bool {
-    if content(table, row, extra) == document {
-        return true;
-    }
+    content(table, row, extra) == document
+        || compare(table, key, document, row, extra, |column, now| {
+            column.default_json.as_ref().is_none_or(|default| *default == json_of(now).into_bytes())
+        })
+}
+
+/// Whether a row has all that a document says, as far as the table can hold it. Columns that the document has no field for
+/// may hold anything: a migration may have computed it.
+pub(crate) fn row_holds(table: &Table, key: &Key, document: &[u8], row: &[Sql<'_>]) -> bool {
+    compare(table, key, document, row, None, |_, _| true)
+}
+
+/// Compares the fields of a document with a row. `is_absent` says whether a column holds what it may where the document has no
+/// field for it.
+fn compare(
+    table: &Table,
+    key: &Key,
+    document: &[u8],
+    row: &[Sql<'_>],
+    extra: Option<&Extra>,
+    is_absent: impl Fn(&Column, &Sql<'_>) -> bool,
+) -> bool {
     let (Ok(parsed), Ok(fields)) = (parse(table, key, document), json::fields(document)) else {
         return false;
     };
     let has = |name: &str| fields.iter().any(|field| field.name == name);
+    let is_lossy = |name: &str, now: &Sql<'_>| {
+        extra.is_some_and(|extra| extra.lossy.get(name).is_some_and(|lossy| lossy.1 == json_of(now)))
+    };
     table.columns.iter().zip(row).zip(&parsed.values).all(|((column, now), value)| match value {
-        Some(value) if has(&column.name) => {
-            value == now
-                || extra
-                    .is_some_and(|extra| extra.lossy.get(&column.name).is_some_and(|l| l.1 == json_of(now)))
-        }
-        _ => column.default_json.as_ref().is_none_or(|default| *default == json_of(now).into_bytes()),
+        Some(value) if has(&column.name) => value.is_same_by_cast(now) || is_lossy(&column.name, now),
+        _ => is_absent(column, now),
     })
 }

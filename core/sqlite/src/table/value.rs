@@ -91,6 +91,20 @@ impl<'a> Sql<'a> {
         }
     }
 
+    /// Whether a value is another one, or what a column of another type makes of it: 1, 1.0 and '1' are the same.
+    pub(crate) fn is_same_by_cast(&self, other: &Self) -> bool {
+        let number = |text: &[u8]| std::str::from_utf8(trim_as_sqlite(text)).ok()?.parse::<f64>().ok();
+        match (self, other) {
+            (Self::Integer(a), Self::Real(b)) | (Self::Real(b), Self::Integer(a)) => *a as f64 == *b,
+            (Self::Integer(a), Self::Text(b)) | (Self::Text(b), Self::Integer(a)) => {
+                itoa::Buffer::new().format(*a).as_bytes() == &**b || number(b) == Some(*a as f64)
+            }
+            (Self::Real(a), Self::Text(b)) | (Self::Text(b), Self::Real(a)) => number(b) == Some(*a),
+            (Self::Text(a), Self::Blob(b)) | (Self::Blob(b), Self::Text(a)) => a == b,
+            (a, b) => a == b,
+        }
+    }
+
     pub(crate) fn text(text: &'a str) -> Self {
         Self::Text(Cow::Borrowed(text.as_bytes()))
     }

@@ -12,7 +12,6 @@ use entgldb_replica::merge::Merged;
 use entgldb_replica::version::Hash;
 
 use crate::capture::notes;
-use crate::capture::watched;
 use crate::failed::{Outcome, While};
 use crate::journal::aside;
 use crate::journal::names::{LogEnd, log_of};
@@ -20,6 +19,7 @@ use crate::journal::oplog;
 use crate::journal::schema;
 use crate::table::definition::Table;
 use crate::table::document::{self, Extra};
+use crate::table::key;
 use crate::table::rows;
 use crate::table::value::Sql;
 use crate::verify::{Check, Fault};
@@ -67,7 +67,7 @@ impl Check<'_> {
                 |row| row.get(0),
             )
             .doing("looking for triggers")?;
-        let encoding = watched::encoding(self.connection())?;
+        let encoding = key::encoding(self.connection())?;
         let table = Table::read(self.connection(), no, collection, encoding)?;
         let (true, Ok(table)) = (watched, table) else {
             self.report.note(format!("the table {collection:?} is not watched now: it was not compared"));

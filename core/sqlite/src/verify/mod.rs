@@ -143,6 +143,11 @@ pub fn verify(path: &Path, on_progress: &mut dyn FnMut(Progress)) -> Result<Repo
     check.state()?;
     check.notes()?;
     check.clock()?;
+    for (log, _) in std::mem::take(&mut check.names.unnumbered) {
+        check.report.note(format!(
+            "the head of log {log} is beyond any position: it is dropped when the node starts"
+        ));
+    }
     check.logs()?;
     check.no_entry_is_forgotten()?;
     check.collections()?;

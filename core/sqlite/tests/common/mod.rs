@@ -14,8 +14,8 @@ use entgldb_replica::id::{Collection, DocId, Incarnation, Key, LogId, NodeId, sh
 use entgldb_replica::limits;
 use entgldb_replica::resolve::{Document, Row, takes_over};
 use entgldb_replica::store::{
-    Appended, Change, Commit, Committed, Drain, Guard, Problem, ReadLimits, RowWrite, ScanLimits, Store,
-    UnitLimits,
+    Appended, Change, Commit, Committed, Drain, FirstCopy, Guard, Problem, ReadLimits, RowWrite, ScanLimits,
+    Store, UnitLimits,
 };
 use entgldb_replica::version::{Hash, Head, Seq};
 use entgldb_sqlite::{Durability, Holder, OpenError, SqliteConfig, SqliteStore};
@@ -143,7 +143,7 @@ impl Node {
     /// Captures one unit; `None` if there was nothing.
     pub fn capture_unit(&mut self) -> Option<Drain> {
         let drain = self.store.captured(&limits()).unwrap();
-        if drain.mark.is_none() {
+        if drain.mark.is_none() && drain.first_copy.is_none() {
             // More without a mark: tables are still being looked through.
             return drain.more.then_some(drain);
         }
@@ -171,7 +171,19 @@ impl Node {
             })
             .collect();
         let written = changed.iter().map(|(change, _)| change.written).max().unwrap_or_default();
-        let hlc = self.clock.stamp(written, WALL);
+        let fits = |copy: &FirstCopy| {
+            self.heads.iter().all(|(log, (_, last))| {
+                let (author, incarnation) = (self.id(), self.incarnation);
+                changed.iter().all(|(change, row)| {
+                    let of = LogId { author, incarnation, collection: change.doc.0.clone() };
+                    row.is_none() && (*log != of || *last < copy.time())
+                })
+            })
+        };
+        let hlc = match drain.first_copy.filter(fits) {
+            Some(copy) => copy.time(),
+            None => self.clock.stamp(written, WALL),
+        };
         let mut chains: BTreeMap<Collection, (Chain, Vec<_>)> = BTreeMap::new();
         let mut rows = Vec::new();
         for (change, row) in changed {
@@ -210,7 +222,8 @@ impl Node {
                 Appended { log: chain.log().clone(), entries, signed }
             })
             .collect();
-        self.commit_of(hlc, appended, rows, Guard::None, drain.mark)
+        let commit = self.commit_of(hlc, appended, rows, Guard::None, drain.mark);
+        Commit { first_copy: drain.first_copy, ..commit }
     }
 
     fn commit_of(
@@ -250,6 +263,7 @@ impl Node {
             notes: Vec::new(),
             conflicts: Vec::new(),
             drained,
+            first_copy: None,
         }
     }
 

@@ -274,7 +274,7 @@ fn template(victim: &AuthorKey, honest: &AuthorKey, logs: &[History]) -> (Memory
     tell(&mut replica, frame(&Message::Hello(hello.clone())));
     let runs = logs[..2].iter().map(|log| log.part(0, HELD - 1)).collect();
     tell(&mut replica, frame(&Message::Page(Page { id: 1, runs })));
-    tell(&mut replica, Input::LinkDown { link: id, reason: "done".to_owned() });
+    tell(&mut replica, Input::LinkDown { link: id, reason: "done".to_owned(), is_fault: false });
     while replica.next_wake() <= now.mono {
         tell(&mut replica, Input::Tick);
     }

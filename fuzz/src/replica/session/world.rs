@@ -175,7 +175,7 @@ impl World {
     pub fn unlink(&mut self, choice: u8) {
         if let Some(id) = self.end(choice).map(|end| end.id) {
             self.ends.retain(|end| end.id != id);
-            self.input(Input::LinkDown { link: id, reason: "gone".to_owned() });
+            self.input(Input::LinkDown { link: id, reason: "gone".to_owned(), is_fault: false });
         }
     }
 
