@@ -8,8 +8,8 @@ use entgldb::Retention;
 const EXIT_CODES: &str = "\
 Exit codes:
     0  it was done, and what was checked is in order
-    1  a check failed: `verify` found faults, `demo` could not show what it claims,
-       `status` found no node running, or one whose database has failed
+    1  a check failed: `verify` found faults, `doctor` something that must be changed first,
+       `demo` could not show what it claims, `status` found no node running, or one whose database has failed
     2  the command line is wrong
     3  it could not start: a file, the secret, the configuration or the database cannot be used
     4  it failed while it ran: the database or the disk gave an error
@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Conflicts(ConflictsArguments),
     /// List rows that a table does not take and changes that can't be synced, and why.
     Problems(ListArguments),
+    /// Show what the columns of the synced tables are called in what nodes send each other, or say what one was called before.
+    Schema(SchemaArguments),
     /// Check everything that can be checked: chains, hashes, signatures, rows, fingerprints, tables. Changes nothing.
     Verify(VerifyArguments),
     /// See it work: two databases, two processes, offline edits and a conflict, all checked and measured.
@@ -243,6 +245,41 @@ pub(crate) struct TableArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example, after a column was renamed in a table in which no row has a value in it yet:
+    entgldb schema shop.db --alias products.name=title         # `title` is the column that was called `name`
+    entgldb schema shop.db --alias products.title=title        # `title` is another column than any before")]
+pub(crate) struct SchemaArguments {
+    /// The database that a node syncs or has synced. The node may be running.
+    #[arg(value_name = "DB")]
+    pub(crate) database: PathBuf,
+    /// Say that a column of a table is the one that was called otherwise before, where no row shows it.
+    #[arg(long, value_name = "TABLE.OLD=NEW", value_parser = parse_alias)]
+    pub(crate) alias: Option<Alias>,
+    /// Print one JSON object for each table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A column, and what it was called before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Alias {
+    pub(crate) table: String,
+    pub(crate) old: String,
+    pub(crate) new: String,
+}
+
+fn parse_alias(text: &str) -> Result<Alias, String> {
+    let parts = text.split_once('.').and_then(|(table, names)| Some((table, names.split_once('=')?)));
+    match parts {
+        Some((table, (old, new))) if !table.is_empty() && !old.is_empty() && !new.is_empty() => {
+            Ok(Alias { table: table.to_owned(), old: old.to_owned(), new: new.to_owned() })
+        }
+        _ => Err("write the table, a dot, the former name, = and the name now: products.name=title".into()),
+    }
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct SnapshotArguments {
     #[command(subcommand)]
     pub(crate) action: SnapshotAction,
@@ -399,6 +436,16 @@ mod tests {
         assert!(parse("entgldb conflicts a.db restore t -5 --version 17").is_ok());
         assert!(parse("entgldb conflicts a.db restore t").is_err());
         assert!(parse("entgldb conflicts restore t k").is_err());
+    }
+
+    #[test]
+    fn an_alias_has_a_table_and_two_names() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        assert!(parse("entgldb schema a.db --json").is_ok());
+        assert!(parse("entgldb schema a.db --alias t.a=b").is_ok());
+        assert!(parse("entgldb schema a.db --alias t.a").is_err());
+        assert!(parse("entgldb schema a.db --alias a=b").is_err());
+        assert!(parse("entgldb schema --alias t.a=b").is_err());
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod peers;
 mod place;
 mod problems;
 mod refusal;
+mod schema;
 mod signals;
 mod snapshot;
 mod status;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         Command::Snapshot(arguments) => snapshot::run(&arguments),
         Command::Conflicts(arguments) => conflicts::run(&arguments),
         Command::Problems(arguments) => problems::run(&arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     };

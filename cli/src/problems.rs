@@ -87,6 +87,7 @@ pub(crate) fn in_words(kind: &str) -> &str {
         "set_aside" => "this database does not take the row; it is set aside and tried again",
         "collided" => "the row collides with a younger one and is set aside",
         "came_back" => "a row that was set aside is back",
+        "schema" => "the table's schema",
         "table" => "a table is not synced now, or not as a whole",
         "dangling" => "a row refers to one that is gone",
         other => other,

@@ -4,12 +4,14 @@
 //! replica's next wake. It hands that to the replica and carries out what the replica answers. Nothing else calls the
 //! replica, so the store is used from one thread, one call at a time, with no lock held.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use entgldb_net::{Frame, NetEvent, SendError, Transport};
 use entgldb_replica::event::Event as ReplicaEvent;
+use entgldb_replica::id::Collection;
 use entgldb_replica::{Config as ReplicaConfig, Input, Link, Output, Replica, wire};
 use entgldb_sqlite::Waker;
 use tracing::{debug, info, warn};
@@ -318,6 +320,31 @@ impl Driver {
         }
         self.carry_out(outputs);
         self.notice_room();
+        self.notice_names();
+    }
+
+    /// Opens the store again when members sync one of its tables under another name, which it has then.
+    fn notice_names(&mut self) {
+        let is_known_otherwise = |replica: &mut Replica<AnyStore>| replica.store().is_known_otherwise();
+        let Some(mut replica) = self.replica.take_if(is_known_otherwise) else { return };
+        let before = replica.store().collections().to_vec();
+        self.mark.note(replica.mark());
+        for link in replica.links() {
+            self.transport.close(link, "a table is synced under another name from now on");
+        }
+        drop(replica);
+        self.reopen();
+        let Some(replica) = &mut self.replica else { return };
+        let collections: Vec<String> =
+            replica.store().collections().iter().map(ToString::to_string).collect();
+        warn!(
+            ?before,
+            ?collections,
+            "members sync a table under another name, which it has here too from now on"
+        );
+        self.publisher.set_collections(collections.clone());
+        self.tell(&Event::Collections { collections });
+        self.publish(true);
     }
 
     /// Tells when remote changes begin to wait for room on the disk, and when they no longer do.
@@ -368,8 +395,16 @@ impl Driver {
         let seed = u64::from_le_bytes(seed);
         let key = self.recipe.key.clone();
         // In the schema's spelling, which is that of the collections.
-        let interests = store.collections().iter().cloned().collect();
-        let config = ReplicaConfig { mark: self.mark.mark(), interests, ..self.recipe.replica.clone() };
+        let interests: BTreeSet<Collection> = store.collections().iter().cloned().collect();
+        let mut config = ReplicaConfig { mark: self.mark.mark(), ..self.recipe.replica.clone() };
+        if store.has_tables() {
+            let named = |collection: &&Collection| {
+                let is_it = |name: &Collection| name.as_str().eq_ignore_ascii_case(collection.as_str());
+                config.merging.iter().any(is_it)
+            };
+            config.merging = interests.iter().filter(named).cloned().collect();
+        }
+        config.interests = interests;
         let mut replica = Replica::open(config, store, key, seed, now).map_err(|failed| failed.0)?;
         for target in &self.recipe.peers {
             if let Err(refused) = replica.add_peer(target, now) {

@@ -105,9 +105,10 @@ pub use entgldb_replica::id::{Collection, DocId, Key, NodeId};
 pub use entgldb_replica::limits::{HOOK_BYTES_MAX, HOOK_DOCUMENTS_MAX};
 pub use entgldb_replica::resolve::Side;
 pub use entgldb_sqlite::{
-    Attached, Cause, Detached, Fault, FileChange, FileSystem, HeldBy, OpenError as StoreOpenError, Progress,
-    RepairError, Repaired, Report, RestoreError, Restored, SqliteFailed, VerifyError, attached, doctor,
-    file_system, inspect, repair, restore, verify,
+    AliasError, Attached, Cause, Detached, Fault, FileChange, FileSystem, HeldBy,
+    OpenError as StoreOpenError, Progress, RepairError, Repaired, Report, RestoreError, Restored,
+    SqliteFailed, VerifyError, attached, doctor, file_system, inspect, register_alias, repair, restore,
+    verify,
 };
 pub use event::{Event, Version, listed_problem_kind, problem_kind};
 pub use guard::GuardError;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
 use entgldb_replica::entry::SignedHead;
-use entgldb_replica::id::{Collection, DocId, Key, LogId};
+use entgldb_replica::id::{Collection, DocId, Key, LogId, NodeId};
 use entgldb_replica::resolve::{Row, Version};
 use entgldb_replica::store::{
     Commit, Committed, Drain, Durable, Problem, ReadLimits, Scan, ScanLimits, Store, Stored, UnitLimits,
@@ -140,6 +140,11 @@ impl AnyStore {
         Ok(StoreHealth { problems, tables, host })
     }
 
+    /// Whether members sync one of the tables under another name: it has to be opened again.
+    pub(crate) fn is_known_otherwise(&self) -> bool {
+        matches!(self, Self::Tables(store) if store.is_known_otherwise())
+    }
+
     pub(crate) fn is_short_of_room(&self) -> bool {
         match self {
             Self::Tables(store) => store.is_short_of_room(),
@@ -267,6 +272,13 @@ impl Store for AnyStore {
             watchers.applied(commit);
         }
         Ok(committed)
+    }
+
+    fn about(&mut self, node: &NodeId) -> Result<Vec<(Key, Bytes)>, StoreError> {
+        match self {
+            Self::Tables(store) => Ok(store.about(node)?),
+            Self::Documents(..) | Self::Host(_) => Ok(Vec::new()),
+        }
     }
 
     fn tend(&mut self, conflicts_before: WallMillis) -> Result<Vec<Problem>, StoreError> {

@@ -164,6 +164,8 @@ impl<S: Store> Ledger<S> {
         let drain = self.look()?;
         self.backlog = drain.more;
         events.extend(drain.refused.iter().cloned().map(Event::Problem));
+        // What the schema has become is told before what was written under it.
+        self.tell_of_tables(now, events)?;
         if drain.mark.is_none() && drain.first_copy.is_none() {
             return Ok(());
         }

@@ -323,6 +323,11 @@ impl<S: Store> Replica<S> {
                 }
                 // An answer that came too late.
                 Effect::Chunk(_) => {}
+                Effect::Introduce => {
+                    let mut events = Vec::new();
+                    self.ledger.introduce(now, &mut events)?;
+                    out.extend(events.into_iter().map(Output::Event));
+                }
             }
         }
         Ok(())

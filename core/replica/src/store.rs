@@ -241,6 +241,8 @@ pub enum ProblemKind {
     Dangling,
     /// Versions between which the collection's resolver could not decide: the youngest stands.
     NotResolved,
+    /// Something about a table's schema that a person should know. The problem's key says which part of it.
+    Schema,
 }
 
 /// Bounds of a scan.
@@ -366,6 +368,17 @@ pub trait Store {
     /// # Errors
     /// When it is not certain that all of it is durable.
     fn commit(&mut self, commit: &Commit) -> Result<Committed, Self::Error>;
+
+    /// Documents of [`crate::member::members`] in which the store tells other nodes something about its tables, as far as they are
+    /// not there as they should be. Their keys are this node's, and no node's id. They are passed on like those of the members,
+    /// and mean something to stores only.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    fn about(&mut self, node: &NodeId) -> Result<Vec<(Key, Bytes)>, Self::Error> {
+        let _ = node;
+        Ok(Vec::new())
+    }
 
     /// Work that may wait for quiet: tries documents that were set aside again, drops conflicts noted before
     /// `conflicts_before`, and removes entries that are to be forgotten. Bounded; called every few seconds.

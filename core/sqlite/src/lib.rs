@@ -64,6 +64,7 @@ mod capture;
 mod detach;
 pub mod doctor;
 mod failed;
+mod fields;
 mod file;
 // Fuzzers reach the readers of other nodes' documents through this.
 #[doc(hidden)]
@@ -83,6 +84,7 @@ mod verify;
 pub use detach::{Attached, Detached, attached, detach};
 pub use doctor::doctor;
 pub use failed::{Cause, SqliteFailed};
+pub use fields::by_hand::{AliasError, register_alias};
 pub use file::change::FileChange;
 pub use file::config::{Durability, SqliteConfig};
 pub use file::error::OpenError;

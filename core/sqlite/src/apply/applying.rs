@@ -60,6 +60,13 @@ impl<'a> Applying<'a> {
     }
 }
 
+impl Applying<'_> {
+    /// The watched table of a collection.
+    pub(crate) fn table(&self, collection: &Collection) -> Option<&Arc<Table>> {
+        self.watched.table(collection)
+    }
+}
+
 impl<'a> Placing<'a> for Applying<'a> {
     fn step(&mut self) -> &mut Step<'a> {
         &mut self.step
@@ -93,7 +100,7 @@ impl Applying<'_> {
         remote.sort_by_key(|(write, _)| write.row.stamp);
         for (write, content) in remote {
             if !self.step.place_member(write)? {
-                let is_new = write.before.is_none() && content.is_some();
+                let is_new = self.is_proven_by_insert(write);
                 self.apply_one(&write.doc, write.row.stamp, content.clone(), is_new)?;
             }
         }

@@ -81,7 +81,7 @@ fn watch(connection: &Connection, table: &Table) -> Outcome<()> {
         joined(table.columns.iter().map(|column| format!("{row}{}", identifier(&column.name))), ", ")
     };
     let nothing = |row: &str| {
-        let column = |(position, column): (usize, &crate::table::definition::Column)| match table
+        let column = |(position, column): (usize, &crate::table::column::Column)| match table
             .key
             .contains(&position)
         {

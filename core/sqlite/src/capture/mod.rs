@@ -3,6 +3,7 @@
 pub(crate) mod clock;
 pub(crate) mod displaced;
 pub(crate) mod named;
+pub(crate) mod noted;
 pub(crate) mod notes;
 pub(crate) mod outbox;
 pub(crate) mod progress;

@@ -38,9 +38,8 @@ pub(crate) fn copied(
         let columns = statement.query_map([name], |row| row.get(0)).and_then(Iterator::collect);
         let columns: HashSet<String> = columns.doing("reading a table's columns")?;
         for table in watched.tables() {
-            let has = |column: &&crate::table::definition::Column| {
-                columns.contains(&column.name.to_ascii_lowercase())
-            };
+            let has =
+                |column: &&crate::table::column::Column| columns.contains(&column.name.to_ascii_lowercase());
             let has_key = table.key.iter().all(|position| has(&&table.columns[*position]));
             let shared = table.columns.iter().filter(has).count();
             if has_key && shared * 2 >= table.columns.len() {

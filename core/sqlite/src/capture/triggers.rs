@@ -93,7 +93,7 @@ pub(crate) fn check(connection: &Connection, table: &Table) -> Outcome<Installed
     let wanted = wanted(connection, table);
     for event in EVENTS {
         let name = format!("_entgldb_{event}_{}", table.no);
-        let mut rows = statement.query([&name, table.collection.as_str()]).doing("reading triggers")?;
+        let mut rows = statement.query([&name, &table.name]).doing("reading triggers")?;
         let found: Option<String> = match rows.next().doing("reading triggers")? {
             Some(row) => Some(row.get(0).doing("reading triggers")?),
             None => None,

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use crate::capture::progress;
 use crate::capture::triggers::{self, Installed};
 use crate::failed::{Outcome, While};
+use crate::fields::reconcile::reconcile;
 use crate::journal::names::Names;
 use crate::journal::schema;
 use crate::table::definition::{Table, Unwatchable};
@@ -26,6 +27,9 @@ pub(crate) struct Watched {
     /// Numbers of tables that are perhaps being built again ([`crate::capture::rebuild`]).
     pub(crate) perhaps_copied: BTreeSet<i64>,
 }
+
+/// A version that no schema has: SQLite's have 32 bits.
+const EXPIRED: i64 = i64::MIN;
 
 /// SQLite's counter of schema changes.
 pub(crate) fn schema_version(connection: &Connection) -> Outcome<i64> {
@@ -48,6 +52,7 @@ impl Watched {
         let (mut watched, mut missing) = (Self::default(), Vec::new());
         for collection in watch {
             let no = names.collection_no(connection, collection)?;
+            reconcile(connection, names, (no, collection), encoding)?;
             match Table::read(connection, no, collection, encoding)? {
                 Ok(table) => watched.add(Arc::new(table)),
                 Err(unwatchable) => missing.push((collection.clone(), unwatchable)),
@@ -85,6 +90,11 @@ impl Watched {
             triggers::remove(connection, no)?;
         }
         Ok(())
+    }
+
+    /// Makes the tables be read again before they are used, as after a change of the schema.
+    pub(crate) fn expire(&mut self) {
+        self.version = EXPIRED;
     }
 
     /// Whether the schema is still the one that was read.

@@ -132,7 +132,8 @@ pub(crate) fn in_transaction<T>(
     connection.commit().map(|()| done)
 }
 
-/// Runs a write transaction on a connection that is no engine's, in a database that no engine works on.
+/// Runs a write transaction on a connection that is no engine's. Beside an engine that is at work it MUST write nothing that
+/// that one has in memory.
 pub(crate) fn in_plain_transaction<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> Outcome<T>,

@@ -244,8 +244,13 @@ impl<'a> Step<'a> {
             let no = self.names.collection_no(self.connection, &doc.0)?;
             problems::remove(self.connection, no, doc.1.as_str())?;
         }
-        for Refusal { problem, shown, .. } in refused {
-            problems::put(self.connection, self.names, (problem, *shown), self.wall.0)?;
+        for Refusal { problem, shown, is_gone, .. } in refused {
+            if *is_gone {
+                let no = self.names.collection_no(self.connection, &problem.collection)?;
+                problems::remove(self.connection, no, &problem.key)?;
+            } else {
+                problems::put(self.connection, self.names, (problem, *shown), self.wall.0)?;
+            }
         }
         Ok(())
     }

@@ -55,7 +55,8 @@ impl Journal {
     pub(crate) fn problem_count(&self) -> Outcome<u64> {
         self.connection
             .prepare_cached(
-                "SELECT (SELECT count(*) FROM _entgldb_problems) + (SELECT count(*) FROM _entgldb_set_aside)",
+                "SELECT (SELECT count(*) FROM _entgldb_problems) + (SELECT count(*) FROM _entgldb_set_aside)
+                 + (SELECT count(*) FROM _entgldb_table_problems)",
             )
             .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)))
             .map(i64::cast_unsigned)

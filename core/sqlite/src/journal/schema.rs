@@ -12,6 +12,7 @@ use entgldb_replica::version::Hash;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::failed::{Outcome, While};
+use crate::fields::tables;
 use crate::file::error::FORMAT;
 
 /// Names of the values in the engine's state.
@@ -137,6 +138,7 @@ pub(crate) fn create(connection: &Connection) -> Outcome<()> {
     connection.execute_batch(STATES).doing("creating the engine's tables")?;
     connection.execute_batch(FORGETTING).doing("creating the engine's tables")?;
     connection.execute_batch(PROVING).doing("creating the engine's tables")?;
+    tables::create(connection)?;
     put(connection, "format", FORMAT)
 }
 
@@ -171,6 +173,7 @@ pub(crate) fn upgrade(connection: &Connection) -> Outcome<()> {
     }
     if found < 4 {
         connection.execute_batch(PROVING).doing("upgrading the engine's tables")?;
+        tables::create(connection)?;
     }
     put(connection, "format", FORMAT)
 }

@@ -9,7 +9,7 @@ use super::SqliteStore;
 use crate::capture::outbox::{Found, Look};
 use crate::capture::progress::Stage;
 use crate::capture::scan::{self, Due, Looked};
-use crate::capture::{clock, notes, progress, rebuild};
+use crate::capture::{clock, noted, notes, progress, rebuild};
 use crate::failed::{Outcome, While};
 use crate::file::connection::in_transaction;
 use crate::journal::{problems, schema};
@@ -205,7 +205,7 @@ impl SqliteStore {
             None => scan::keys(connection, table, &due.after, count)?,
         };
         let mut last = keys.last;
-        let noted = notes::noted_keys(connection, table)?;
+        let noted = noted::keys(connection, table)?;
         let (names, watched) = (&self.journal.names, &self.watched);
         let look = Look { connection, names, watched, limits };
         let mut drain = Drain { more: true, ..Drain::default() };
@@ -222,7 +222,7 @@ impl SqliteStore {
                         refused.push((problem.clone(), *shown));
                         continue;
                     }
-                    Found::Nothing => continue,
+                    Found::Nothing | Found::Gone(_) => continue,
                 };
                 if noted.contains(&key) {
                     continue;
@@ -288,7 +288,7 @@ impl SqliteStore {
         }
         let (place, after) = std::mem::take(&mut self.looking.slow);
         let Some(table) = self.watched.tables().get(place).cloned() else { return Ok(()) };
-        let noted = notes::noted_keys(connection, &table)?;
+        let noted = noted::keys(connection, &table)?;
         let (mut looked, last) = self.journal.read(|| {
             let witness = Witness::new(connection, &self.journal.names)?;
             look_at(&witness, &table, &after.unwrap_or(Sql::Null), SLOW_SLICE)

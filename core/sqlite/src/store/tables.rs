@@ -15,6 +15,7 @@ use crate::apply::putback;
 use crate::capture::watched::{Watched, schema_version};
 use crate::capture::{named, notes, rebuild, scan, trouble};
 use crate::failed::{Outcome, SqliteFailed, While};
+use crate::fields::names;
 use crate::file::change::FileChange;
 use crate::file::config::SqliteConfig;
 use crate::file::connection::in_transaction;
@@ -40,6 +41,13 @@ pub struct SqliteStore {
     pub(super) missing: Vec<i64>,
     /// Where `tend` goes on.
     pub(super) tending: Tending,
+    /// Whether members sync one of the tables under another name.
+    pub(super) is_known_otherwise: bool,
+    /// Whether the tables were read again since this node said what it has to say of them.
+    pub(super) has_to_tell: bool,
+    /// Whether the tables were read again since it was looked what a person should know of them, and what that was.
+    pub(super) has_schema_news: bool,
+    pub(super) told: Vec<Problem>,
     /// Where looking through tables goes on.
     pub(super) looking: Looking,
     /// Watched tables that are not synced now, and why.
@@ -59,11 +67,13 @@ pub(super) struct Tending {
     pub(super) aside: (usize, String),
     /// Last row looked at for columns that were added; `None` when all have been.
     pub(super) extras: Option<(usize, String)>,
+    /// Last row looked at for fields whose columns were dropped; `None` when all have been.
+    pub(super) gone: Option<(usize, String)>,
 }
 
 impl Default for Tending {
     fn default() -> Self {
-        Self { aside: (0, String::new()), extras: Some((0, String::new())) }
+        Self { aside: (0, String::new()), extras: Some((0, String::new())), gone: Some((0, String::new())) }
     }
 }
 
@@ -95,6 +105,8 @@ impl SqliteStore {
         }
         let watch = named::collections(&connection, &config.watch)?;
         let mut journal = Journal::of(connection, config.path)?;
+        adopt_names(&mut journal, &watch)?;
+        let watch: Vec<Collection> = watch.into_iter().map(|(collection, _)| collection).collect();
         let (watched, missing) = read_watched(&mut journal, &watch)?;
         if let Some((collection, unwatchable)) = missing.into_iter().next() {
             return Err(named::refusal(&journal.connection, collection.as_str(), unwatchable)?);
@@ -108,6 +120,10 @@ impl SqliteStore {
             tending: Tending::default(),
             looking: Looking::default(),
             looked: None,
+            is_known_otherwise: false,
+            has_to_tell: true,
+            has_schema_news: true,
+            told: Vec::new(),
             troubled: Vec::new(),
             counts: BTreeMap::new(),
             looks_all_through: false,
@@ -131,6 +147,13 @@ impl SqliteStore {
     #[must_use]
     pub fn collections(&self) -> &[Collection] {
         &self.watch
+    }
+
+    /// Whether members sync one of the tables under another name: with other capitals, or as it was called before it was renamed
+    /// there. The store must be opened again, and has that name then.
+    #[must_use]
+    pub fn is_known_otherwise(&self) -> bool {
+        self.is_known_otherwise
     }
 
     /// Whether remote changes have to wait because the disk is nearly full. Local ones are taken while there is any room.
@@ -207,6 +230,8 @@ impl SqliteStore {
         }
         (self.watched, self.watch, self.missing) = (watched, watch, missing);
         self.tending = Tending::default();
+        self.has_to_tell = true;
+        self.has_schema_news = true;
         Ok(())
     }
 
@@ -278,6 +303,16 @@ impl SqliteStore {
     }
 }
 
+/// Notes under which names these tables are synced from now on.
+pub(super) fn adopt_names(journal: &mut Journal, watch: &[(Collection, String)]) -> Outcome<()> {
+    let known = &mut journal.names;
+    let adopted = in_transaction(&journal.connection, |connection| names::adopt(connection, known, watch));
+    if adopted.is_err() {
+        journal.reload_names()?;
+    }
+    adopted
+}
+
 impl SqliteStore {
     /// Notes rows that are not as the engine left them, so that they are captured before anything else is done to them.
     fn note_found(&mut self, docs: &[DocId]) -> Outcome<()> {
@@ -309,8 +344,8 @@ impl SqliteStore {
 
 /// Watches tables in the transaction that creates the engine's own.
 fn watch_first(connection: &Connection, names: &[String]) -> Outcome<()> {
-    let watch = match named::collections(connection, names) {
-        Ok(watch) => watch,
+    let watch: Vec<Collection> = match named::collections(connection, names) {
+        Ok(watch) => watch.into_iter().map(|(collection, _)| collection).collect(),
         Err(OpenError::Failed(failed)) => return Err(failed),
         // A table that was dropped since it was checked is refused when the tables are read again.
         Err(_) => return Ok(()),

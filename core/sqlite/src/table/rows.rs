@@ -125,7 +125,7 @@ fn upsert_sql(table: &Table, columns: &[usize]) -> String {
     }
     let mut set = assignments(table, |position, name| {
         let given = columns.contains(&position);
-        Some(if given { format!("excluded.{name}") } else { default_of(table, position) })
+        if given { Some(format!("excluded.{name}")) } else { default_of(table, position) }
     });
     if set.is_empty() {
         // Nothing but the key: an assignment that changes nothing tells a row that is there from one that collides.
@@ -161,10 +161,10 @@ fn update(connection: &Connection, table: &Table, document: &Parsed<'_>) -> rusq
     let changed: Vec<usize> = (0..now.len()).filter(differs).collect();
     let set = assignments(table, |position, _| {
         let number = changed.iter().position(|at| *at == position)?;
-        Some(match document.values[position] {
-            Some(_) => format!("?{}", first + number),
+        match document.values[position] {
+            Some(_) => Some(format!("?{}", first + number)),
             None => default_of(table, position),
-        })
+        }
     });
     if set.is_empty() {
         return Ok(1);
@@ -184,7 +184,7 @@ fn update(connection: &Connection, table: &Table, document: &Parsed<'_>) -> rusq
 
 /// The `SET` list for those columns besides the key that `value` gives something for.
 fn assignments(table: &Table, value: impl Fn(usize, &str) -> Option<String>) -> String {
-    let assign = |(position, column): (usize, &crate::table::definition::Column)| {
+    let assign = |(position, column): (usize, &crate::table::column::Column)| {
         let name = identifier(&column.name);
         let value = value(position, &name)?;
         (!table.key.contains(&position)).then(|| format!("{name} = {value}"))
@@ -192,7 +192,9 @@ fn assignments(table: &Table, value: impl Fn(usize, &str) -> Option<String>) -> 
     joined(table.columns.iter().enumerate().filter_map(assign), ", ")
 }
 
-/// A column that a document lacks gets its default: what a row holds must follow from the document alone.
-fn default_of(table: &Table, position: usize) -> String {
-    format!("({})", table.columns[position].default.as_deref().unwrap_or("NULL"))
+/// A column that a document lacks gets what it has in every row of such a document: what a row holds must follow from the
+/// document alone. `None` where nothing says what that is: the row keeps what it has.
+fn default_of(table: &Table, position: usize) -> Option<String> {
+    let column = &table.columns[position];
+    column.absent.as_ref().map(|_| format!("({})", column.default.as_deref().unwrap_or("NULL")))
 }

@@ -92,8 +92,8 @@ impl Check<'_> {
             }
             Installed::Displacing => {
                 self.report.note(format!(
-                    "the triggers of {:?} do not know a unique index yet: at the next start they will be renewed, \
-                     and rows that it displaced are looked for",
+                    "the triggers of {:?} do not note all rows that unique indexes displace: at the next start they will \
+                     be made again, and such rows are looked for",
                     table.collection
                 ));
                 return Ok(());

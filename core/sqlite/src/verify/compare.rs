@@ -11,8 +11,9 @@ use entgldb_replica::member::members;
 use entgldb_replica::merge::Merged;
 use entgldb_replica::version::Hash;
 
-use crate::capture::notes;
+use crate::capture::noted;
 use crate::failed::{Outcome, While};
+use crate::fields::reconcile;
 use crate::journal::aside;
 use crate::journal::names::{LogEnd, log_of};
 use crate::journal::oplog;
@@ -73,6 +74,12 @@ impl Check<'_> {
             self.report.note(format!("the table {collection:?} is not watched now: it was not compared"));
             return Ok(None);
         };
+        if !reconcile::is_known(self.connection(), no, &table.name)? {
+            self.report.note(format!(
+                "columns of {collection:?} are gone and others are new since the engine has looked: it was not compared"
+            ));
+            return Ok(None);
+        }
         let (waiting, scan): (i64, i64) = self
             .connection()
             .query_row(
@@ -87,7 +94,7 @@ impl Check<'_> {
         if waiting > OUTBOX_COMPARED_MAX {
             return Ok(None);
         }
-        let noted = notes::noted_keys(self.connection(), &table)?;
+        let noted = noted::keys(self.connection(), &table)?;
         Ok(Some(Compared { table, noted, is_scanning: scan != 0 }))
     }
 
@@ -212,7 +219,7 @@ impl Check<'_> {
         let extra = row.extra.as_deref().and_then(Extra::from_text);
         let now = now.map(|now| Bytes::from(document::content(&compared.table, &now, extra.as_ref())));
         let json = compared.table.columns.iter().filter(|column| column.is_json);
-        let json = json.map(|column| column.name.clone()).collect();
+        let json = json.map(|column| column.field.clone()).collect();
         if now.is_some() && !state.has_heads() && state.edit(now.as_ref(), &json, stamp).is_none() {
             self.report.table_rows += 1;
             return Ok(None);

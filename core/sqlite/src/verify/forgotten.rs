@@ -6,6 +6,7 @@ use entgldb_replica::id::{Collection, Key, sha256};
 use entgldb_replica::version::Hash;
 
 use crate::failed::{Outcome, While};
+use crate::fields::said;
 use crate::journal::aside;
 use crate::journal::member;
 use crate::journal::names::{log_of, seq_of};
@@ -92,8 +93,13 @@ impl Check<'_> {
         if content.as_ref().map(|content| sha256(content)) != row.hash {
             return Ok(Some("the member's document does not have the row's content hash".into()));
         }
-        let is_readable =
-            content.as_ref().is_none_or(|content| entgldb_replica::member::Member::decode(content).is_some());
+        let is_readable = content.as_ref().is_none_or(|content| {
+            if said::is_key(key) {
+                said::Said::from_bytes(content).is_some()
+            } else {
+                entgldb_replica::member::Member::decode(content).is_some()
+            }
+        });
         Ok((!is_readable).then(|| "the member's document can't be read".into()))
     }
 }

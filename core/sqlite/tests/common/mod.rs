@@ -267,6 +267,16 @@ impl Node {
         }
     }
 
+    /// Goes on from a commit that a test has made itself.
+    pub fn follow(&mut self, commit: &Commit) {
+        self.remember(commit);
+    }
+
+    /// Work that may wait.
+    pub fn tend(&mut self) {
+        self.problems.extend(self.store.tend(WallMillis(0)).unwrap());
+    }
+
     fn remember(&mut self, commit: &Commit) {
         self.clock.advance(commit.clock);
         for appended in &commit.appended {

@@ -149,9 +149,14 @@ impl World {
         self.nodes[at].replica.is_some()
     }
 
-    /// Starts a node: again, if it is ended in the middle of that.
+    /// Starts a node: again, if it is ended in the middle of that. Its application first ends a migration in several steps that
+    /// it is in the middle of: without its table a store does not open.
     pub fn start(&mut self, at: usize) {
         while !self.is_on(at) {
+            let app = self.nodes[at].app.clone();
+            while !app.borrow().is_open() {
+                app.borrow_mut().migrate();
+            }
             self.start_once(at);
         }
     }
