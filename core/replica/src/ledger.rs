@@ -249,6 +249,7 @@ impl<S: Store> Ledger<S> {
         for (log, code, detail) in refused {
             let (node, told) = (from, detail.clone());
             match code {
+                Code::Bad if told.is_empty() => {}
                 Code::Bad => events.push(Event::Refused { node, log: log.clone(), detail: told }),
                 Code::ClockSkew => {
                     events.push(Event::ClockSkew { node, log: Some(log.clone()), detail: told });
