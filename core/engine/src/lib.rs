@@ -83,15 +83,16 @@ mod restoring;
 mod retention;
 mod status;
 mod store;
+mod sync_now;
 mod sync_with;
 mod trust;
+mod turns;
 
 pub use command::CommandError;
 pub use config::{Config, ConfigError, Durability, default_data_dir};
 pub use control::{Answer, ControlError, Request, request};
 pub use data_dir::DataDirError;
 pub use documents::{DocumentChange, DocumentError, DocumentWatch, Documents};
-pub use driver::SyncError;
 pub use entgldb_net::{ClusterSecret, SecretError};
 pub use entgldb_replica::LawBroken;
 pub use entgldb_replica::custom::{Resolver, ResolverFailed};
@@ -125,5 +126,6 @@ pub use status::{
     StatusError, TargetHealth, TrafficCounts, Unconfirmed, read_status,
 };
 pub use store::StoreError;
+pub use sync_now::SyncError;
 pub use sync_with::SyncWithError;
 pub use trust::{KnownPeer, TrustError, forget_peer, known_peers};

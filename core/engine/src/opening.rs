@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::Sender;
 use entgldb_net::{
-    ClusterSecret, Codec, Identity, IdentityError, NetConfig, SecretError, StartError, Transport,
+    ClusterSecret, Codec, Identity, IdentityError, NetConfig, NetEvent, SecretError, Sink, StartError,
+    Transport,
 };
 use entgldb_replica::Config as ReplicaConfig;
 use entgldb_replica::custom::Resolver;
@@ -35,6 +36,7 @@ use crate::resolver::guarded_all;
 use crate::status::{STATUS_FILE, State, Status};
 use crate::store::{StoreError, StoreOpenError};
 use crate::trust::{Trust, TrustError};
+use crate::turns::Turns;
 
 /// Threads for the network. Encryption and compression are the load; the store thread is the bottleneck.
 const NET_THREADS: usize = 2;
@@ -126,8 +128,8 @@ impl Node {
         let waker = Waker::start(&config.database, wake(&to_driver));
         let runtime = runtime()?;
         let net = net_config(&config, &name, listen);
-        let sink = to_driver.clone();
-        let sink = Arc::new(move |event| drop(sink.send(Message::Net(event))));
+        let turns = Arc::<Turns<NetEvent>>::default();
+        let sink = sink(&to_driver, &turns);
         let transport = Transport::start(runtime.handle(), &net, &secret, &identity, sink)?;
         let address = transport.local_address().map(|address| address.to_string());
         let status = Arc::new(Mutex::new(first_status(&config, id, &name, address)));
@@ -145,6 +147,7 @@ impl Node {
             store,
             transport: transport.clone(),
             inbox,
+            turns,
             clocks: Clocks::start(),
             trust,
             hub: hub.clone(),
@@ -309,6 +312,20 @@ fn runtime() -> Result<tokio::runtime::Runtime, OpenError> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(NET_THREADS).thread_name("entgldb-net").enable_all();
     builder.build().map_err(OpenError::Threads)
+}
+
+/// Where the transport's events go: those of a link into its queue, the others into the inbox.
+fn sink(to_driver: &Sender<Message>, turns: &Arc<Turns<NetEvent>>) -> Sink {
+    let (to_driver, turns) = (to_driver.clone(), Arc::clone(turns));
+    // A driver that has ended takes nothing any more.
+    Arc::new(move |event: NetEvent| match event.link() {
+        None => drop(to_driver.send(Message::Net(event))),
+        Some(link) => {
+            if turns.put(link, event) {
+                drop(to_driver.send(Message::Link(link)));
+            }
+        }
+    })
 }
 
 fn wake(to_driver: &Sender<Message>) -> impl Fn() + Send + Sync + 'static {
