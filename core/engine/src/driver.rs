@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 use entgldb_net::{Frame, InFlight, NetEvent, SendError, Transport};
 use entgldb_replica::id::LinkId;
-use entgldb_replica::{Config as ReplicaConfig, Input, Link, Output, Replica, wire};
+use entgldb_replica::{Config as ReplicaConfig, Input, Link, Output, PeerStatus, Replica, wire};
 use entgldb_sqlite::Waker;
 use tracing::{debug, error, info, warn};
 
@@ -248,13 +248,8 @@ impl Driver {
     fn take_net(&mut self, event: NetEvent) {
         match event {
             NetEvent::LinkUp { link, peer, address, we_dialled, target } => {
-                let admitted = self.trust.admit(&peer.name, peer.node, wall_ms());
-                let reason = match admitted {
-                    Ok(Ok(())) => None,
-                    Ok(Err(untrusted)) => Some(untrusted.to_string()),
-                    Err(error) => Some(error.to_string()),
-                };
-                if let Some(reason) = reason {
+                if let Err(untrusted) = self.trust.admit(&peer.name, peer.node, wall_ms()) {
+                    let reason = untrusted.to_string();
                     warn!(node = %peer.node.short(), name = peer.name, %address, reason, "peer refused");
                     self.transport.close(link, &reason);
                     let node = peer.node.to_string();
@@ -468,11 +463,21 @@ impl Driver {
         self.hub.tell(event);
     }
 
+    /// Pins the labels of peers that were found to hold the same as this node.
+    fn pin(&mut self, peers: &[PeerStatus]) {
+        for peer in peers.iter().filter(|peer| peer.in_sync.is_some()) {
+            if let Err(error) = self.trust.synced(&peer.name, peer.node) {
+                warn!(%error, "a peer's label can't be pinned; trying again");
+            }
+        }
+    }
+
     /// Brings the status up to date, at most once a second or right now.
     pub(crate) fn publish(&mut self, now: bool) {
         if now || Instant::now() >= self.publisher.due() {
             let replica = self.replica.as_mut();
             let replica = replica.map(|replica| (replica.status(), replica.store().host_health()));
+            self.pin(replica.as_ref().map_or(&[], |(status, _)| &status.peers));
             self.publisher.publish(replica, self.transport.traffic(), &self.recipe.store.path);
             if let Some(replica) = &self.replica {
                 self.mark.note(replica.mark());
