@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
@@ -74,6 +75,14 @@ pub enum OpenError {
     /// The database was opened and then failed.
     #[error("the database failed: {0}")]
     StoreFailed(#[from] StoreError),
+    /// The engine's own file can't be made.
+    #[error("the engine's own file {path} can't be made: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The network can't be used.
     #[error(transparent)]
     Network(#[from] StartError),
@@ -87,6 +96,7 @@ impl From<StoreOpenError> for OpenError {
         match error {
             StoreOpenError::Open(error) => Self::Store(error),
             StoreOpenError::Failed(failed) => Self::StoreFailed(failed),
+            StoreOpenError::File { path, source } => Self::File { path, source },
         }
     }
 }
@@ -116,6 +126,7 @@ impl Foundation {
 
 impl Node {
     pub(crate) fn open_keeping(config: Config, keeping: Keeping) -> Result<(Self, Events), OpenError> {
+        let config = config.anchored();
         let Foundation { secret, data_dir, identity, name, trust, listen } = Foundation::lay(&config)?;
         let id = identity.node_id();
         let hub = Hub::default();
