@@ -301,9 +301,9 @@ impl<S: Store> Ledger<S> {
     pub(crate) fn page(
         &mut self,
         positions: &BTreeMap<LogId, Seq>,
-        room: Room,
+        (room, latest): (Room, Hlc),
     ) -> Result<Vec<Run>, S::Error> {
-        build_page(&mut self.store, &self.logs, positions, room)
+        build_page(&mut self.store, &self.logs, positions, room, latest)
     }
 
     /// The least that can be sent to it.

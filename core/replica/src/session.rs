@@ -90,7 +90,7 @@ pub(crate) struct Session {
     caught_up: bool,
     /// Whether anything was taken over this link, by either side, or both were found to hold the same.
     is_fruitful: bool,
-    skew_ms: i64,
+    pub(crate) skew_ms: i64,
     skew_told: bool,
 }
 
