@@ -231,7 +231,7 @@ mod tests {
     /// A chain of versions 10, 20, ... each of which replaced the one before.
     fn tens(s: Stamp) -> Option<Option<Stamp>> {
         let time = s.hlc.0;
-        (time % 10 == 0).then(|| (time > 10).then(|| stamp(time - 10)))
+        time.is_multiple_of(10).then(|| (time > 10).then(|| stamp(time - 10)))
     }
 
     #[test]
