@@ -23,7 +23,7 @@ import workloads
 from node import Node
 
 HERE = pathlib.Path(__file__).parent
-USUAL = ["W1:10000", "W1:100000", "W2:10000", "W3:1000", "W4:10000", "W5:1000", "W6:20"]
+USUAL = ["W1:10000", "W1:100000", "W2:10000", "W3:1000", "W4:10000", "W5:1000", "W6:20", "W8:300"]
 ONE_WAY = {"copy": {"W5"}}  # the control carries nothing back, so it has no part in this
 IN_NAMESPACE = "ENTGLDB_BENCH_IN_NAMESPACE"
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
@@ -93,7 +93,7 @@ def main():
     results = []
     with tempfile.TemporaryDirectory(prefix="entgldb-bench-") as folder:
         folder = pathlib.Path(folder)
-        sales = documents.file_of(max(2 * size + 10 for _, size in plan), folder)  # W2 writes twice its size
+        sales = documents.file_of(max(5 * size + 60 for _, size in plan), folder)  # W2 writes twice its size, W8's peer four times
         peers = commands(options, sales)
         for workload, size in plan:
             for run in range(options.runs):

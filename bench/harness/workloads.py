@@ -1,6 +1,12 @@
 """The workloads: what two nodes A and B of one peer are put through, and what is measured of it."""
+import pathlib
 import statistics
+import subprocess
+import sys
+import threading
 import time
+
+APPLICATION = pathlib.Path(__file__).with_name("application.py")
 
 
 def catch_up(a, b, count):
@@ -105,6 +111,35 @@ def idle(a, b, seconds):
     }
 
 
+def neighbour(a, b, count):
+    """W8: an unchanged application beside A; how many of its transactions fail, in percent. Then the same while a peer writes
+    one document every 50 ms."""
+    address = b.ask("listen").get("addr")
+    a.ask("load", n=10)
+    b.ask("load", n=20)
+    figures = application_fails(a, count, "alone")
+    a.ask("connect", addr=address)
+    a.ask("waitcount", n=20)
+    writes = int(count * 6 * 0.03 / 0.05) + 20  # for about as long as the application takes
+    ticking = threading.Thread(target=b.ask, args=("tick",), kwargs={"n": writes, "from": 20, "ms": 50})
+    ticking.start()
+    figures |= application_fails(a, count, "peer")
+    ticking.join()
+    return figures
+
+
+def application_fails(node, count, when):
+    """Percent of the transactions, for each way to begin one and each timeout."""
+    figures = {}
+    for begin in ("NONE", "DEFERRED", "IMMEDIATE"):
+        for timeout in (0, 5):
+            command = [sys.executable, str(APPLICATION), str(node.folder / "data.db"), begin, str(timeout), str(count)]
+            failed = int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout)
+            name = "autocommit" if begin == "NONE" else begin.lower()
+            figures[f"{when}_{name}_{timeout}s_percent"] = failed / count * 100
+    return figures
+
+
 WORKLOADS = {
     "W1": catch_up,
     "W2": local_writes,
@@ -112,6 +147,7 @@ WORKLOADS = {
     "W4": large_transaction,
     "W5": conflicts,
     "W6": idle,
+    "W8": neighbour,
 }
 
 

@@ -8,8 +8,8 @@ use entgldb::Retention;
 const EXIT_CODES: &str = "\
 Exit codes:
     0  it was done, and what was checked is in order
-    1  a check failed: `verify` found faults, `demo` could not show what it claims,
-       `status` found no node running, or one whose database has failed
+    1  a check failed: `verify` found faults, `doctor` something that must be changed first,
+       `demo` could not show what it claims, `status` found no node running, or one whose database has failed
     2  the command line is wrong
     3  it could not start: a file, the secret, the configuration or the database cannot be used
     4  it failed while it ran: the database or the disk gave an error
@@ -29,6 +29,10 @@ pub(crate) enum Command {
     Keygen(KeygenArguments),
     /// Sync tables of a SQLite database with other nodes, until stopped. The programs that use it go on as before.
     Sync(Box<SyncArguments>),
+    /// Look a database over before its first sync: which tables can be synced, which can't and why. Changes nothing.
+    Doctor(DoctorArguments),
+    /// Take everything of EntglDb out of a database. The rows stay. The node must not be running.
+    Detach(DetachArguments),
     /// Show how a node is doing: peers, how far behind, conflicts, errors.
     Status(StatusArguments),
     /// Show the peers a node knows.
@@ -45,6 +49,8 @@ pub(crate) enum Command {
     Conflicts(ConflictsArguments),
     /// List rows that a table does not take and changes that can't be synced, and why.
     Problems(ListArguments),
+    /// Show what the columns of the synced tables are called in what nodes send each other, or say what one was called before.
+    Schema(SchemaArguments),
     /// Check everything that can be checked: chains, hashes, signatures, rows, fingerprints, tables. Changes nothing.
     Verify(VerifyArguments),
     /// See it work: two databases, two processes, offline edits and a conflict, all checked and measured.
@@ -121,16 +127,45 @@ pub(crate) enum DurabilityLevel {
     Normal,
 }
 
-/// Where a node keeps what it reports: named by its database, or directly.
+/// Which node: named by its database, by its data folder, or by both.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(required = true, multiple = true)]
 pub(crate) struct NodePlace {
-    /// The database that the node syncs.
+    /// The database that the node syncs or has synced. The node may be running.
     #[arg(value_name = "DB")]
     pub(crate) database: Option<PathBuf>,
-    /// The node's data folder, if it is not DB-entgldb.
+    /// The node's data folder, if it is not DB-entgldb. It says which database is the node's, so DB may be left out.
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes: 0 everything that was asked about can be synced, 1 something must be changed first, 3 the database can't be read.
+
+Example, in a script that sets a machine up:
+    entgldb doctor shop.db --watch products --watch orders && entgldb sync shop.db ...")]
+pub(crate) struct DoctorArguments {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// A table that shall be synced; give it once for each. Without this option all tables are asked about.
+    #[arg(long, value_name = "TABLE")]
+    pub(crate) watch: Vec<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DetachArguments {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Do not ask for confirmation. For scripts, which can't be asked.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -148,7 +183,7 @@ pub(crate) struct PeersArguments {
     pub(crate) place: NodePlace,
     /// Forget the key that belongs to this name, so that the next node that comes by the name is taken for it. For a
     /// peer that was set up anew. The node must not be running.
-    #[arg(long, value_name = "NAME", conflicts_with = "json")]
+    #[arg(long, value_name = "NAME")]
     pub(crate) forget: Option<String>,
     /// Print one JSON object for each peer.
     #[arg(long)]
@@ -169,9 +204,8 @@ pub(crate) struct Place {
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct MembersArguments {
-    /// The database that a node syncs or has synced. The node may be running.
-    #[arg(value_name = "DB", required = true)]
-    pub(crate) database: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: NodePlace,
     /// Print one JSON object for each member.
     #[arg(long)]
     pub(crate) json: bool,
@@ -211,6 +245,41 @@ pub(crate) struct TableArguments {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Example, after a column was renamed in a table in which no row has a value in it yet:
+    entgldb schema shop.db --alias products.name=title         # `title` is the column that was called `name`
+    entgldb schema shop.db --alias products.title=title        # `title` is another column than any before")]
+pub(crate) struct SchemaArguments {
+    /// The database that a node syncs or has synced. The node may be running.
+    #[arg(value_name = "DB")]
+    pub(crate) database: PathBuf,
+    /// Say that a column of a table is the one that was called otherwise before, where no row shows it.
+    #[arg(long, value_name = "TABLE.OLD=NEW", value_parser = parse_alias)]
+    pub(crate) alias: Option<Alias>,
+    /// Print one JSON object for each table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A column, and what it was called before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Alias {
+    pub(crate) table: String,
+    pub(crate) old: String,
+    pub(crate) new: String,
+}
+
+fn parse_alias(text: &str) -> Result<Alias, String> {
+    let parts = text.split_once('.').and_then(|(table, names)| Some((table, names.split_once('=')?)));
+    match parts {
+        Some((table, (old, new))) if !table.is_empty() && !old.is_empty() && !new.is_empty() => {
+            Ok(Alias { table: table.to_owned(), old: old.to_owned(), new: new.to_owned() })
+        }
+        _ => Err("write the table, a dot, the former name, = and the name now: products.name=title".into()),
+    }
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct SnapshotArguments {
     #[command(subcommand)]
     pub(crate) action: SnapshotAction,
@@ -226,9 +295,8 @@ pub(crate) enum SnapshotAction {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExportArguments {
-    /// The database that a node syncs or has synced.
-    #[arg(value_name = "DB")]
-    pub(crate) database: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: Place,
     /// The file to write; one that is there is replaced.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
@@ -258,9 +326,8 @@ pub(crate) struct ImportArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArguments {
-    /// The database that a node syncs or has synced. The node may be running.
-    #[arg(value_name = "DB")]
-    pub(crate) database: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: NodePlace,
     /// Show so many at most, the newest first.
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     pub(crate) limit: u32,
@@ -306,9 +373,8 @@ pub(crate) struct RestoreArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {
-    /// The database that a node syncs or has synced. The node may be running.
-    #[arg(value_name = "DB")]
-    pub(crate) database: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: NodePlace,
     /// Print JSON objects, one a line.
     #[arg(long)]
     pub(crate) json: bool,
@@ -373,11 +439,35 @@ mod tests {
     }
 
     #[test]
-    fn status_takes_a_database_or_a_folder_and_not_both() {
+    fn an_alias_has_a_table_and_two_names() {
         let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
-        assert!(parse("entgldb status a.db").is_ok());
-        assert!(parse("entgldb status --data-dir d").is_ok());
-        assert!(parse("entgldb status").is_err());
-        assert!(parse("entgldb status a.db --data-dir d").is_err());
+        assert!(parse("entgldb schema a.db --json").is_ok());
+        assert!(parse("entgldb schema a.db --alias t.a=b").is_ok());
+        assert!(parse("entgldb schema a.db --alias t.a").is_err());
+        assert!(parse("entgldb schema a.db --alias a=b").is_err());
+        assert!(parse("entgldb schema --alias t.a=b").is_err());
+    }
+
+    #[test]
+    fn a_node_is_named_by_its_database_or_its_folder_or_both_in_every_command_that_looks_at_one() {
+        let parse = |line: String| Arguments::try_parse_from(line.split(' '));
+        for command in ["status", "peers", "members", "conflicts", "problems", "verify"] {
+            assert!(parse(format!("entgldb {command} a.db --json")).is_ok(), "{command}");
+            assert!(parse(format!("entgldb {command} --data-dir d")).is_ok(), "{command}");
+            assert!(parse(format!("entgldb {command} a.db --data-dir d --json")).is_ok(), "{command}");
+            assert!(parse(format!("entgldb {command}")).is_err(), "{command}");
+        }
+        for command in [
+            "doctor a.db",
+            "detach a.db",
+            "watch a.db t",
+            "unwatch a.db t",
+            "members remove a.db 01",
+            "snapshot export a.db f",
+            "snapshot import a.db f",
+        ] {
+            assert!(parse(format!("entgldb {command} --data-dir d --json")).is_ok(), "{command}");
+        }
+        assert!(parse("entgldb conflicts --data-dir d restore t k".to_owned()).is_ok());
     }
 }

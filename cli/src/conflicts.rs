@@ -53,12 +53,12 @@ struct RestoredLine<'a> {
 pub(crate) fn run(arguments: &ConflictsArguments) -> Result<(), Failure> {
     match &arguments.action {
         None => show(&arguments.list),
-        Some(ConflictsAction::Restore(restore)) => self::restore(&arguments.list.database, restore),
+        Some(ConflictsAction::Restore(restore)) => self::restore(&arguments.list.place.database()?, restore),
     }
 }
 
 fn show(arguments: &ListArguments) -> Result<(), Failure> {
-    let lines = list(&arguments.database, arguments.limit)?;
+    let lines = list(&arguments.place.database()?, arguments.limit)?;
     if arguments.json {
         return lines.iter().try_for_each(|line| Ok(output::json_line(line)?));
     }
@@ -109,18 +109,16 @@ fn not_restored(database: &Path, arguments: &RestoreArguments, error: RestoreErr
         RestoreError::Refused { .. } => {
             Failure::start(error, "make room for it in the table, then restore it again")
         }
-        RestoreError::Open(error) => inspection::unusable(database, error),
-        error => Failure::run(
-            error,
-            "if another program keeps the database locked, try again; else check the disk",
-        ),
+        RestoreError::Open(error) => inspection::unusable(database, &error),
+        RestoreError::Failed(failed) => inspection::unreadable(database, &failed),
+        error => Failure::run(error, format_args!("`entgldb conflicts {place}` lists what there is")),
     }
 }
 
 /// The newest conflicts, at most `limit`.
 pub(crate) fn list(database: &Path, limit: u32) -> Result<Vec<Line>, Failure> {
     let found = inspection::open(database)?.conflicts(limit as usize);
-    let found = found.map_err(|error| inspection::unreadable(database, error))?;
+    let found = found.map_err(|error| inspection::unreadable(database, &error))?;
     Ok(found.iter().map(Line::of).collect())
 }
 

@@ -1,10 +1,11 @@
 //! Opening a store to look at it, beside whatever runs.
 
-use std::fmt::Display;
 use std::path::Path;
 
 use entgldb::inspect::Inspector;
+use entgldb::{SqliteFailed, StoreOpenError};
 
+use crate::advice;
 use crate::failure::Failure;
 
 /// Opens the store in a database.
@@ -12,7 +13,7 @@ pub(crate) fn open(database: &Path) -> Result<Inspector, Failure> {
     match Inspector::open(database) {
         Ok(Some(inspector)) => Ok(inspector),
         Ok(None) => Err(never_synced(database)),
-        Err(error) => Err(unusable(database, error)),
+        Err(error) => Err(unusable(database, &error)),
     }
 }
 
@@ -25,18 +26,11 @@ pub(crate) fn never_synced(database: &Path) -> Failure {
 }
 
 /// The database can't be opened.
-pub(crate) fn unusable(database: &Path, error: impl Display) -> Failure {
-    let place = database.display();
-    Failure::start(
-        error,
-        format_args!("give the database that a node syncs in place of {place}; it must be readable"),
-    )
+pub(crate) fn unusable(database: &Path, error: &StoreOpenError) -> Failure {
+    Failure::start(advice::what(error, database), advice::of_open(error, database))
 }
 
-/// The database can't be read to the end.
-pub(crate) fn unreadable(database: &Path, error: impl Display) -> Failure {
-    Failure::run(
-        format_args!("cannot read {}: {error}", database.display()),
-        "check the disk; then look for damage with `entgldb verify`",
-    )
+/// The database can't be read or written to the end.
+pub(crate) fn unreadable(database: &Path, failed: &SqliteFailed) -> Failure {
+    Failure::run(format_args!("{}: {failed}", database.display()), advice::of_failed(failed, database))
 }

@@ -3,10 +3,13 @@
 //! Each command is a file of its own with one `run`, which does its work or gives a [`failure::Failure`]: an exit code
 //! and the words for people. Nothing here knows how syncing works; that is the `entgldb` crate's.
 
+mod advice;
 mod args;
 mod calendar;
 mod conflicts;
 mod demo;
+mod detach;
+mod doctor;
 mod failure;
 mod inspection;
 mod keygen;
@@ -14,8 +17,10 @@ mod logging;
 mod members;
 mod output;
 mod peers;
+mod place;
 mod problems;
 mod refusal;
+mod schema;
 mod signals;
 mod snapshot;
 mod status;
@@ -33,6 +38,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Sync(arguments) => sync::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Detach(arguments) => detach::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Peers(arguments) => peers::run(&arguments),
         Command::Members(arguments) => members::run(&arguments),
@@ -41,6 +48,7 @@ fn main() -> ExitCode {
         Command::Snapshot(arguments) => snapshot::run(&arguments),
         Command::Conflicts(arguments) => conflicts::run(&arguments),
         Command::Problems(arguments) => problems::run(&arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     };

@@ -13,19 +13,17 @@ use crate::inspection;
 use crate::output::{self, count, plain};
 use crate::refusal;
 use crate::status::short;
-use crate::tables::{data_dir, refused};
+use crate::tables::refused;
 
 pub(crate) fn run(arguments: &MembersArguments) -> Result<(), Failure> {
-    match (&arguments.action, &arguments.database) {
-        (Some(MembersAction::Remove(remove)), _) => self::remove(remove),
-        (None, Some(database)) => show(database, arguments.json),
-        // The parser of the command line has seen to it.
-        (None, None) => Err(Failure::start("a database is needed", "see entgldb members --help")),
+    match &arguments.action {
+        Some(MembersAction::Remove(remove)) => self::remove(remove),
+        None => show(&arguments.place.database()?, arguments.json),
     }
 }
 
 fn read(database: &Path) -> Result<Vec<MemberInfo>, Failure> {
-    read_members(database).map_err(|error| inspection::unusable(database, error))
+    read_members(database).map_err(|error| inspection::unusable(database, &error))
 }
 
 fn show(database: &Path, json: bool) -> Result<(), Failure> {
@@ -56,9 +54,14 @@ fn in_words(member: &MemberInfo, calendar: &Calendar) -> String {
 fn remove(arguments: &RemoveArguments) -> Result<(), Failure> {
     let database = &arguments.place.database;
     let member = find(database, &arguments.member)?;
-    let node: NodeId = member.node.parse().map_err(|error| inspection::unreadable(database, error))?;
+    let node: NodeId = member.node.parse().map_err(|error| {
+        Failure::run(
+            format_args!("{:?}: {error}", member.node),
+            "the list of members is damaged: `entgldb doctor` says more",
+        )
+    })?;
     let asked = Request::RemoveMember { node: member.node.clone() };
-    match request(&data_dir(&arguments.place), &asked, &mut |_| {}) {
+    match request(&arguments.place.data_dir(), &asked, &mut |_| {}) {
         Ok(_) => {}
         Err(ControlError::NotRunning) => remove_offline(arguments, node)?,
         Err(error) => return Err(refused(&error)),
@@ -92,13 +95,15 @@ fn find(database: &Path, wanted: &str) -> Result<MemberInfo, Failure> {
 /// No process runs the node, so that the others learn of it later.
 fn remove_offline(arguments: &RemoveArguments, node: NodeId) -> Result<(), Failure> {
     let place = &arguments.place;
-    let offline = Offline::open(&place.database, &data_dir(place), &[], &[]);
+    let offline = Offline::open(&place.database, &place.data_dir(), &[], &[]);
     let mut offline = offline.map_err(|error| refusal::of_offline(&error, &place.database))?;
     offline.remove_member(node).map_err(|error| match error {
-        CommandError::StoreFailed => inspection::unreadable(&place.database, error),
+        CommandError::StoreFailed => {
+            Failure::run(&error, format_args!("`entgldb doctor {}` says more", place.database.display()))
+        }
         error => Failure::start(error, "`entgldb members` shows the members and their ids"),
     })?;
-    offline.close().map_err(|error| inspection::unreadable(&place.database, error))?;
+    offline.close().map_err(|error| inspection::unreadable(&place.database, &error))?;
     output::note("The node does not run: the others learn of it when it does.");
     Ok(())
 }

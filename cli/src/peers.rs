@@ -6,12 +6,13 @@ use std::path::Path;
 use console::style;
 use entgldb::{KnownPeer, State, Status, TrustError, forget_peer, known_peers};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::args::PeersArguments;
 use crate::calendar::Calendar;
 use crate::failure::Failure;
 use crate::output;
-use crate::status::{self, peer_in_words, short, target_in_words};
+use crate::status::{self, is_capturing, peer_in_words, short, target_in_words};
 
 /// A peer as `--json` prints it.
 #[derive(Serialize)]
@@ -25,10 +26,10 @@ struct PeerLine<'a> {
 }
 
 pub(crate) fn run(arguments: &PeersArguments) -> Result<(), Failure> {
-    let data_dir = status::data_dir(&arguments.place);
+    let data_dir = arguments.place.data_dir();
     let status = status::read(&data_dir)?;
     if let Some(name) = &arguments.forget {
-        return forget(&data_dir, &status, name);
+        return forget(&data_dir, &status, name, arguments.json);
     }
     let known = known_peers(&data_dir).map_err(|error| unusable(&error))?;
     if arguments.json { print_json(&known, &status) } else { print(&known, &status) }
@@ -53,7 +54,7 @@ fn print(known: &BTreeMap<String, KnownPeer>, status: &Status) -> Result<(), Fai
     let calendar = Calendar::new();
     for (name, peer) in known {
         match status.peers.iter().find(|health| health.node == peer.node) {
-            Some(health) => output::line(peer_in_words(health))?,
+            Some(health) => output::line(peer_in_words(health, is_capturing(status)))?,
             None => output::line(format_args!(
                 "{} ({})  not linked; known since {}",
                 style(name).bold(),
@@ -71,7 +72,7 @@ fn print(known: &BTreeMap<String, KnownPeer>, status: &Status) -> Result<(), Fai
     Ok(())
 }
 
-fn forget(data_dir: &Path, status: &Status, name: &str) -> Result<(), Failure> {
+fn forget(data_dir: &Path, status: &Status, name: &str, json: bool) -> Result<(), Failure> {
     if matches!(status.state, State::Running | State::Recovering) {
         return Err(Failure::start(
             format_args!("the node runs (process {}) and would not notice", status.pid),
@@ -83,6 +84,9 @@ fn forget(data_dir: &Path, status: &Status, name: &str) -> Result<(), Failure> {
             format_args!("no peer {name:?} is known in {}", data_dir.display()),
             "`entgldb peers` lists the names of known peers",
         ));
+    }
+    if json {
+        return Ok(output::json_line(&json!({ "forgotten": name }))?);
     }
     output::note(format_args!("Forgot {name}: the next node that comes by that name is taken for it."));
     Ok(())

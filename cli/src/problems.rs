@@ -5,7 +5,7 @@ use std::path::Path;
 
 use console::style;
 use entgldb::inspect::ListedProblem;
-use entgldb::{BlockedHealth, default_data_dir, problem_kind, read_status};
+use entgldb::{BlockedHealth, listed_problem_kind, read_status};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -29,13 +29,13 @@ struct Line {
 }
 
 pub(crate) fn run(arguments: &ListArguments) -> Result<(), Failure> {
-    let database = &arguments.database;
+    let database = &arguments.place.database()?;
     let found = inspection::open(database)?.problems(arguments.limit as usize);
-    let found = found.map_err(|error| inspection::unreadable(database, error))?;
+    let found = found.map_err(|error| inspection::unreadable(database, &error))?;
     let lines: Vec<Line> = found.iter().map(Line::of).collect();
-    let blocked = blocked(database);
+    let blocked = blocked(&arguments.place.data_dir());
     if arguments.json {
-        lines.iter().try_for_each(|line| output::json_line(line))?;
+        lines.iter().try_for_each(output::json_line)?;
         return blocked.iter().try_for_each(|blocked| Ok(output::json_line(&json!({ "blocked": blocked }))?));
     }
     for blocked in &blocked {
@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &ListArguments) -> Result<(), Failure> {
     }
     let calendar = Calendar::new();
     for line in &lines {
-        let document = format!("{}/{}", line.collection, line.key);
+        let document = document(&line.collection, &line.key);
         output::line(format_args!("{}  {}", style(plain(&document)).bold(), in_words(line.kind)))?;
         output::line(format_args!("  {}  {}", calendar.local(line.noted_ms), plain(&line.message)))?;
         if let Some(content) = &line.content {
@@ -54,11 +54,11 @@ pub(crate) fn run(arguments: &ListArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Peers of the node that runs on this database with which nothing gets past a fault. None if no node runs with the usual
-/// data folder.
-fn blocked(database: &Path) -> Vec<BlockedHealth> {
+/// Peers of the node that runs on this database with which nothing gets past a fault. None if no node runs with that data
+/// folder.
+fn blocked(data_dir: &Path) -> Vec<BlockedHealth> {
     // That no node runs is no problem of the database's.
-    read_status(&default_data_dir(database)).map(|status| status.blocked).unwrap_or_default()
+    read_status(data_dir).map(|status| status.blocked).unwrap_or_default()
 }
 
 impl Line {
@@ -67,12 +67,17 @@ impl Line {
         Self {
             collection: problem.collection.to_string(),
             key: problem.key.clone(),
-            kind: problem_kind(problem.kind),
+            kind: listed_problem_kind(problem),
             message: problem.message.clone(),
             noted_ms: problem.noted.0,
             content: content.map(output::document),
         }
     }
+}
+
+/// What a problem is about: a document, or a whole table.
+pub(crate) fn document(collection: &str, key: &str) -> String {
+    if key.is_empty() { collection.to_owned() } else { format!("{collection}/{key}") }
 }
 
 /// A kind of problem as people would say it.
@@ -82,6 +87,8 @@ pub(crate) fn in_words(kind: &str) -> &str {
         "set_aside" => "this database does not take the row; it is set aside and tried again",
         "collided" => "the row collides with a younger one and is set aside",
         "came_back" => "a row that was set aside is back",
+        "schema" => "the table's schema",
+        "table" => "a table is not synced now, or not as a whole",
         "dangling" => "a row refers to one that is gone",
         other => other,
     }

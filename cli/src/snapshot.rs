@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use entgldb::{
-    ControlError, Exported, ImportError, ImportSummary, Offline, PortableError, Request, export_snapshot,
-    request,
+    CommandError, ControlError, Exported, ImportError, ImportSummary, Offline, PortableError, Request,
+    export_snapshot, node_runs, request,
 };
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -14,7 +14,7 @@ use crate::failure::{Exit, Failure};
 use crate::inspection;
 use crate::output::{self, count, size_of_bytes};
 use crate::refusal;
-use crate::tables::{data_dir, refused};
+use crate::tables::refused;
 use crate::terminal::Terminal;
 
 pub(crate) fn run(arguments: &SnapshotArguments) -> Result<(), Failure> {
@@ -30,16 +30,19 @@ fn show(bar: &ProgressBar, progress: Exported) {
 }
 
 fn export(arguments: &ExportArguments) -> Result<(), Failure> {
-    let (database, file) = (&arguments.database, &arguments.file);
+    let (database, file) = (&arguments.place.database, &arguments.file);
     let bar = Terminal::new().bar("exporting", 0);
     let exported = export_snapshot(database, file, &mut |progress| show(&bar, progress));
     bar.finish_and_clear();
     let exported = exported.map_err(|error| match error {
-        PortableError::Open(error) => inspection::unusable(database, error),
+        PortableError::Open(error) => inspection::unusable(database, &error),
         PortableError::NeverSynced => inspection::never_synced(database),
-        PortableError::Store(error) => inspection::unreadable(database, error),
+        PortableError::Store(failed) => inspection::unreadable(database, &failed),
         PortableError::Io { .. } => {
             Failure::run(error, "give a file on a disk with room that this user may write")
+        }
+        error if node_runs(&arguments.place.data_dir()) => {
+            Failure::start(error, "wait until `entgldb status` says that the node is in sync, export again")
         }
         error => Failure::start(
             error,
@@ -81,7 +84,7 @@ fn import_where_it_is(
 ) -> Result<ImportSummary, Failure> {
     let (place, file) = (&arguments.place, &arguments.file);
     let absolute = std::path::absolute(file).map_err(|error| unusable_file(file, &error))?;
-    let data_dir = data_dir(place);
+    let data_dir = place.data_dir();
     match request(&data_dir, &Request::Import { file: absolute }, on_progress) {
         Ok(answer) => return Ok(answer.imported.unwrap_or_default()),
         Err(ControlError::NotRunning) => {}
@@ -96,9 +99,13 @@ fn import_where_it_is(
             "nothing was joined; export the snapshot again, or copy the file again",
         ),
         ImportError::NothingShared { .. } => Failure::start(&error, "name the tables to join with --watch"),
+        ImportError::Busy => Failure::run(&error, "what was joined already stays"),
+        ImportError::Command(CommandError::StoreFailed) => {
+            Failure::run(&error, format_args!("`entgldb doctor {}` says more", place.database.display()))
+        }
         _ => Failure::run(&error, "mend that and import it again: what was joined already stays"),
     })?;
-    offline.close().map_err(|error| inspection::unreadable(&place.database, error))?;
+    offline.close().map_err(|error| inspection::unreadable(&place.database, &error))?;
     Ok(imported)
 }
 

@@ -1,22 +1,21 @@
 //! `entgldb status`: how a node is doing, from the file that it keeps up to date.
 
-use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use console::style;
 use entgldb::{
-    BlockedHealth, PeerHealth, Retention, State, Status, StatusError, TargetHealth, default_data_dir,
+    BlockedHealth, PeerHealth, Retention, State, Status, StatusError, TableState, TableStatus, TargetHealth,
     read_status,
 };
 
-use crate::args::{NodePlace, StatusArguments};
+use crate::args::StatusArguments;
 use crate::failure::{Exit, Failure};
 use crate::output::{self, count, plain, size_of_bytes, span_of_ms, thousands};
 
 const SHORT_ID: usize = 8;
 
 pub(crate) fn run(arguments: &StatusArguments) -> Result<(), Failure> {
-    let status = read(&data_dir(&arguments.place))?;
+    let status = read(&arguments.place.data_dir())?;
     if arguments.json {
         output::json_line(&status)?;
     } else {
@@ -25,14 +24,6 @@ pub(crate) fn run(arguments: &StatusArguments) -> Result<(), Failure> {
     match status.state {
         State::Running => Ok(()),
         State::Recovering | State::Failed | State::Stopped => Err(Failure::shown(Exit::CheckFailed)),
-    }
-}
-
-/// The node's data folder.
-pub(crate) fn data_dir(place: &NodePlace) -> PathBuf {
-    match (&place.data_dir, &place.database) {
-        (Some(data_dir), _) => data_dir.clone(),
-        (None, database) => default_data_dir(database.as_deref().unwrap_or("".as_ref())),
     }
 }
 
@@ -57,6 +48,9 @@ fn print(status: &Status) -> Result<(), Failure> {
     row("state", &state_in_words(status))?;
     row("database", &format!("{} ({})", status.database.display(), size_of_bytes(status.database_bytes)))?;
     row("tables", &status.collections.join(", "))?;
+    for table in status.tables.iter().filter(|table| table.state != TableState::Synced) {
+        row("table", &table_in_words(table))?;
+    }
     if !is_over(status) {
         row("listens", status.listen.as_deref().unwrap_or("no"))?;
     }
@@ -70,8 +64,16 @@ fn print(status: &Status) -> Result<(), Failure> {
     if let Some(error) = &status.last_error {
         row("last error", &style(error).yellow().to_string())?;
     }
+    if status.problems > 0 {
+        row(
+            "problems",
+            &style(format!("{}; see entgldb problems", count(status.problems, "problem")))
+                .yellow()
+                .to_string(),
+        )?;
+    }
     for peer in &status.peers {
-        row("peer", &peer_in_words(peer))?;
+        row("peer", &peer_in_words(peer, is_capturing(status)))?;
     }
     for blocked in &status.blocked {
         row("blocked", &blocked_in_words(blocked))?;
@@ -115,10 +117,8 @@ fn kept_in_words(status: &Status) -> String {
 fn run_in_words(status: &Status) -> String {
     let traffic = &status.traffic;
     let mut text = format!("{} captured, {} applied", thousands(status.captured), thousands(status.applied));
-    for (number, noun) in [(status.conflicts, "conflict"), (status.problems, "problem")] {
-        if number > 0 {
-            text = format!("{text}, {}", style(count(number, noun)).yellow());
-        }
+    if status.conflicts > 0 {
+        text = format!("{text}, {}", style(count(status.conflicts, "conflict")).yellow());
     }
     format!(
         "{text}, {} in, {} out",
@@ -127,12 +127,36 @@ fn run_in_words(status: &Status) -> String {
     )
 }
 
+/// Whether rows that are in the tables are still to be captured: nothing is in sync before.
+pub(crate) fn is_capturing(status: &Status) -> bool {
+    status.backlog || status.tables.iter().any(|table| table.state == TableState::LookingThrough)
+}
+
+fn table_in_words(table: &TableStatus) -> String {
+    let name = style(plain(&table.name)).bold();
+    match table.state {
+        TableState::Synced => format!("{name}  synced"),
+        TableState::LookingThrough => {
+            let of = table.rows_looked_through + table.rows_to_look_through;
+            format!(
+                "{name}  looking through: {} of {}",
+                thousands(table.rows_looked_through),
+                count(of, "row")
+            )
+        }
+        TableState::Waiting => {
+            format!("{name}  {}", style(plain(table.reason.as_deref().unwrap_or("waiting"))).yellow())
+        }
+    }
+}
+
 /// A linked peer in a few words.
-pub(crate) fn peer_in_words(peer: &PeerHealth) -> String {
+pub(crate) fn peer_in_words(peer: &PeerHealth, is_capturing: bool) -> String {
     let state = match (peer.behind, peer.ahead) {
         _ if peer.collections.as_ref().is_some_and(Vec::is_empty) => {
             style("shares no table").yellow().to_string()
         }
+        (0, 0) if is_capturing => style("rows are still to be captured").yellow().to_string(),
         (0, 0) => style("in sync").green().to_string(),
         (0, ahead) => format!("{} to send", count(ahead, "entry")),
         (behind, 0) => format!("{} to receive", count(behind, "entry")),

@@ -1,11 +1,9 @@
 //! `entgldb watch` and `entgldb unwatch`: which tables a running node syncs.
 
-use std::path::PathBuf;
-
-use entgldb::{Answer, ControlError, Request, default_data_dir, request};
+use entgldb::{Answer, ControlError, Request, request};
 use serde_json::json;
 
-use crate::args::{Place, TableArguments};
+use crate::args::TableArguments;
 use crate::failure::Failure;
 use crate::output;
 
@@ -37,12 +35,7 @@ pub(crate) fn unwatch(arguments: &TableArguments) -> Result<(), Failure> {
 }
 
 fn ask(arguments: &TableArguments, asked: &Request) -> Result<Answer, Failure> {
-    request(&data_dir(&arguments.place), asked, &mut |_| {}).map_err(|error| refused(&error))
-}
-
-/// The node's data folder.
-pub(crate) fn data_dir(place: &Place) -> PathBuf {
-    place.data_dir.clone().unwrap_or_else(|| default_data_dir(&place.database))
+    request(&arguments.place.data_dir(), asked, &mut |_| {}).map_err(|error| refused(&error))
 }
 
 /// A running node could not be asked, or would not.

@@ -15,7 +15,7 @@ use crate::terminal::Terminal;
 pub(crate) fn run(arguments: &VerifyArguments) -> Result<(), Failure> {
     let terminal = Terminal::new();
     let bar = terminal.bar("verifying", 0);
-    let report = check(&arguments.database, |progress| {
+    let report = check(&arguments.place.database()?, |progress| {
         bar.set_length(progress.total.max(progress.done));
         bar.set_position(progress.done);
     });
@@ -33,8 +33,9 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<(), Failure> {
 pub(crate) fn check(database: &Path, mut on_progress: impl FnMut(Progress)) -> Result<Report, Failure> {
     entgldb::verify(database, &mut on_progress).map_err(|error| match error {
         VerifyError::NotAStore => inspection::never_synced(database),
-        VerifyError::Open(error) => inspection::unusable(database, error),
-        error => inspection::unreadable(database, error),
+        VerifyError::Open(error) => inspection::unusable(database, &error),
+        VerifyError::Failed(failed) => inspection::unreadable(database, &failed),
+        error => Failure::run(error, "run it with --json to see how far it came"),
     })
 }
 

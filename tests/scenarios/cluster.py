@@ -65,6 +65,11 @@ class Engine:
         self.events, self.changed = [], threading.Condition()
         self.alarms = []
         self.process = None
+        self.tables = shop.TABLES
+        self.create()
+
+    def create(self):
+        """Makes the application's tables."""
         shop.create(self.database)
 
     @property
@@ -75,7 +80,7 @@ class Engine:
         command = [*self.prefix, program(), "sync", str(self.database), "--secret-file", str(self.secret)]
         command += ["--name", self.name, *self.options]
         command += ["--json", "--stop-with-stdin", "--log", "info"]
-        command += [word for table in shop.TABLES for word in ("--watch", table)]
+        command += [word for table in self.tables for word in ("--watch", table)]
         command += [word for peer in self.peers for word in ("--peer", peer)]
         command += ["--listen", self.address] if self.port else []
         with open(self.log, "a", encoding="utf-8") as log:

@@ -78,8 +78,10 @@ class PowerCut(Scenario):
             self.at_a.start()
             self.a.wait_for("peer_up", name="B", seconds=90)
             time.sleep(self.chance.uniform(0.05, 1.2))
-            # What a reader sees is committed and, with `full`, synced; what was acknowledged to B is a part of it.
+            # What a reader sees is committed, and synced before the node speaks of the next commit. What B has of A's own
+            # entries is checked to the last moment by the alarm that it would raise: `rolled_back`.
             seen = positions(self.a.database)
+            self.next_commit()
             self.cut()
             after = positions(self.a.database)
             lost = {log: (seq, after.get(log, 0)) for log, seq in seen.items() if after.get(log, 0) < seq}
@@ -98,6 +100,14 @@ class PowerCut(Scenario):
         committed = [len(ledger.committed) for ledger in self.ledgers()]
         print(f"{CUTS} power cuts, {committed[0]} transactions acknowledged on the machine, {committed[1]} on the other ",
               end="", flush=True)
+
+    def next_commit(self):
+        """Waits for a commit of A's engine that began after this call: the second one that it reports."""
+        known = self.commits()
+        wait_until(lambda: self.commits() >= known + 2, 30, "A captures or applies something more")
+
+    def commits(self):
+        return sum(event["event"] in ("captured", "applied") for event in self.a.events)
 
     def entries_of_its_own(self):
         """Entries that A has made since its start."""

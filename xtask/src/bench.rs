@@ -51,7 +51,7 @@ pub(crate) fn rehearse(workspace: &Workspace, profile: Profile) -> Result<()> {
     }
     let node = workspace.build("entgldb-bench", "entgldb-bench-node", profile)?;
     cmd!(workspace.shell, "python3 -m unittest discover --start-directory bench/harness").run()?;
-    let workloads = ["W1:500", "W2:100", "W3:20", "W4:500", "W5:50"];
+    let workloads = ["W1:500", "W2:100", "W3:20", "W4:500", "W5:50", "W8:10"];
     cmd!(workspace.shell, "python3 bench/harness/bench.py {workloads...} --node {node} --runs 1").run()?;
     Ok(())
 }

@@ -12,6 +12,7 @@
 
 mod bench;
 mod check;
+mod field;
 mod fuzz;
 mod header;
 mod install;

@@ -5,7 +5,7 @@ use clap::Args;
 use xshell::cmd;
 
 use crate::workspace::{Profile, Workspace};
-use crate::{interface, python};
+use crate::{field, interface, python};
 
 /// How long the long form is.
 #[derive(Args)]
@@ -37,6 +37,12 @@ pub(crate) struct Soak {
     /// How long each kind of bad network lasts, in seconds. Needs root.
     #[arg(long, default_value_t = 60)]
     storm_seconds: u32,
+    /// How many rows the first capture of a large table has; with 1,500,000 it takes more than half a minute.
+    #[arg(long, default_value_t = 1_500_000)]
+    field_rows: u32,
+    /// How long the old and the new version of an application work side by side, in seconds.
+    #[arg(long, default_value_t = 60)]
+    side_by_side_seconds: u32,
     /// The seed of the random moments, to repeat a run; drawn if not given. The simulator has seeds of its own.
     #[arg(long)]
     seed: Option<u64>,
@@ -54,6 +60,10 @@ impl Soak {
             ("ENTGLDB_APART_SECONDS", (self.apart_minutes * 60).to_string()),
             ("ENTGLDB_FROZEN_SECONDS", self.frozen_seconds.to_string()),
             ("ENTGLDB_STORM_SECONDS", self.storm_seconds.to_string()),
+            ("ENTGLDB_FIELD_ROWS", self.field_rows.to_string()),
+            ("ENTGLDB_FIELD_SIDE_BY_SIDE_SECONDS", self.side_by_side_seconds.to_string()),
+            // With a table of more than a million rows everything takes longer.
+            ("ENTGLDB_FIELD_SECONDS", "600".to_owned()),
         ];
         settings.extend(self.seed.map(|seed| ("ENTGLDB_SEED", seed.to_string())));
         settings
@@ -67,7 +77,8 @@ impl Soak {
         };
         format!(
             "soak:\n  simulator: {} minutes of new seeds\n  bit flips: {}\n  scenarios: {} kills, {} restored databases, {} power cuts of \
-             each durability, {faults} failing, {} minutes apart, {} s frozen, {} s of each bad network, and all others in \
+             each durability, {faults} failing, {} minutes apart, {} s frozen, {} s of each bad network, \
+             {} rows captured at first, old and new side by side for {} s, real Django, Alembic and drizzle-kit, and all others in \
              their only form\n  the C interface: a million random calls, two tills killed {} times; what needs root or a tool that is missing says so and is skipped",
             self.minutes,
             self.bit_flips,
@@ -77,6 +88,8 @@ impl Soak {
             self.apart_minutes,
             self.frozen_seconds,
             self.storm_seconds,
+            self.field_rows,
+            self.side_by_side_seconds,
             self.kills,
         )
     }
@@ -105,6 +118,8 @@ pub(crate) fn soak(workspace: &Workspace, soak: &Soak) -> Result<()> {
     let _program = shell.push_env("ENTGLDB_PROGRAM", program);
     let _settings: Vec<_> =
         soak.settings().into_iter().map(|(name, value)| shell.push_env(name, value)).collect();
+    let _tools: Vec<_> =
+        field::install(workspace)?.into_iter().map(|(name, path)| shell.push_env(name, path)).collect();
     let minutes = soak.minutes.to_string();
     let mut failed = Vec::new();
     let mut part = |name: &'static str, result: xshell::Result<()>| {

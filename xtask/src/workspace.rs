@@ -80,7 +80,7 @@ pub(crate) fn is_gate() -> bool {
 }
 
 /// The folder that cargo builds into: this program was just built there, whatever configuration chose it.
-fn target_folder() -> Result<PathBuf> {
+pub(crate) fn target_folder() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     own.ancestors()
         .nth(2)

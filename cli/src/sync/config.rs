@@ -4,14 +4,15 @@ use std::fs;
 use std::path::Path;
 
 use entgldb::{Config, Durability};
+use serde_json::{Value, json};
 
 use crate::args::{DurabilityLevel, SyncArguments};
 use crate::failure::Failure;
 
-/// Options on the command line take precedence over the file.
+/// Options on the command line take precedence over the file, which may leave out what they give.
 pub(super) fn gather(arguments: &SyncArguments) -> Result<Config, Failure> {
     let mut config = match (&arguments.config, &arguments.database, &arguments.secret_file) {
-        (Some(file), ..) => read(file)?,
+        (Some(file), ..) => read(file, arguments)?,
         (None, Some(database), Some(secret_file)) => Config::new(database, secret_file),
         // The parser of the command line has seen to it.
         (None, ..) => {
@@ -54,19 +55,32 @@ fn replace<T: Clone>(place: &mut Option<T>, value: &Option<T>) {
     }
 }
 
-fn read(file: &Path) -> Result<Config, Failure> {
+fn read(file: &Path, arguments: &SyncArguments) -> Result<Config, Failure> {
     let text = fs::read_to_string(file).map_err(|error| {
         Failure::start(
             format_args!("cannot read the configuration {}: {error}", file.display()),
             "give --config the path of a JSON file, or use options instead",
         )
     })?;
-    Config::from_json(&text).map_err(|error| {
+    Config::from_json(&with_paths(text, arguments)).map_err(|error| {
         Failure::start(
             format_args!("the configuration {}: {error}", file.display()),
             "see docs/cli.md for the fields that a configuration has",
         )
     })
+}
+
+/// The text with the paths of the command line in the place of its own: it need not have those that are given there. Whatever
+/// characters they have, the configuration gets them afterwards.
+fn with_paths(text: String, arguments: &SyncArguments) -> String {
+    // What is no object is refused where it is read.
+    let Ok(Value::Object(mut fields)) = serde_json::from_str(&text) else { return text };
+    for (name, path) in [("database", &arguments.database), ("secret_file", &arguments.secret_file)] {
+        if let Some(path) = path {
+            fields.insert(name.to_owned(), json!(path.to_string_lossy()));
+        }
+    }
+    Value::Object(fields).to_string()
 }
 
 #[cfg(test)]
@@ -110,6 +124,22 @@ mod tests {
         assert_eq!(config.name.as_deref(), Some("office"));
         assert_eq!(config.watch, ["t"]);
         assert_eq!(config.durability, Durability::Normal);
+    }
+
+    #[test]
+    fn the_database_and_the_secret_of_the_command_line_take_the_place_of_those_in_the_file_or_are_the_only_ones()
+     {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("node.json");
+        for text in [r#"{"watch":["t"]}"#, r#"{"watch":["t"],"database":"b.db","secret_file":"other"}"#] {
+            fs::write(&file, text).unwrap();
+            let line = format!("entgldb sync a.db --secret-file s --config {}", file.display());
+            let config = gather(&arguments(&line)).unwrap();
+            assert_eq!((config.database, config.secret_file), ("a.db".into(), "s".into()), "{text}");
+        }
+        fs::write(&file, r#"{"watch":["t"]}"#).unwrap();
+        let without = gather(&arguments(&format!("entgldb sync --config {}", file.display()))).unwrap_err();
+        assert!(without.what().contains("database"), "{}", without.what());
     }
 
     #[test]

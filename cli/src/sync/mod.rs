@@ -205,6 +205,10 @@ fn ended_unexpectedly(node: &Node) -> Failure {
 fn store_failed(node: &Node, message: &str) -> Failure {
     Failure::run(
         format_args!("the database {} failed: {message}", node.status().database.display()),
-        "mend the disk or the file, check it with `entgldb verify`, then start again: what was committed is kept",
+        format_args!(
+            "`entgldb doctor {}` says what is damaged; mend that or bring back a backup, then start again: what was committed \
+             is kept",
+            node.status().database.display()
+        ),
     )
 }

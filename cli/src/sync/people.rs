@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 
 use super::quota::Quota;
 use crate::output::{count, plain, span_of_ms, thousands};
-use crate::problems::in_words;
+use crate::problems::{document, in_words};
 use crate::terminal::Terminal;
 
 /// So many entries to come are a catch-up, with a bar of its own; fewer are everyday traffic.
@@ -28,6 +28,8 @@ pub(super) struct People {
     peers: BTreeMap<String, Peer>,
     /// What was said last of an address or a node that can't be linked with: it is tried again for ever, and said once.
     unlinked: BTreeMap<String, String>,
+    /// Tables that are looked through.
+    tables: BTreeMap<String, Work>,
     conflicts: Quota,
     problems: Quota,
     bottom: Option<ProgressBar>,
@@ -40,6 +42,12 @@ struct Peer {
     in_sync_said: bool,
     catch_up: Option<CatchUp>,
     snapshot: Option<ProgressBar>,
+}
+
+/// Long work that counts.
+struct Work {
+    since: Instant,
+    bar: ProgressBar,
 }
 
 struct CatchUp {
@@ -58,6 +66,7 @@ impl People {
             names: BTreeMap::new(),
             peers: BTreeMap::new(),
             unlinked: BTreeMap::new(),
+            tables: BTreeMap::new(),
             conflicts: Quota::default(),
             problems: Quota::default(),
             bottom,
@@ -75,6 +84,7 @@ impl People {
             Event::PeerRefused { node, name, reason } => self.peer_refused(node, name, reason),
             Event::SyncProgress { node, have, total } => self.progress(node, *have, *total),
             Event::CaughtUp { node } => self.caught_up(node),
+            Event::LookingThrough { table, done, of } => self.looking_through(table, *done, *of),
             Event::Snapshot { node, collection, rows, total, done } => {
                 self.snapshot(node, collection, (*rows, *total, *done));
             }
@@ -91,7 +101,8 @@ impl People {
             Event::Problem { collection, key, kind, message } => {
                 if self.problems.spend() {
                     let words = in_words(kind);
-                    self.warn(format_args!("{words}: {collection}/{}: {}", plain(key), plain(message)));
+                    let what = document(collection, key);
+                    self.warn(format_args!("{words}: {}: {}", plain(&what), plain(message)));
                 }
             }
             other => self.trouble(other),
@@ -209,6 +220,9 @@ impl People {
             peer.catch_up.take().inspect(|catch_up| catch_up.bar.finish_and_clear());
             peer.snapshot.take().inspect(ProgressBar::finish_and_clear);
         }
+        for work in std::mem::take(&mut self.tables).into_values() {
+            work.bar.finish_and_clear();
+        }
         self.terminal.say(style("stopping ...").for_stderr().dim());
     }
 
@@ -294,6 +308,33 @@ impl People {
             }
             let bar = self.terminal.bar(format!("catching up with {label}"), to_come);
             peer.catch_up = Some(CatchUp { since: Instant::now(), first: have, have, bar });
+        }
+    }
+
+    /// A table of a few rows is done before anybody has read that it is looked at.
+    fn looking_through(&mut self, table: &str, done: u64, of: u64) {
+        if done >= of {
+            let Some(work) = self.tables.remove(table) else { return };
+            work.bar.finish_and_clear();
+            let tick = style("=").for_stderr().green().bold();
+            let (rows, seconds) = (count(of, "row"), work.since.elapsed().as_secs_f64());
+            self.terminal
+                .say(format_args!("{tick} looked through {}: {rows} in {seconds:.1} s", plain(table)));
+            return;
+        }
+        if of < CATCH_UP_FROM {
+            return;
+        }
+        if !self.tables.contains_key(table) {
+            if !self.terminal.attended() {
+                self.terminal.say(format_args!("looking through {}: {}", plain(table), count(of, "row")));
+            }
+            let bar = self.terminal.bar(format!("looking through {}", plain(table)), of);
+            self.tables.insert(table.to_owned(), Work { since: Instant::now(), bar });
+        }
+        if let Some(work) = self.tables.get(table) {
+            work.bar.set_length(of);
+            work.bar.set_position(done);
         }
     }
 

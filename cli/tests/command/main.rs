@@ -4,6 +4,8 @@
 
 mod common;
 mod demo;
+mod detach;
+mod doctor;
 mod forgetting;
 mod keygen;
 mod reading;

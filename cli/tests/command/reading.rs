@@ -219,3 +219,26 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     let piped = std::process::Command::new("sh").args(["-c", &shell]).output().unwrap();
     assert!(piped.stderr.is_empty(), "{}", stderr(&piped));
 }
+
+#[test]
+fn a_data_folder_elsewhere_names_the_node_in_every_command_with_and_without_the_database() {
+    let place = Place::new();
+    let shop = place.database("shop.db");
+    shop.execute("INSERT INTO items VALUES ('a', 'x', 1)", []).unwrap();
+    let (database, folder) = (place.text("shop.db"), place.text("elsewhere"));
+    let node = place.node("shop.db", &["--data-dir", &folder]);
+    until("an entry", || {
+        let status = entgldb(&["status", "--json", "--data-dir", &folder]);
+        json_lines(&status).iter().any(|status| status["entries"] == 1)
+    });
+    for command in ["status", "peers", "members", "conflicts", "problems", "verify"] {
+        for place in [&["--data-dir", &folder][..], &[&database, "--data-dir", &folder]] {
+            let output = entgldb(&[&[command, "--json"][..], place].concat());
+            assert_eq!(code(&output), 0, "{command} {place:?}: {}", stderr(&output));
+        }
+    }
+    assert_eq!(code(&entgldb(&["status", &database])), 3, "no node has run with the usual folder");
+    node.stop();
+    let forgotten = entgldb(&["peers", "--data-dir", &folder, "--forget", "nobody", "--json"]);
+    assert_eq!(code(&forgotten), 3, "{}", stderr(&forgotten));
+}

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Command, Output, Stdio};
 
-use crate::common::{Place, code, entgldb, set_mode, stderr};
+use crate::common::{Place, code, entgldb, json_lines, set_mode, stderr, until};
 
 /// Runs a `sync` that must refuse to start.
 fn refused(command: &mut Command) -> String {
@@ -156,4 +156,112 @@ fn reading_commands_say_when_no_node_has_run_on_a_database() {
         }
     }
     assert!(!place.path("other.db").exists());
+}
+
+/// A database that a node has synced, with one item.
+fn synced(place: &Place, name: &str) {
+    place.database(name).execute("INSERT INTO items VALUES ('a', 'x', 1)", []).unwrap();
+    let node = place.node(name, &[]);
+    until("an entry", || {
+        let status = entgldb(&["status", "--json", &place.text(name)]);
+        json_lines(&status).iter().any(|status| status["entries"] == 1)
+    });
+    node.stop();
+}
+
+/// What a command that failed says, which must be two lines that fit the reason.
+fn complaint(output: &Output) -> String {
+    let text = stderr(output);
+    assert!([3, 4].contains(&code(output)), "{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("error: ") && lines[1].starts_with("try: "), "{text}");
+    for misleading in ["Query returned", "check the path", "SELECT", "give the database that a node syncs"] {
+        assert!(!text.contains(misleading), "{misleading:?} in {text}");
+    }
+    text
+}
+
+#[test]
+fn what_is_said_of_damaged_engine_tables_fits_them_in_every_command() {
+    let place = Place::new();
+    for (number, damage) in [
+        "DELETE FROM _entgldb_meta WHERE name = 'format'",
+        "DROP TABLE _entgldb_meta",
+        "UPDATE _entgldb_collections SET fingerprint = 'nonsense'",
+        "DELETE FROM _entgldb_authors",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let name = format!("shop-{number}.db");
+        synced(&place, &name);
+        place.open(&name).execute_batch(damage).unwrap();
+        let database = place.text(&name);
+        for command in ["verify", "problems", "conflicts", "members"] {
+            let text = complaint(&entgldb(&[command, &database]));
+            assert!(text.contains("damaged") && text.contains(&name), "{damage}, {command}: {text}");
+            assert!(
+                text.contains("entgldb doctor") && text.contains("not concerned"),
+                "{damage}, {command}: {text}"
+            );
+        }
+        let text = complaint(&place.sync(&name, &[]).stdin(Stdio::null()).output().unwrap());
+        assert!(text.contains("damaged") && text.contains("entgldb doctor"), "{damage}, sync: {text}");
+        let doctor = entgldb(&["doctor", &database]);
+        let text = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        assert!(
+            code(&doctor) == 1 && text.contains("damaged") && text.contains("entgldb detach"),
+            "{damage}: {text}"
+        );
+        assert_eq!(code(&entgldb(&["detach", &database, "--yes"])), 0, "{damage}");
+        place.node(&name, &[]).stop();
+    }
+}
+
+#[test]
+fn what_is_said_of_a_damaged_file_fits_it() {
+    let place = Place::new();
+    synced(&place, "shop.db");
+    let file = fs::File::options().write(true).open(place.path("shop.db")).unwrap();
+    let length = usize::try_from(file.metadata().unwrap().len()).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &vec![0xee; length - 4096], 4096).unwrap();
+    let database = place.text("shop.db");
+    for output in [
+        entgldb(&["verify", &database]),
+        entgldb(&["problems", &database]),
+        entgldb(&["doctor", &database]),
+        place.sync("shop.db", &[]).stdin(Stdio::null()).output().unwrap(),
+    ] {
+        let text = complaint(&output);
+        assert!(text.contains("the file is damaged") && text.contains("backup"), "{text}");
+    }
+    fs::write(place.path("shop.db"), "no database, and long enough not to be taken for an empty one")
+        .unwrap();
+    for command in ["verify", "doctor", "detach"] {
+        let text = complaint(&entgldb(&[command, &database]));
+        assert!(text.contains("encrypted") && text.contains("shop.db"), "{command}: {text}");
+    }
+}
+
+#[test]
+fn what_is_said_of_a_locked_database_fits_it() {
+    let place = Place::new();
+    let shop = place.database("shop.db");
+    shop.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let text = complaint(&entgldb(&["problems", &place.text("shop.db")]));
+    assert!(text.contains("locked by another program") && text.contains("shop.db"), "{text}");
+}
+
+#[test]
+fn a_table_that_can_not_be_watched_is_named_with_the_command_that_tells_which_can() {
+    let place = Place::new();
+    place
+        .database("shop.db")
+        .execute_batch("CREATE VIEW shown AS SELECT 1; CREATE TABLE notes (text TEXT)")
+        .unwrap();
+    for (table, hint) in [("shown", "entgldb doctor"), ("notes", "entgldb doctor"), ("itmes", "--watch")] {
+        let text =
+            complaint(&place.sync("shop.db", &["--watch", table]).stdin(Stdio::null()).output().unwrap());
+        assert!(text.contains(table) && text.contains(hint) && text.contains("shop.db"), "{text}");
+    }
 }

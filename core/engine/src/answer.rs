@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::event::problem_kind;
+use crate::event::listed_problem_kind;
 use crate::member::MemberInfo;
 use crate::status::{PeerHealth, TargetHealth};
 
@@ -147,12 +147,13 @@ impl ConflictListed {
 
 impl QuarantineListed {
     pub(crate) fn of(listed: ListedProblem) -> Self {
-        let ListedProblem { collection, key, kind, message, version, noted } = listed;
+        let kind = listed_problem_kind(&listed);
+        let ListedProblem { collection, key, message, version, noted, .. } = listed;
         let content = version.and_then(|(_, content)| content);
         Self {
             collection: collection.to_string(),
             key,
-            kind: problem_kind(kind),
+            kind,
             message,
             content: raw(content.as_deref()),
             since_ms: noted.0,

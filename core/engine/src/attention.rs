@@ -24,6 +24,13 @@ const REST_AFTER_APPLYING: Duration = Duration::from_millis(60);
 /// So many times in a row there was something: the application writes all the while.
 const STREAK_TO_REST: u32 = 2;
 
+/// Commits of the application with no more between them are a rhythm.
+const RHYTHM_GAP_MAX: Duration = Duration::from_millis(150);
+/// So long after a commit that was captured the application is taken to pause: a quarter of its rhythm, but no longer.
+const PAUSE_MAX: Duration = Duration::from_millis(4);
+/// Nothing waits longer for the application's next commit.
+const WAIT_FOR_COMMIT_MAX: Duration = Duration::from_millis(60);
+
 /// See the module's documentation.
 pub(crate) struct Attention {
     waker: Waker,
@@ -38,6 +45,32 @@ pub(crate) struct Attention {
     capture_at: Instant,
     /// Not armed before this: much is being applied, and our own commits would wake us.
     rest_until: Instant,
+    rhythm: Rhythm,
+}
+
+/// How the application has written lately.
+#[derive(Default)]
+struct Rhythm {
+    last: Option<Instant>,
+    /// From one commit to the next, on average; `None` if the last two were far apart.
+    gap: Option<Duration>,
+}
+
+impl Rhythm {
+    fn committed(&mut self, now: Instant) {
+        let gap = self.last.map(|last| now.saturating_duration_since(last));
+        self.gap = gap
+            .filter(|gap| *gap <= RHYTHM_GAP_MAX)
+            .map(|gap| self.gap.map_or(gap, |mean| (mean * 3 + gap) / 4));
+        self.last = Some(now);
+    }
+
+    fn in_a_transaction_until(&self, now: Instant) -> Option<Instant> {
+        let (last, gap) = self.last.zip(self.gap)?;
+        let pause_ends = last + (gap / 4).min(PAUSE_MAX);
+        let next = last + gap * 2;
+        (pause_ends < now && now < next).then(|| next.min(now + WAIT_FOR_COMMIT_MAX))
+    }
 }
 
 impl Attention {
@@ -46,7 +79,26 @@ impl Attention {
             tracing::warn!(reason, poll = ?POLL_DEAF, "no notifications of file changes here: looking often instead");
         }
         let now = Instant::now();
-        Self { waker, look_at: now, looks: 0, streak: 0, armed: true, capture_at: now, rest_until: now }
+        Self {
+            waker,
+            look_at: now,
+            looks: 0,
+            streak: 0,
+            armed: true,
+            capture_at: now,
+            rest_until: now,
+            rhythm: Rhythm::default(),
+        }
+    }
+
+    /// Listens to other files from now on.
+    pub(crate) fn listen_to(&mut self, waker: Waker) {
+        *self = Self::new(waker);
+    }
+
+    /// The next change of the files is told again, although nothing is looked at now.
+    pub(crate) fn rearm(&mut self) {
+        self.waker.rearm();
     }
 
     /// When to look next.
@@ -68,7 +120,15 @@ impl Attention {
     /// Changes were captured, by looking or otherwise.
     pub(crate) fn captured(&mut self, changes: usize) {
         let pause = if changes < MANY_CHANGES { CAPTURE_AGAIN.0 } else { CAPTURE_AGAIN.1 };
-        self.capture_at = Instant::now() + pause;
+        let now = Instant::now();
+        self.capture_at = now + pause;
+        self.rhythm.committed(now);
+    }
+
+    /// Until when the application is likely to be in a transaction, as far as its rhythm tells: its next commit should have
+    /// come by then. `None` if it does not write, or has just committed.
+    pub(crate) fn in_a_transaction_until(&self, now: Instant) -> Option<Instant> {
+        self.rhythm.in_a_transaction_until(now)
     }
 
     /// Remote documents were applied.
@@ -113,5 +173,45 @@ impl Attention {
         let poll = if self.waker.why_deaf().is_some() { POLL_DEAF } else { POLL };
         self.look_at += LOOK_AGAIN_US.get(self.looks).map_or(poll, |us| Duration::from_micros(*us));
         self.looks += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn every(gap: Duration) -> (Rhythm, Instant) {
+        let mut rhythm = Rhythm::default();
+        let begin = Instant::now();
+        (0..10).for_each(|number| rhythm.committed(begin + gap * number));
+        (rhythm, begin + gap * 9)
+    }
+
+    #[test]
+    fn an_application_that_does_not_write_holds_nothing_up() {
+        let mut rhythm = Rhythm::default();
+        let now = Instant::now();
+        assert_eq!(rhythm.in_a_transaction_until(now), None);
+        rhythm.committed(now);
+        assert_eq!(rhythm.in_a_transaction_until(now + MS * 20), None, "one commit is no rhythm");
+        rhythm.committed(now + RHYTHM_GAP_MAX * 2);
+        assert_eq!(rhythm.in_a_transaction_until(now + RHYTHM_GAP_MAX * 2 + MS * 20), None);
+    }
+
+    #[test]
+    fn right_after_a_commit_nothing_waits_and_later_until_the_next_one_should_have_come() {
+        let (rhythm, last) = every(MS * 28);
+        assert_eq!(rhythm.in_a_transaction_until(last + MS), None);
+        assert_eq!(rhythm.in_a_transaction_until(last + MS * 10), Some(last + MS * 56));
+        assert_eq!(rhythm.in_a_transaction_until(last + MS * 57), None, "it has stopped writing");
+    }
+
+    #[test]
+    fn nothing_waits_longer_than_the_limit() {
+        let (rhythm, last) = every(RHYTHM_GAP_MAX);
+        let now = last + MS * 20;
+        assert_eq!(rhythm.in_a_transaction_until(now), Some(now + WAIT_FOR_COMMIT_MAX));
     }
 }

@@ -1,27 +1,28 @@
 //! The folder with a node's own files: identity, known peers, status, and the lock that keeps it to one process.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// The folder, locked for this process until it is dropped.
+/// The folder, locked for this process until it is dropped. Until it is told to stay, dropping it removes what was not there
+/// before: a start that failed leaves no folder behind.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
-    lock: File,
+    lock: Option<File>,
+    trace: Option<Trace>,
     /// The process that locked it.
     pid: u32,
 }
 
-impl Drop for DataDir {
-    /// A process that was forked from this one has the file open too, and would keep the lock.
-    fn drop(&mut self) {
-        if self.pid == std::process::id()
-            && let Err(error) = self.lock.unlock()
-        {
-            tracing::warn!(%error, "the data folder stays locked until this process ends");
-        }
-    }
+/// What was there before.
+#[derive(Debug, Default)]
+struct Trace {
+    files: BTreeSet<OsString>,
+    /// Folders that were not, the innermost first.
+    made: Vec<PathBuf>,
 }
 
 /// The folder can't be used. Nothing was started.
@@ -60,16 +61,34 @@ impl DataDir {
     /// Makes the folder if it is not there, for this user only, and locks it.
     pub(crate) fn lock(path: &Path) -> Result<Self, DataDirError> {
         let io = |source| DataDirError::Io { path: path.to_owned(), source };
+        let trace = Trace { files: names(path), made: missing(path) };
+        let pid = std::process::id();
+        let mut folder = Self { path: path.to_owned(), lock: None, trace: Some(trace), pid };
         create_private(path).map_err(io)?;
         refuse_if_exposed(path)?;
         let mut options = private();
         options.create(true).truncate(false);
         let lock = options.open(path.join(LOCK_FILE)).map_err(io)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), lock, pid: std::process::id() }),
-            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(io(source)),
+            Ok(()) => folder.lock = Some(lock),
+            Err(TryLockError::WouldBlock) => {
+                // Nothing in it is ours.
+                folder.trace = None;
+                return Err(DataDirError::InUse { path: path.to_owned() });
+            }
+            Err(TryLockError::Error(source)) => return Err(io(source)),
         }
+        Ok(folder)
+    }
+
+    /// Locks the folder if a node ever had it; nothing is made.
+    pub(crate) fn lock_existing(path: &Path) -> Result<Option<Self>, DataDirError> {
+        if path.join(LOCK_FILE).exists() { Self::lock(path).map(Some) } else { Ok(None) }
+    }
+
+    /// From now on what is in the folder stays.
+    pub(crate) fn keep(&mut self) {
+        self.trace = None;
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {
@@ -81,7 +100,49 @@ impl DataDir {
     }
 }
 
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        // In a process that was forked from the one that locked it, all of this is the other's.
+        if self.pid != std::process::id() {
+            return;
+        }
+        let is_trace = self.trace.is_some();
+        let trace = self.trace.take().unwrap_or_default();
+        // Whoever gets the lock from here on finds a folder that is being removed, and reports that it can't use it. What can't
+        // be removed stays: the reason why the start failed is what matters.
+        let made_here = if is_trace { names(&self.path) } else { BTreeSet::new() };
+        for name in made_here.difference(&trace.files) {
+            let file = self.path.join(name);
+            let _ = fs::remove_file(&file).or_else(|_| fs::remove_dir(&file));
+        }
+        // A forked process has the file open too, and would keep the lock if it were only closed.
+        if let Some(Err(error)) = self.lock.take().map(|lock| lock.unlock()) {
+            tracing::warn!(%error, "the data folder stays locked until this process ends");
+        }
+        for folder in &trace.made {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+/// The names of what is in a folder.
+fn names(path: &Path) -> BTreeSet<OsString> {
+    fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
+}
+
+/// The folders on the way to this one that are not there, the innermost first.
+fn missing(path: &Path) -> Vec<PathBuf> {
+    let parents = path.ancestors().filter(|folder| !folder.as_os_str().is_empty());
+    parents.take_while(|folder| !folder.exists()).map(Path::to_owned).collect()
+}
+
 const LOCK_FILE: &str = "lock";
+
+/// Whether a process runs the node with this data folder now. Changes nothing.
+#[must_use]
+pub fn node_runs(data_dir: &Path) -> bool {
+    is_locked(data_dir)
+}
 
 /// Whether a process holds the folder's lock now.
 pub(crate) fn is_locked(path: &Path) -> bool {
@@ -214,9 +275,10 @@ mod tests {
     fn a_folder_is_free_again_though_a_forked_process_still_has_its_lock_open() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("data");
-        let first = DataDir::lock(&path).unwrap();
+        let mut first = DataDir::lock(&path).unwrap();
+        first.keep();
         // What a fork does: the same open file under another descriptor.
-        let inherited = first.lock.try_clone().unwrap();
+        let inherited = first.lock.as_ref().unwrap().try_clone().unwrap();
         drop(first);
         DataDir::lock(&path).unwrap();
         drop(inherited);
@@ -263,6 +325,31 @@ mod tests {
             let mode = fs::symlink_metadata(at(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o7777, 0o600, "{name}");
         }
+    }
+
+    #[test]
+    fn a_folder_that_is_not_told_to_stay_leaves_what_was_there_before() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a").join("b");
+        let folder = DataDir::lock(&path).unwrap();
+        fs::write(folder.file("identity"), "made").unwrap();
+        drop(folder);
+        assert_eq!(names(temp.path()).len(), 0);
+
+        fs::create_dir(temp.path().join("a")).unwrap();
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("known_peers.json"), "was there").unwrap();
+        let folder = DataDir::lock(&path).unwrap();
+        fs::write(folder.file("identity"), "made").unwrap();
+        assert!(matches!(DataDir::lock(&path), Err(DataDirError::InUse { .. })));
+        assert!(path.join("identity").exists(), "a second one does not clean up after the first");
+        drop(folder);
+        assert_eq!(names(&path), BTreeSet::from(["known_peers.json".into()]));
+
+        let mut folder = DataDir::lock(&path).unwrap();
+        folder.keep();
+        drop(folder);
+        assert!(path.join(LOCK_FILE).exists());
     }
 
     #[cfg(unix)]

@@ -4,35 +4,36 @@
 //! replica's next wake. It hands that to the replica and carries out what the replica answers. Nothing else calls the
 //! replica, so the store is used from one thread, one call at a time, with no lock held.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use entgldb_net::{Frame, InFlight, NetEvent, SendError, Transport};
-use entgldb_replica::id::LinkId;
-use entgldb_replica::{Config as ReplicaConfig, Input, Link, Output, PeerStatus, Replica, wire};
+use entgldb_net::{Frame, NetEvent, SendError, Transport};
+use entgldb_replica::event::Event as ReplicaEvent;
+use entgldb_replica::id::{Collection, LinkId};
+use entgldb_replica::{Config as ReplicaConfig, Input, Link, Output, Replica, wire};
 use entgldb_sqlite::Waker;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::attention::Attention;
 use crate::clocks::{Clocks, wall_ms};
 use crate::command::Job;
 use crate::control::Control;
 use crate::event::Event;
+use crate::held::{Held, HeldFrame};
 use crate::hub::Hub;
 use crate::mark::MarkFile;
+use crate::progress::Progress;
 use crate::publish::{self, Publisher};
 use crate::recipe::{Keeping, Recipe};
+use crate::reopening::Reopening;
 use crate::status::State;
 use crate::store::{AnyStore, StoreError};
 use crate::sync_now::{Reply, SyncError};
 use crate::trust::Trust;
 use crate::turns::Turns;
-
-/// First and longest wait before a failed store is opened again.
-const REOPEN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// What the thread waits for.
 pub(crate) enum Message {
@@ -55,22 +56,25 @@ pub(crate) enum Message {
 pub(crate) struct Driver {
     pub(crate) recipe: Recipe,
     pub(crate) replica: Option<Replica<AnyStore>>,
-    transport: Transport,
+    pub(crate) transport: Transport,
     inbox: Receiver<Message>,
     turns: Arc<Turns<NetEvent>>,
     /// Links of which something waits, in the order of their turns.
     line: VecDeque<LinkId>,
     pub(crate) clocks: Clocks,
-    trust: Trust,
+    pub(crate) trust: Trust,
     hub: Hub,
-    mark: MarkFile,
-    control: Control,
+    pub(crate) mark: MarkFile,
+    pub(crate) control: Control,
     pub(crate) publisher: Publisher,
     pub(crate) attention: Attention,
+    /// Changes of peers that wait until the application is not in the middle of something.
+    pub(crate) held: Held,
     is_short_of_room: bool,
-    reopen_at: Instant,
-    reopen_wait: Duration,
-    waiting: Vec<(Instant, Reply)>,
+    pub(crate) reopening: Reopening,
+    pub(crate) waker: Box<dyn Fn() -> Waker + Send>,
+    pub(crate) progress: Progress,
+    pub(crate) waiting: Vec<(Instant, Reply)>,
 }
 
 /// Parts of a driver that [`crate::node`] has made.
@@ -86,13 +90,13 @@ pub(crate) struct Parts {
     pub(crate) mark: MarkFile,
     pub(crate) control: Control,
     pub(crate) publisher: Publisher,
-    pub(crate) waker: Waker,
+    /// Begins to listen to the database's files.
+    pub(crate) waker: Box<dyn Fn() -> Waker + Send>,
 }
 
 impl Driver {
     /// Opens the replica over a freshly opened store.
     pub(crate) fn new(parts: Parts) -> Result<Self, StoreError> {
-        let now = Instant::now();
         let mut driver = Self {
             recipe: parts.recipe,
             replica: None,
@@ -106,10 +110,12 @@ impl Driver {
             mark: parts.mark,
             control: parts.control,
             publisher: parts.publisher,
-            attention: Attention::new(parts.waker),
+            attention: Attention::new((parts.waker)()),
+            held: Held::default(),
             is_short_of_room: false,
-            reopen_at: now,
-            reopen_wait: REOPEN.0,
+            progress: Progress::default(),
+            reopening: Reopening::default(),
+            waker: parts.waker,
             waiting: Vec::new(),
         };
         driver.adopt(parts.store)?;
@@ -130,6 +136,7 @@ impl Driver {
                 Err(crossbeam_channel::RecvTimeoutError::Disconnected) => break,
             }
             self.take_turn();
+            self.tell_caught_up();
             self.answer_waiting();
             self.publish(false);
         }
@@ -161,8 +168,9 @@ impl Driver {
             Some(replica) => {
                 wait = wait.min(self.clocks.until(replica.next_wake()));
                 wait = wait.min(self.attention.due().saturating_duration_since(Instant::now()));
+                wait = wait.min(self.held.until(Instant::now()));
             }
-            None => wait = wait.min(self.reopen_at.saturating_duration_since(Instant::now())),
+            None => wait = wait.min(self.reopening.due().saturating_duration_since(Instant::now())),
         }
         if let Some(deadline) = self.waiting.iter().map(|(deadline, _)| *deadline).min() {
             wait = wait.min(deadline.saturating_duration_since(Instant::now()));
@@ -175,6 +183,7 @@ impl Driver {
         match message {
             Message::Net(event) => self.take_net(event),
             Message::Link(link) => self.line.push_back(link),
+            Message::Wake if self.replica.is_none() => self.woken_while_closed(),
             Message::Wake => {
                 self.attention.woken();
                 if self.attention.is_due() {
@@ -212,11 +221,14 @@ impl Driver {
         if more && self.attention.is_due() {
             self.look();
         }
+        if more && self.held.is_due(Instant::now()) {
+            self.let_in();
+        }
     }
 
     fn take_time(&mut self) {
         if self.replica.is_none() {
-            if Instant::now() >= self.reopen_at && self.publisher.state() != State::Failed {
+            if Instant::now() >= self.reopening.due() && self.publisher.state() != State::Failed {
                 self.reopen();
             }
             return;
@@ -224,28 +236,19 @@ impl Driver {
         if self.attention.is_due() {
             self.look();
         }
+        if self.held.is_due(Instant::now()) {
+            self.let_in();
+        }
         let due = self.replica.as_ref().is_some_and(|replica| replica.next_wake() <= self.clocks.now().mono);
         if due {
             self.input(Input::Tick);
         }
     }
 
-    /// Looks whether the application has written something.
-    fn look(&mut self) {
-        let Some(replica) = &mut self.replica else { return };
-        let store = replica.store();
-        match store.outbox_is_empty().and_then(|empty| Ok(!empty || store.is_scanning()?)) {
-            Ok(true) => {
-                self.attention.found();
-                self.input(Input::LocalChange);
-                self.attention.done();
-            }
-            Ok(false) => self.attention.nothing(),
-            Err(failed) => self.store_failed(&failed),
-        }
-    }
-
     fn take_net(&mut self, event: NetEvent) {
+        if !matches!(event, NetEvent::Frame { .. }) {
+            self.let_in();
+        }
         match event {
             NetEvent::LinkUp { link, peer, address, we_dialled, target } => {
                 if let Err(untrusted) = self.trust.admit(&peer.name, peer.node, wall_ms()) {
@@ -270,7 +273,7 @@ impl Driver {
                     frame_bytes_max: peer.frame_bytes_max,
                 }));
             }
-            NetEvent::Frame { link, frame, permit } => self.take_frame(link, frame, permit),
+            NetEvent::Frame { link, frame, permit } => self.take_frame(HeldFrame { link, frame, permit }),
             NetEvent::LinkDown { link, reason } => {
                 let is_fault = reason.is_fault();
                 self.input(Input::LinkDown { link, reason: reason.to_string(), is_fault });
@@ -286,12 +289,6 @@ impl Driver {
             NetEvent::ListenResumed => self.tell(&Event::ListenResumed),
             _ => {}
         }
-    }
-
-    /// The permit is given back when the frame has been dealt with.
-    fn take_frame(&mut self, link: LinkId, frame: Frame, permit: InFlight) {
-        self.input(Input::Frame { link, kind: frame.kind, body: frame.body });
-        drop(permit);
     }
 
     pub(crate) fn input(&mut self, input: Input) {
@@ -315,6 +312,31 @@ impl Driver {
         }
         self.carry_out(outputs);
         self.notice_room();
+        self.notice_names();
+    }
+
+    /// Opens the store again when members sync one of its tables under another name, which it has then.
+    fn notice_names(&mut self) {
+        let is_known_otherwise = |replica: &mut Replica<AnyStore>| replica.store().is_known_otherwise();
+        let Some(mut replica) = self.replica.take_if(is_known_otherwise) else { return };
+        let before = replica.store().collections().to_vec();
+        self.mark.note(replica.mark());
+        for link in replica.links() {
+            self.transport.close(link, "a table is synced under another name from now on");
+        }
+        drop(replica);
+        self.reopen();
+        let Some(replica) = &mut self.replica else { return };
+        let collections: Vec<String> =
+            replica.store().collections().iter().map(ToString::to_string).collect();
+        warn!(
+            ?before,
+            ?collections,
+            "members sync a table under another name, which it has here too from now on"
+        );
+        self.publisher.set_collections(collections.clone());
+        self.tell(&Event::Collections { collections });
+        self.publish(true);
     }
 
     /// Tells when remote changes begin to wait for room on the disk, and when they no longer do.
@@ -347,6 +369,8 @@ impl Driver {
                 }
                 Output::Dial { target } => self.transport.dial(target),
                 Output::Close { link, reason } => self.transport.close(link, &reason),
+                // Told once nothing is left to capture.
+                Output::Event(ReplicaEvent::CaughtUp { node }) => self.progress.caught_up(node),
                 Output::Event(event) => {
                     if let Some(event) = Event::from_replica(event) {
                         self.tell(&event);
@@ -356,15 +380,23 @@ impl Driver {
         }
     }
 
-    fn adopt(&mut self, store: AnyStore) -> Result<(), StoreError> {
+    pub(crate) fn adopt(&mut self, store: AnyStore) -> Result<(), StoreError> {
         let now = self.clocks.now();
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).expect("the operating system gives random bytes");
         let seed = u64::from_le_bytes(seed);
         let key = self.recipe.key.clone();
         // In the schema's spelling, which is that of the collections.
-        let interests = store.collections().iter().cloned().collect();
-        let config = ReplicaConfig { mark: self.mark.mark(), interests, ..self.recipe.replica.clone() };
+        let interests: BTreeSet<Collection> = store.collections().iter().cloned().collect();
+        let mut config = ReplicaConfig { mark: self.mark.mark(), ..self.recipe.replica.clone() };
+        if store.has_tables() {
+            let named = |collection: &&Collection| {
+                let is_it = |name: &Collection| name.as_str().eq_ignore_ascii_case(collection.as_str());
+                config.merging.iter().any(is_it)
+            };
+            config.merging = interests.iter().filter(named).cloned().collect();
+        }
+        config.interests = interests;
         let mut replica = Replica::open(config, store, key, seed, now).map_err(|failed| failed.0)?;
         for target in &self.recipe.peers {
             if let Err(refused) = replica.add_peer(target, now) {
@@ -377,81 +409,6 @@ impl Driver {
         Ok(())
     }
 
-    /// A store error is final for the replica. What is durable is opened again, unless the disk itself has failed.
-    pub(crate) fn store_failed(&mut self, failed: &StoreError) {
-        let Some(replica) = self.replica.take() else { return };
-        self.mark.note(replica.mark());
-        for peer in replica.links() {
-            self.transport.close(peer, "the store failed");
-        }
-        drop(replica);
-        let retry = !failed.is_final();
-        let message = failed.to_string();
-        error!(message, retry, "the store failed");
-        self.publisher.set_state(if retry { State::Recovering } else { State::Failed });
-        self.publisher.note_error(&message);
-        self.tell(&Event::StoreError { message, retry });
-        self.wait_to_reopen();
-    }
-
-    fn wait_to_reopen(&mut self) {
-        self.reopen_at = Instant::now() + self.reopen_wait;
-        self.reopen_wait = (self.reopen_wait * 2).min(REOPEN.1);
-    }
-
-    fn reopen(&mut self) {
-        let opened = self.recipe.open_store().and_then(|store| Ok(self.adopt(store)?));
-        let Err(error) = opened else {
-            // It may have failed again at its first capture; then the wait goes on growing.
-            if self.replica.is_some() {
-                self.reopen_wait = REOPEN.0;
-                info!("the store is open again");
-            }
-            return;
-        };
-        let (retry, message) = (!error.is_final(), error.to_string());
-        warn!(message, retry, "the store can't be opened");
-        if !retry {
-            self.publisher.set_state(State::Failed);
-        }
-        self.publisher.note_error(&message);
-        self.tell(&Event::StoreError { message, retry });
-        self.wait_to_reopen();
-    }
-
-    /// Answers those who wait for both sides to be level. The status is true before they hear of it.
-    fn answer_waiting(&mut self) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        let level = self.replica.as_ref().is_some_and(Replica::is_level);
-        let now = Instant::now();
-        let is_over = |(deadline, _): &(Instant, Reply)| level || *deadline <= now;
-        let (over, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(is_over);
-        self.waiting = waiting;
-        let over: Vec<(Instant, Reply)> = over;
-        if over.is_empty() {
-            return;
-        }
-        self.publish(true);
-        let answer = if level { Ok(()) } else { Err(self.not_level()) };
-        for (_, reply) in over {
-            let _ = reply.send(answer);
-        }
-    }
-
-    /// Why the nodes are not level.
-    fn not_level(&self) -> SyncError {
-        let Some(status) = self.replica.as_ref().map(Replica::status) else { return SyncError::StoreFailed };
-        if status.peers.is_empty() {
-            return SyncError::NoPeer;
-        }
-        SyncError::Timeout {
-            behind: status.peers.iter().map(|peer| peer.behind).max().unwrap_or_default(),
-            ahead: status.peers.iter().map(|peer| peer.ahead).max().unwrap_or_default(),
-        }
-    }
-
     pub(crate) fn tell(&mut self, event: &Event) {
         match event {
             Event::Captured { changes } => self.attention.captured(*changes),
@@ -461,30 +418,6 @@ impl Driver {
         self.publisher.note(event);
         event.log();
         self.hub.tell(event);
-    }
-
-    /// Pins the labels of peers that were found to hold the same as this node.
-    fn pin(&mut self, peers: &[PeerStatus]) {
-        for peer in peers.iter().filter(|peer| peer.in_sync.is_some()) {
-            if let Err(error) = self.trust.synced(&peer.name, peer.node) {
-                warn!(%error, "a peer's label can't be pinned; trying again");
-            }
-        }
-    }
-
-    /// Brings the status up to date, at most once a second or right now.
-    pub(crate) fn publish(&mut self, now: bool) {
-        if now || Instant::now() >= self.publisher.due() {
-            let replica = self.replica.as_mut();
-            let replica = replica.map(|replica| (replica.status(), replica.store().host_health()));
-            self.pin(replica.as_ref().map_or(&[], |(status, _)| &status.peers));
-            self.publisher.publish(replica, self.transport.traffic(), &self.recipe.store.path);
-            if let Some(replica) = &self.replica {
-                self.mark.note(replica.mark());
-            }
-            self.mark.write();
-            self.control.look();
-        }
     }
 }
 

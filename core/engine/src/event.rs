@@ -3,6 +3,7 @@
 use entgldb_replica::event::{Anew, Event as ReplicaEvent};
 use entgldb_replica::resolve::{Conflict, Side};
 use entgldb_replica::store::ProblemKind;
+use entgldb_sqlite::inspect::ListedProblem;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tracing::{debug, error, info, warn};
@@ -62,6 +63,16 @@ pub enum Event {
         /// How many.
         changes: usize,
     },
+    /// The rows of a table are looked through for changes: before the first sync, or after its schema was changed. Told at most
+    /// once a second; the last time with as many done as there are.
+    LookingThrough {
+        /// The table.
+        table: String,
+        /// Rows looked at so far.
+        done: u64,
+        /// About how many there are.
+        of: u64,
+    },
     /// Remote entries became durable.
     Applied {
         /// From whom they came.
@@ -80,7 +91,7 @@ pub enum Event {
         /// Entries that the peer holds.
         total: u64,
     },
-    /// This node holds everything that the peer is known to hold.
+    /// This node holds everything that the peer is known to hold, and has nothing left to capture.
     CaughtUp {
         /// The peer.
         node: String,
@@ -130,6 +141,16 @@ pub enum Event {
     /// node goes on in a new incarnation and takes what it lacks from its peers.
     StartedAnew {
         /// What was found, and what that means.
+        detail: String,
+    },
+    /// The database's file is another one than the node had open, or has another content: it was replaced, moved, deleted,
+    /// written over by a copy, or taken by another engine. Nothing was written to it since. The node opens what is at the path
+    /// again by itself, once something is there, and looks its tables through.
+    DatabaseReplaced {
+        /// What happened, in one word: `other_file`, `missing`, `wal_missing`, `other_wal`, `no_engine_tables`, `other_run` or
+        /// `other_state`.
+        change: &'static str,
+        /// The same as a sentence.
         detail: String,
     },
     /// The database was restored from an older copy; the node goes on under a new incarnation.
@@ -300,6 +321,15 @@ impl Version {
     }
 }
 
+/// The kind of a problem with a whole table, in events and lists. Its key is empty.
+pub(crate) const TABLE_PROBLEM: &str = "table";
+
+/// The name of the kind of a problem that an [`Inspector`](crate::inspect::Inspector) lists.
+#[must_use]
+pub fn listed_problem_kind(problem: &ListedProblem) -> &'static str {
+    if problem.key.is_empty() { TABLE_PROBLEM } else { problem_kind(problem.kind) }
+}
+
 /// The name of a kind of problem in events, status and lists.
 #[must_use]
 pub fn problem_kind(kind: ProblemKind) -> &'static str {
@@ -310,6 +340,7 @@ pub fn problem_kind(kind: ProblemKind) -> &'static str {
         ProblemKind::CameBack => "came_back",
         ProblemKind::Dangling => "dangling",
         ProblemKind::NotResolved => "not_resolved",
+        ProblemKind::Schema => "schema",
         _ => "other",
     }
 }
@@ -421,6 +452,9 @@ impl Event {
             Self::RefusedByPeer { node, detail } => error!(node, detail, "entries refused by the peer"),
             Self::Forked { node, log, seq } => error!(node, log, seq, "a log has forked"),
             Self::StartedAnew { detail } => warn!(detail, "a new incarnation"),
+            Self::DatabaseReplaced { change, detail } => {
+                warn!(change, detail, "the database's file has changed")
+            }
             Self::RolledBack { node, log } => warn!(node, log, "this database was rolled back"),
             Self::Snapshot { node, collection, rows, done: true, .. } => {
                 info!(node, collection, rows, "a snapshot is complete");

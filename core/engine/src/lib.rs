@@ -56,6 +56,7 @@ mod command;
 mod config;
 mod control;
 mod data_dir;
+mod detaching;
 mod documents;
 mod driver;
 mod ending;
@@ -64,6 +65,7 @@ mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 mod guard;
+mod held;
 mod host;
 mod hub;
 mod import;
@@ -75,12 +77,15 @@ mod node;
 mod offline;
 mod opening;
 mod portable;
+mod progress;
 mod publish;
 mod recipe;
 mod recording;
+mod reopening;
 mod resolver;
 mod restoring;
 mod retention;
+mod standing;
 mod status;
 mod store;
 mod sync_now;
@@ -91,7 +96,8 @@ mod turns;
 pub use command::CommandError;
 pub use config::{Config, ConfigError, Durability, default_data_dir};
 pub use control::{Answer, ControlError, Request, request};
-pub use data_dir::DataDirError;
+pub use data_dir::{DataDirError, node_runs};
+pub use detaching::{DetachError, detach};
 pub use documents::{DocumentChange, DocumentError, DocumentWatch, Documents};
 pub use entgldb_net::{ClusterSecret, SecretError};
 pub use entgldb_replica::LawBroken;
@@ -100,10 +106,12 @@ pub use entgldb_replica::id::{Collection, DocId, Key, NodeId};
 pub use entgldb_replica::limits::{HOOK_BYTES_MAX, HOOK_DOCUMENTS_MAX};
 pub use entgldb_replica::resolve::Side;
 pub use entgldb_sqlite::{
-    Fault, OpenError as StoreOpenError, Progress, Report, RestoreError, Restored, SqliteFailed, VerifyError,
-    inspect, restore, verify,
+    AliasError, Attached, Cause, Detached, Fault, FileChange, FileSystem, HeldBy,
+    OpenError as StoreOpenError, Progress, RepairError, Repaired, Report, RestoreError, Restored,
+    SqliteFailed, VerifyError, attached, doctor, file_system, inspect, register_alias, repair, restore,
+    verify,
 };
-pub use event::{Event, Version, problem_kind};
+pub use event::{Event, Version, listed_problem_kind, problem_kind};
 pub use guard::GuardError;
 pub use host::{
     HookScope, HostCapabilities, HostChange, HostDocument, HostError, HostResult, HostStore, OutboxItem,
@@ -123,7 +131,7 @@ pub use resolver::check_laws;
 pub use retention::{NotARetention, Retention};
 pub use status::{
     BlockedHealth, Comparing, HookHealth, HostHealth, PeerHealth, SnapshotProgress, State, Status,
-    StatusError, TargetHealth, TrafficCounts, Unconfirmed, read_status,
+    StatusError, TableState, TableStatus, TargetHealth, TrafficCounts, Unconfirmed, read_status,
 };
 pub use store::StoreError;
 pub use sync_now::SyncError;

@@ -10,7 +10,7 @@ use entgldb_replica::id::{Collection, NodeId};
 use entgldb_replica::wire::Chunk;
 use entgldb_replica::{Config as ReplicaConfig, Importing, Input, Replica};
 use entgldb_sqlite::inspect::Inspector;
-use entgldb_sqlite::{Durability, OpenError, SqliteFailed, SqliteStore};
+use entgldb_sqlite::{Durability, Holder, OpenError, SqliteFailed, SqliteStore};
 
 use crate::clocks::Clocks;
 use crate::command::CommandError;
@@ -21,7 +21,7 @@ use crate::mark::MarkFile;
 use crate::portable::Exported;
 use crate::recipe::SqliteRecipe;
 
-/// A database could not be worked on. Nothing was changed but new files in the data folder.
+/// A database could not be worked on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OfflineError {
@@ -66,7 +66,7 @@ impl Offline {
         watch: &[String],
         merge: &[String],
     ) -> Result<Self, OfflineError> {
-        let data_dir = DataDir::lock(data_dir)?;
+        let mut data_dir = DataDir::lock(data_dir)?;
         let identity = Identity::load_or_create(&data_dir.file("identity"))?;
         let node = identity.node_id();
         let (watched, name) = known(database, node)?;
@@ -78,9 +78,11 @@ impl Offline {
             durability: Durability::Full,
             payload_bytes_max: entgldb_replica::limits::PAYLOAD_BYTES_DEFAULT,
             stop: Arc::default(),
+            holder: Holder::new(&node.to_string(), name.as_deref().unwrap_or_default(), data_dir.path()),
             hub: Hub::default(),
         };
         let store = recipe.open()?;
+        data_dir.keep();
         let clocks = Clocks::start();
         let mark = MarkFile::load(data_dir.path());
         let merges = |collection: &&Collection| {

@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::Sender;
 use entgldb_net::{
-    ClusterSecret, Codec, Identity, IdentityError, NetConfig, NetEvent, SecretError, Sink, StartError,
+    Bound, ClusterSecret, Codec, Identity, IdentityError, NetConfig, NetEvent, SecretError, Sink, StartError,
     Transport,
 };
 use entgldb_replica::Config as ReplicaConfig;
 use entgldb_replica::custom::Resolver;
 use entgldb_replica::entry::AuthorKey;
 use entgldb_replica::id::{Collection, NameError, NodeId};
-use entgldb_sqlite::Waker;
 use entgldb_sqlite::own::Keeps;
+use entgldb_sqlite::{Holder, Waker};
 use tracing::info;
 
 use crate::clocks::Clocks;
@@ -42,7 +42,8 @@ use crate::turns::Turns;
 /// Threads for the network. Encryption and compression are the load; the store thread is the bottleneck.
 const NET_THREADS: usize = 2;
 
-/// A node could not be opened. Nothing runs, and no file but new ones in the data folder has changed.
+/// A node could not be opened. Nothing runs. Before the database itself could be used, no file has changed and none is left:
+/// what can be refused is refused before anything is written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -127,21 +128,24 @@ impl Foundation {
 impl Node {
     pub(crate) fn open_keeping(config: Config, keeping: Keeping) -> Result<(Self, Events), OpenError> {
         let config = config.anchored();
-        let Foundation { secret, data_dir, identity, name, trust, listen } = Foundation::lay(&config)?;
+        let Foundation { secret, mut data_dir, identity, name, trust, listen } = Foundation::lay(&config)?;
         let id = identity.node_id();
         let hub = Hub::default();
         let (events, json_events) = (hub.subscribe(), hub.subscribe());
         let stop = Arc::new(AtomicBool::new(false));
         let collections = collections(&config, &keeping)?;
-        let recipe = recipe((&config, &name), (collections, keeping.clone()), &identity, &hub, &stop);
+        let holder = Holder::new(&id.to_string(), &name, data_dir.path());
+        let of = (&config, name.as_str(), &holder);
+        let recipe = recipe(of, (collections, keeping.clone()), &identity, &hub, &stop);
+        let (runtime, net) = (runtime()?, net_config(&config, &name, listen));
+        let bound = Bound::new(runtime.handle(), &net)?;
+        // Last of all that may be refused, because it writes to the application's file.
         let store = recipe.open_store()?;
+        data_dir.keep();
         let (to_driver, inbox) = driver::channel();
-        let waker = Waker::start(&config.database, wake(&to_driver));
-        let runtime = runtime()?;
-        let net = net_config(&config, &name, listen);
         let turns = Arc::<Turns<NetEvent>>::default();
         let sink = sink(&to_driver, &turns);
-        let transport = Transport::start(runtime.handle(), &net, &secret, &identity, sink)?;
+        let transport = Transport::start_bound(runtime.handle(), &net, bound, (&secret, &identity), sink);
         let address = transport.local_address().map(|address| address.to_string());
         let status = Arc::new(Mutex::new(first_status(&config, id, &name, address)));
         let (home, closed) = (Home::here(), Arc::new(AtomicBool::new(false)));
@@ -151,7 +155,7 @@ impl Node {
             status: Arc::clone(&status),
             to_driver: to_driver.clone(),
         };
-        let recorder = recorder(&config, &keeping, &stop, shared)?;
+        let recorder = recorder((&config, &holder), &keeping, &stop, shared)?;
         let (hooks, watch) = hook_watch(&keeping, &hub)?;
         let parts = Parts {
             recipe,
@@ -165,7 +169,7 @@ impl Node {
             mark: MarkFile::load(data_dir.path()),
             control: Control::new(data_dir.path(), to_driver.clone()),
             publisher: Publisher::new(Arc::clone(&status), data_dir.file(STATUS_FILE)),
-            waker,
+            waker: waker(&config, &to_driver),
         };
         // The application's store is let go of here, so that its last owner is the thread that calls its hooks.
         let watchers = match keeping {
@@ -236,7 +240,7 @@ fn resolvers(config: &Config, keeping: &Keeping) -> Result<BTreeMap<Collection, 
 }
 
 fn recorder(
-    config: &Config,
+    (config, holder): (&Config, &Holder),
     keeping: &Keeping,
     stop: &Arc<AtomicBool>,
     shared: Shared,
@@ -247,7 +251,8 @@ fn recorder(
         Keeping::Host(_) => Keeps::Host,
     };
     let how = (keeps, durability(config));
-    let recorder = Recorder::open(&config.database, how, config.payload_bytes_max, Arc::clone(stop), shared)?;
+    let recorder =
+        Recorder::open(&config.database, how, config.payload_bytes_max, (Arc::clone(stop), holder), shared)?;
     Ok(Some(recorder))
 }
 
@@ -273,7 +278,7 @@ struct Collections {
 }
 
 fn recipe(
-    (config, name): (&Config, &str),
+    (config, name, holder): (&Config, &str, &Holder),
     (Collections { interests, merging, custom }, keeping): (Collections, Keeping),
     identity: &Identity,
     hub: &Hub,
@@ -286,6 +291,7 @@ fn recipe(
             durability: durability(config),
             payload_bytes_max: config.payload_bytes_max,
             stop: Arc::clone(stop),
+            holder: holder.clone(),
             hub: hub.clone(),
         },
         keeping,
@@ -339,9 +345,13 @@ fn sink(to_driver: &Sender<Message>, turns: &Arc<Turns<NetEvent>>) -> Sink {
     })
 }
 
-fn wake(to_driver: &Sender<Message>) -> impl Fn() + Send + Sync + 'static {
-    let to_driver = to_driver.clone();
-    move || drop(to_driver.send(Message::Wake))
+/// Listens to the files at the database's path, each time to those that are there then.
+fn waker(config: &Config, to_driver: &Sender<Message>) -> Box<dyn Fn() -> Waker + Send> {
+    let (path, to_driver) = (config.database.clone(), to_driver.clone());
+    Box::new(move || {
+        let to_driver = to_driver.clone();
+        Waker::start(&path, move || drop(to_driver.send(Message::Wake)))
+    })
 }
 
 fn first_status(config: &Config, id: NodeId, name: &str, listen: Option<String>) -> Status {
@@ -357,6 +367,7 @@ fn first_status(config: &Config, id: NodeId, name: &str, listen: Option<String>)
         database_bytes: 0,
         durability: config.durability,
         collections: config.watch.clone(),
+        tables: Vec::new(),
         entries: 0,
         logs: 0,
         captured: 0,

@@ -10,7 +10,8 @@ use tracing::debug;
 
 use crate::clocks::wall_ms;
 use crate::event::Event;
-use crate::status::{HostHealth, State, Status, TrafficCounts};
+use crate::status::{State, Status, TrafficCounts};
+use crate::store::StoreHealth;
 
 /// The status is brought up to date and written at most this often.
 pub(crate) const EVERY: Duration = Duration::from_secs(1);
@@ -65,10 +66,7 @@ impl Publisher {
             Event::Captured { changes } => status.captured += *changes as u64,
             Event::Applied { entries, .. } => status.applied += *entries as u64,
             Event::Conflict { .. } => status.conflicts += 1,
-            Event::Problem { message, .. } => {
-                status.problems += 1;
-                status.last_error = Some(message.clone());
-            }
+            Event::Problem { message, .. } => status.last_error = Some(message.clone()),
             Event::Refused { detail, .. } | Event::RefusedByPeer { detail, .. } => {
                 status.last_error = Some(detail.clone());
             }
@@ -80,7 +78,7 @@ impl Publisher {
     /// Brings the status up to date, and writes its file if there is news.
     pub(crate) fn publish(
         &mut self,
-        replica: Option<(ReplicaStatus, Option<HostHealth>)>,
+        replica: Option<(ReplicaStatus, StoreHealth)>,
         traffic: Traffic,
         database: &Path,
     ) {
@@ -89,9 +87,9 @@ impl Publisher {
         let mut status = self.lock();
         let before = status.clone();
         match replica {
-            Some((replica, host)) => {
+            Some((replica, store)) => {
                 status.follow(replica);
-                status.host = host;
+                (status.problems, status.tables, status.host) = (store.problems, store.tables, store.host);
             }
             None => {
                 status.peers.clear();

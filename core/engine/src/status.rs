@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use entgldb_net::Traffic;
 use entgldb_replica::{BlockedPeer, Status as ReplicaStatus};
+use entgldb_sqlite::{LookedThrough, TableHealth};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,9 @@ pub struct Status {
     pub durability: Durability,
     /// Tables that it syncs.
     pub collections: Vec<String>,
+    /// How each of them stands.
+    #[serde(default)]
+    pub tables: Vec<TableStatus>,
     /// Entries in its oplog.
     pub entries: u64,
     /// Logs in its oplog.
@@ -62,7 +66,7 @@ pub struct Status {
     pub applied: u64,
     /// Conflicts found since the start.
     pub conflicts: u64,
-    /// Problems with single documents since the start.
+    /// Problems that are there now: rows that are set aside, changes that can't be synced, tables that are not synced.
     pub problems: u64,
     /// Whether local changes wait to be captured.
     pub backlog: bool,
@@ -89,6 +93,60 @@ pub struct Status {
     pub traffic: TrafficCounts,
     /// The last error, if there was one since the start.
     pub last_error: Option<String>,
+}
+
+/// What is done with a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TableState {
+    /// It is synced as it is written.
+    Synced,
+    /// Its rows are looked through for changes: those from before the first sync, or after its schema was changed.
+    LookingThrough,
+    /// Nothing of it is captured or applied until what is in the way is gone. The other tables go on.
+    Waiting,
+}
+
+/// How a table stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TableStatus {
+    /// The table.
+    pub name: String,
+    /// What is done with it.
+    pub state: TableState,
+    /// Why it waits.
+    pub reason: Option<String>,
+    /// Rows that were looked through so far.
+    pub rows_looked_through: u64,
+    /// About how many rows are still to be looked through.
+    pub rows_to_look_through: u64,
+}
+
+impl TableStatus {
+    /// A table that is synced as it is written.
+    pub(crate) fn synced(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            state: TableState::Synced,
+            reason: None,
+            rows_looked_through: 0,
+            rows_to_look_through: 0,
+        }
+    }
+
+    pub(crate) fn of(health: TableHealth) -> Self {
+        let synced = Self::synced(health.collection.as_str());
+        match (health.trouble, health.looking) {
+            (Some(reason), _) => Self { state: TableState::Waiting, reason: Some(reason), ..synced },
+            (None, Some(LookedThrough { done, of })) => Self {
+                state: TableState::LookingThrough,
+                rows_looked_through: done,
+                rows_to_look_through: of.saturating_sub(done),
+                ..synced
+            },
+            (None, None) => synced,
+        }
+    }
 }
 
 /// A snapshot that is coming in.

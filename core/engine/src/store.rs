@@ -8,18 +8,18 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
 use entgldb_replica::entry::SignedHead;
-use entgldb_replica::id::{Collection, DocId, Key, LogId};
+use entgldb_replica::id::{Collection, DocId, Key, LogId, NodeId};
 use entgldb_replica::resolve::{Row, Version};
 use entgldb_replica::store::{
     Commit, Committed, Drain, Durable, Problem, ReadLimits, Scan, ScanLimits, Store, Stored, UnitLimits,
 };
 use entgldb_replica::version::{Hash, Seq};
 use entgldb_sqlite::own::OwnStore;
-use entgldb_sqlite::{OpenError, SqliteFailed, SqliteStore};
+use entgldb_sqlite::{FileChange, OpenError, SqliteFailed, SqliteStore};
 
 use crate::documents::Watchers;
 use crate::host::HostedStore;
-use crate::status::HostHealth;
+use crate::status::{HostHealth, TableStatus};
 
 /// The store under a node failed. It is opened again unless that can't help.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +80,14 @@ impl From<SqliteFailed> for StoreOpenError {
     }
 }
 
+/// How a store stands.
+pub(crate) struct StoreHealth {
+    pub(crate) problems: u64,
+    pub(crate) tables: Vec<TableStatus>,
+    /// How the application's own store is, if this is one.
+    pub(crate) host: Option<HostHealth>,
+}
+
 /// See the module's documentation.
 pub(crate) enum AnyStore {
     Tables(Box<SqliteStore>),
@@ -121,12 +129,25 @@ impl AnyStore {
         }
     }
 
-    /// How the application's own store is, if this is one.
-    pub(crate) fn host_health(&self) -> Option<HostHealth> {
-        match self {
+    /// How it stands now.
+    pub(crate) fn health(&mut self) -> Result<StoreHealth, StoreError> {
+        let problems = each!(self, store => store.problem_count())?;
+        let host = match self {
             Self::Tables(_) | Self::Documents(..) => None,
             Self::Host(store) => Some(store.health()),
-        }
+        };
+        let tables = match self {
+            Self::Tables(store) => store.table_health()?.into_iter().map(TableStatus::of).collect(),
+            Self::Documents(..) | Self::Host(_) => {
+                self.collections().iter().map(|collection| TableStatus::synced(collection.as_str())).collect()
+            }
+        };
+        Ok(StoreHealth { problems, tables, host })
+    }
+
+    /// Whether members sync one of the tables under another name: it has to be opened again.
+    pub(crate) fn is_known_otherwise(&self) -> bool {
+        matches!(self, Self::Tables(store) if store.is_known_otherwise())
     }
 
     pub(crate) fn is_short_of_room(&self) -> bool {
@@ -135,6 +156,26 @@ impl AnyStore {
             Self::Documents(store, _) => store.is_short_of_room(),
             Self::Host(store) => store.is_short_of_room(),
         }
+    }
+
+    /// How the file differs from the one that was opened, which may have caused any error.
+    pub(crate) fn file_change(&self) -> Option<FileChange> {
+        match self {
+            Self::Tables(store) => store.file_change(),
+            Self::Documents(store, _) => store.file_change(),
+            Self::Host(store) => store.own.file_change(),
+        }
+    }
+
+    /// The file is another one than before: what it says is compared with the tables, or with the application's store.
+    pub(crate) fn look_through(&mut self) -> Result<(), StoreError> {
+        match self {
+            Self::Tables(store) => store.look_all_through(),
+            // Documents and notes of them are written together: there is nothing else to compare with.
+            Self::Documents(..) => {}
+            Self::Host(store) => store.compare_all()?,
+        }
+        Ok(())
     }
 
     pub(crate) fn watch(&mut self, name: &str) -> Result<Collection, OpenError> {
@@ -236,6 +277,13 @@ impl Store for AnyStore {
             watchers.applied(commit);
         }
         Ok(committed)
+    }
+
+    fn about(&mut self, node: &NodeId) -> Result<Vec<(Key, Bytes)>, StoreError> {
+        match self {
+            Self::Tables(store) => Ok(store.about(node)?),
+            Self::Documents(..) | Self::Host(_) => Ok(Vec::new()),
+        }
     }
 
     fn tend(&mut self, conflicts_before: WallMillis) -> Result<Vec<Problem>, StoreError> {

@@ -12,12 +12,17 @@ pub enum SyncError {
     #[error("no peer is linked")]
     NoPeer,
     /// It takes longer.
-    #[error("not done in time: {behind} entries are still to come, {ahead} still to go")]
+    #[error(
+        "not done in time: {behind} entries are still to come, {ahead} still to go{}",
+        if *capturing { ", and rows are still to be captured" } else { "" }
+    )]
     Timeout {
         /// Entries still to come.
         behind: u64,
         /// Entries still to go.
         ahead: u64,
+        /// Whether rows that are in the tables are still to be captured.
+        capturing: bool,
     },
     /// The store has failed; see the status.
     #[error("the store is not available")]

@@ -94,4 +94,4 @@ pub use private_file::PrivateFileError;
 pub use secret::{ClusterSecret, PASSPHRASE_CHARS_MIN, SecretError};
 pub use shared::Sink;
 pub use traffic::Traffic;
-pub use transport::{StartError, Transport};
+pub use transport::{Bound, StartError, Transport};

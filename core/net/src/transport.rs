@@ -35,6 +35,26 @@ struct Inner {
     local_address: Option<SocketAddr>,
 }
 
+/// An address that is listened on, before anybody is answered: so whoever starts a node learns that the address can't be
+/// had before anything else is touched. Connections that come meanwhile wait in the system.
+#[derive(Debug)]
+pub struct Bound(Option<(TcpListener, SocketAddr)>);
+
+impl Bound {
+    /// Listens on the address of a configuration, if it has one.
+    ///
+    /// # Errors
+    /// When the configuration is impossible, or the address cannot be listened on.
+    pub fn new(handle: &Handle, config: &NetConfig) -> Result<Self, StartError> {
+        config.check()?;
+        let Some(address) = config.listen else { return Ok(Self(None)) };
+        let listen = |source| StartError::Listen { address, source };
+        let listener = bind(handle, address).map_err(listen)?;
+        let local_address = listener.local_addr().map_err(listen)?;
+        Ok(Self(Some((listener, local_address))))
+    }
+}
+
 impl Transport {
     /// Starts on the runtime of `handle`, which must have its I/O and time drivers enabled.
     ///
@@ -51,18 +71,27 @@ impl Transport {
         identity: &Identity,
         sink: Sink,
     ) -> Result<Self, StartError> {
-        config.check()?;
+        let bound = Bound::new(handle, config)?;
+        Ok(Self::start_bound(handle, config, bound, (secret, identity), sink))
+    }
+
+    /// Starts as [`Transport::start`] does, with what `bound` listens on for the same configuration.
+    pub fn start_bound(
+        handle: &Handle,
+        config: &NetConfig,
+        bound: Bound,
+        (secret, identity): (&ClusterSecret, &Identity),
+        sink: Sink,
+    ) -> Self {
         let local = LocalEnd::new(config, secret, identity);
         let shared = Arc::new(Shared::new(config, local, sink));
         let (stop, stopped) = watch::channel(false);
         let mut local_address = None;
-        if let Some(address) = config.listen {
-            let listen = |source| StartError::Listen { address, source };
-            let listener = bind(handle, address).map_err(listen)?;
-            local_address = Some(listener.local_addr().map_err(listen)?);
+        if let Bound(Some((listener, address))) = bound {
+            local_address = Some(address);
             handle.spawn(listener::run(Arc::clone(&shared), listener, stopped));
         }
-        Ok(Self(Arc::new(Inner { shared, handle: handle.clone(), stop, local_address })))
+        Self(Arc::new(Inner { shared, handle: handle.clone(), stop, local_address }))
     }
 
     /// Where this node listens, with the port that the system chose if it was asked to.

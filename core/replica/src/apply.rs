@@ -13,7 +13,7 @@ use crate::id::{Collection, DocId, Incarnation, LogId, NodeId, PublicKey, sha256
 use crate::oplog::Logs;
 use crate::resolve::{Row, takes_over};
 use crate::states::{States, Written};
-use crate::store::{Appended, Change, Commit, Drain, Guard, Problem, RowWrite, Store};
+use crate::store::{Appended, Change, Commit, Drain, FirstCopy, Guard, Problem, RowWrite, Store};
 use crate::version::Hash;
 
 /// What a plan is made from: the state of a replica, for reading.
@@ -61,6 +61,7 @@ impl Planner<'_> {
             tallies: Vec::new(),
             conflicts: Vec::new(),
             drained: None,
+            first_copy: None,
             adopted: Vec::new(),
             floors: Vec::new(),
             notes: Vec::new(),
@@ -86,15 +87,12 @@ impl Planner<'_> {
         }
         let mut commit = self.own_commit();
         commit.drained = drain.mark;
+        commit.first_copy = drain.first_copy;
         if changed.is_empty() {
             return Ok(commit);
         }
-        let mut hlc = Hlc::default();
-        for Changed { change, before, .. } in &changed {
-            hlc = hlc.max(self.clock.stamp(change.written, self.wall));
-            hlc = hlc.max(before.map_or(hlc, |row| row.stamp.hlc.next()));
-        }
-        commit.clock = hlc;
+        let hlc = self.time_of(&changed, drain.first_copy);
+        commit.clock = self.clock.last().max(hlc);
         let stamp = Stamp { hlc, node: self.node };
         let mut captured = Vec::with_capacity(changed.len());
         for Changed { change, before, content } in changed {
@@ -114,6 +112,27 @@ impl Planner<'_> {
             commit.authors.push(self.key.public_key());
         }
         Ok(commit)
+    }
+
+    /// The time of a unit: that of its last write, or the lowest there is for first copies. No entry has a time before the end
+    /// of its log, so copies for a log that has begun are writes like any other.
+    fn time_of(&self, changed: &[Changed<'_>], first_copy: Option<FirstCopy>) -> Hlc {
+        let fits = |copy: &FirstCopy| {
+            changed.iter().all(|Changed { change, before, .. }| {
+                let (author, incarnation) = (self.node, self.incarnation);
+                let log = LogId { author, incarnation, collection: change.doc.0.clone() };
+                before.is_none() && self.logs.time_of(&log) < copy.time()
+            })
+        };
+        if let Some(copy) = first_copy.filter(fits) {
+            return copy.time();
+        }
+        let mut hlc = Hlc::default();
+        for Changed { change, before, .. } in changed {
+            hlc = hlc.max(self.clock.stamp(change.written, self.wall));
+            hlc = hlc.max(before.map_or(hlc, |row| row.stamp.hlc.next()));
+        }
+        hlc
     }
 
     /// One signed run for each collection that changed.

@@ -14,7 +14,7 @@ use crate::merge::Merged;
 use crate::oplog::Logs;
 use crate::resolve::{Chain, Conflict, Relation, Row, Side, Version};
 use crate::states;
-use crate::store::{ConflictWrite, Problem, ProblemKind, Store};
+use crate::store::{ConflictWrite, FirstCopy, Problem, ProblemKind, Store};
 use crate::version::Hash;
 
 /// Most conflicts that wait for a version to arrive; beyond that a new one counts as certain.
@@ -26,6 +26,8 @@ pub(crate) type OpenConflicts = BTreeMap<DocId, Vec<Conflict>>;
 /// Most versions that are looked at for one page, over all its documents: what is left of it is then noted as conflicts,
 /// without a look at what lies between. So nobody can send a page that takes long to compare.
 const STEPS_MAX: usize = 16_384;
+/// Versions of a document that a first copy is compared with, at most.
+const OLD_COPY_WALK_MAX: usize = 256;
 /// Documents whose last conflicts are remembered.
 pub(crate) const BRANCHES_MAX: usize = 10_000;
 /// Edits of one document of which an incoming one may be noted to have hidden something.
@@ -135,10 +137,32 @@ impl<'a, S: Store> Conflicts<'a, S> {
             (standing, incoming, replaces)
         };
         let found = if goes_on { Relation::Conflict } else { self.relate(doc, loser.stamp, replaces)? };
-        if found != Relation::Succession {
+        if found != Relation::Succession && !self.is_old_copy(doc, &loser, replaces)? {
             self.settle(Conflict { doc: doc.clone(), winner, loser, missing: None }, found);
         }
         Ok(())
+    }
+
+    /// Whether a first copy is only what the winning version, or one before it, was made from: a database that was set up as a
+    /// copy of another one. Nothing of it is lost.
+    fn is_old_copy(
+        &mut self,
+        doc: &DocId,
+        loser: &Side,
+        mut replaced: Option<Stamp>,
+    ) -> Result<bool, S::Error> {
+        if loser.stamp.hlc > FirstCopy::TIME_MAX {
+            return Ok(false);
+        }
+        for _ in 0..OLD_COPY_WALK_MAX {
+            let Some(stamp) = replaced else { return Ok(false) };
+            let Some(version) = self.version(doc, stamp)? else { return Ok(false) };
+            if version.op == Op::Put && version.content() == loser.content {
+                return Ok(true);
+            }
+            replaced = version.replaces;
+        }
+        Ok(false)
     }
 
     /// Settles what waited for a version that has come.

@@ -156,6 +156,12 @@ impl Collection {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is the same name but for capitals, which some databases do not tell apart.
+    #[must_use]
+    pub fn differs_in_capitals(&self, other: &Self) -> bool {
+        self != other && self.0.eq_ignore_ascii_case(&other.0)
+    }
 }
 
 impl fmt::Display for Collection {

@@ -1,12 +1,14 @@
 //! The ledger's own business: its member document, forgetting, and snapshots on their way in.
 
+use bytes::Bytes;
+
 use crate::apply::Planned;
 use crate::clock::{Now, WallMillis};
 use crate::event::Event;
-use crate::id::{Key, LogId, NodeId};
+use crate::id::{DocId, Key, LogId, NodeId};
 use crate::ledger::{APPLY_ATTEMPTS, Ledger};
 use crate::limits::CONFLICT_KEEP_MS;
-use crate::member::{Member, document_of};
+use crate::member::{Member, document_of, members};
 use crate::resolve::Document;
 use crate::snapshot::{Answer, Debt, Incoming, answer, forget_notes};
 use crate::store::{Change, Drain, Guard, ScanLimits, Store};
@@ -31,6 +33,7 @@ impl<S: Store> Ledger<S> {
     /// Work that may wait for quiet: the member document, forgetting, and the store's own.
     pub(crate) fn tend(&mut self, now: Now, events: &mut Vec<Event>) -> Result<(), S::Error> {
         self.introduce(now, events)?;
+        self.tell_of_tables(now, events)?;
         let (node, store) = (self.node, &mut self.store);
         let floors = self.keeper.forgettable(node, store, &self.members, &self.logs, now.wall)?;
         if !floors.is_empty() {
@@ -49,6 +52,14 @@ impl<S: Store> Ledger<S> {
             Some(member) => self.write_member(now, self.node, &member, events),
             None => Ok(()),
         }
+    }
+
+    /// Writes what the store has to tell of its tables.
+    pub(crate) fn tell_of_tables(&mut self, now: Now, events: &mut Vec<Event>) -> Result<(), S::Error> {
+        for (key, content) in self.store.about(&self.node)? {
+            self.write_own(now, (members().clone(), key), content, events)?;
+        }
+        Ok(())
     }
 
     /// Writes that a member was removed. Nothing happens if there is no such member, or it is this node.
@@ -70,8 +81,18 @@ impl<S: Store> Ledger<S> {
         member: &Member,
         events: &mut Vec<Event>,
     ) -> Result<(), S::Error> {
-        let content = member.encode();
-        let change = Change { doc: document_of(&node), content: Some(content.clone()), written: now.wall };
+        self.write_own(now, document_of(&node), member.encode(), events)
+    }
+
+    /// Writes a document of the engine's own.
+    fn write_own(
+        &mut self,
+        now: Now,
+        doc: DocId,
+        content: Bytes,
+        events: &mut Vec<Event>,
+    ) -> Result<(), S::Error> {
+        let change = Change { doc, content: Some(content.clone()), written: now.wall };
         let drain = Drain { changes: vec![change], ..Drain::default() };
         let (planner, store, ..) = self.planner(now);
         let mut commit = planner.plan_local(store, &drain)?;

@@ -164,7 +164,9 @@ impl<S: Store> Ledger<S> {
         let drain = self.look()?;
         self.backlog = drain.more;
         events.extend(drain.refused.iter().cloned().map(Event::Problem));
-        if drain.mark.is_none() {
+        // What the schema has become is told before what was written under it.
+        self.tell_of_tables(now, events)?;
+        if drain.mark.is_none() && drain.first_copy.is_none() {
             return Ok(());
         }
         let (planner, store, ..) = self.planner(now);

@@ -92,6 +92,11 @@ impl Logs {
         self.tallies.get(collection).copied().unwrap_or_default()
     }
 
+    /// The time of a log's last entry; the lowest there is if it has none.
+    pub(crate) fn time_of(&self, log: &LogId) -> Hlc {
+        self.times.get(log).copied().unwrap_or(Hlc(0))
+    }
+
     /// The last position of a log that is forgotten; zero if nothing is.
     pub(crate) fn floor(&self, log: &LogId) -> Seq {
         self.floors.get(log).map(|(seq, _)| *seq).unwrap_or_default()

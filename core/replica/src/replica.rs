@@ -213,6 +213,12 @@ impl<S: Store> Replica<S> {
             && self.sessions.values().all(|session| session.is_level(&self.ledger.logs))
     }
 
+    /// Whether local changes are still to be captured, as far as is known.
+    #[must_use]
+    pub fn is_capturing(&self) -> bool {
+        self.ledger.backlog
+    }
+
     /// The links that it knows.
     pub fn links(&self) -> impl Iterator<Item = LinkId> + '_ {
         self.sessions.keys().copied()
@@ -317,6 +323,11 @@ impl<S: Store> Replica<S> {
                 }
                 // An answer that came too late.
                 Effect::Chunk(_) => {}
+                Effect::Introduce => {
+                    let mut events = Vec::new();
+                    self.ledger.introduce(now, &mut events)?;
+                    out.extend(events.into_iter().map(Output::Event));
+                }
             }
         }
         Ok(())

@@ -59,6 +59,8 @@ pub(crate) enum Effect {
     Pull(Pull),
     /// A piece of a snapshot came.
     Chunk(Chunk),
+    /// The peer must hear what we sync: it may be what it has under another name.
+    Introduce,
 }
 
 /// Entries that a flow has to bring in a while, to be worth waiting for; each counts as this many bytes and its payload.
@@ -185,6 +187,8 @@ impl Session {
         self.shared.insert(members().clone());
         effects.extend(self.note_clock(now, local, hello.wall));
         effects.extend(self.send_vector(now, local, logs));
+        let is_ours = |name: &&Collection| local.interests.iter().any(|ours| ours.differs_in_capitals(name));
+        effects.extend(hello.interests.iter().find(is_ours).map(|_| Effect::Introduce));
         Ok(effects)
     }
 

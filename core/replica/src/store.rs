@@ -59,6 +59,22 @@ pub struct Change {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct OutboxMark(pub u64);
 
+/// Rows that were there before their table was first watched. They are captured with the lowest stamps of their log, because
+/// anything that was written since, anywhere, is younger. The number rises from one such unit to the next; it is their time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct FirstCopy(pub u64);
+
+impl FirstCopy {
+    /// Times up to this one are those of first copies.
+    pub const TIME_MAX: Hlc = Hlc(1 << 24);
+
+    /// The time of these copies.
+    #[must_use]
+    pub fn time(self) -> Hlc {
+        Hlc(self.0)
+    }
+}
+
 /// What one look into the outbox found: the changes of one unit, each document at most once.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Drain {
@@ -70,6 +86,8 @@ pub struct Drain {
     pub more: bool,
     /// Changes that can't travel (too large, unusable key ...), to report. They stay in the application's store.
     pub refused: Vec<Problem>,
+    /// If these are first copies. No document among them has a row yet.
+    pub first_copy: Option<FirstCopy>,
 }
 
 /// Most that one look into the outbox may take.
@@ -172,6 +190,8 @@ pub struct Commit {
     pub conflicts: Vec<ConflictWrite>,
     /// Remove this much of the outbox.
     pub drained: Option<OutboxMark>,
+    /// These first copies are captured.
+    pub first_copy: Option<FirstCopy>,
     /// Heads that a snapshot stands for: each is its log's head from now on, beyond the head before, and its floor. Entries of
     /// the log that are held are before that floor.
     pub adopted: Vec<(LogId, SignedHead)>,
@@ -221,6 +241,8 @@ pub enum ProblemKind {
     Dangling,
     /// Versions between which the collection's resolver could not decide: the youngest stands.
     NotResolved,
+    /// Something about a table's schema that a person should know. The problem's key says which part of it.
+    Schema,
 }
 
 /// Bounds of a scan.
@@ -346,6 +368,17 @@ pub trait Store {
     /// # Errors
     /// When it is not certain that all of it is durable.
     fn commit(&mut self, commit: &Commit) -> Result<Committed, Self::Error>;
+
+    /// Documents of [`crate::member::members`] in which the store tells other nodes something about its tables, as far as they are
+    /// not there as they should be. Their keys are this node's, and no node's id. They are passed on like those of the members,
+    /// and mean something to stores only.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    fn about(&mut self, node: &NodeId) -> Result<Vec<(Key, Bytes)>, Self::Error> {
+        let _ = node;
+        Ok(Vec::new())
+    }
 
     /// Work that may wait for quiet: tries documents that were set aside again, drops conflicts noted before
     /// `conflicts_before`, and removes entries that are to be forgotten. Bounded; called every few seconds.

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use entgldb_replica::id::{Collection, DocId, Key};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::capture::watched;
 use crate::failed::{Outcome, SqliteFailed, While, is_refusal};
 use crate::file::connection::{harden, open_file};
 use crate::file::error::{FORMAT, OpenError};
 use crate::journal::schema;
 use crate::table::definition::Table;
 use crate::table::document::{self, Extra};
+use crate::table::key;
 use crate::table::rows;
 
 /// How long it waits for a database that is locked.
@@ -222,7 +222,7 @@ fn find(
 }
 
 fn table(connection: &Connection, lost: &Lost) -> Result<Table, RestoreError> {
-    let encoding = watched::encoding(connection)?;
+    let encoding = key::encoding(connection)?;
     let table = Table::read(connection, lost.no, &lost.collection, encoding)?;
     table.map_err(|_| RestoreError::NoTable { collection: lost.collection.as_str().to_owned() })
 }

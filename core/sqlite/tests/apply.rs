@@ -229,22 +229,25 @@ fn remote_changes_wait_for_local_ones() {
     a.sql("INSERT INTO t VALUES('x', '1')");
     let drain = a.store.captured(&common::limits()).unwrap();
     let unit = a.unit_of(&drain);
-    let guarded = |guard| {
+    let guarded = |guard, before| {
         let mut commit = unit.clone();
         (commit.guard, commit.drained, commit.appended) = (guard, None, vec![]);
         for row in &mut commit.rows {
             row.apply = Some(Some(bytes::Bytes::from_static(br#"{"k":"x","v":"remote"}"#)));
+            row.before = before;
         }
         commit
     };
     for guard in [Guard::OutboxEmpty, Guard::OutboxDisjoint] {
-        assert_eq!(a.store.commit(&guarded(guard)).unwrap(), Committed::OutboxMoved);
+        assert_eq!(a.store.commit(&guarded(guard, None)).unwrap(), Committed::OutboxMoved);
     }
     a.capture();
     a.sql("INSERT INTO t VALUES('other', '1')");
-    assert_eq!(a.store.commit(&guarded(Guard::OutboxEmpty)).unwrap(), Committed::OutboxMoved);
+    let doc = unit.rows[0].doc.clone();
+    let known = a.store.rows(&[doc]).unwrap()[0];
+    assert_eq!(a.store.commit(&guarded(Guard::OutboxEmpty, known)).unwrap(), Committed::OutboxMoved);
     assert_eq!(a.query("SELECT v FROM t WHERE k = 'x'"), ["1"]);
-    assert_eq!(a.store.commit(&guarded(Guard::OutboxDisjoint)).unwrap(), Committed::Done(vec![]));
+    assert_eq!(a.store.commit(&guarded(Guard::OutboxDisjoint, known)).unwrap(), Committed::Done(vec![]));
     assert_eq!(a.query("SELECT v FROM t WHERE k = 'x'"), ["remote"]);
     assert!(!a.store.outbox_is_empty().unwrap(), "the other change still waits");
 }

@@ -327,3 +327,66 @@ fn a_unit_ends_before_it_has_too_many_bytes_and_a_large_document_is_taken_alone(
     }
     assert_eq!(units, ["a", "bc", "d"]);
 }
+
+/// Statements after which a driver tells its program how many rows there were and which number a new one has.
+const COUNTED: &[&str] = &[
+    "INSERT INTO t(v, n) VALUES('a', 1), ('b', 2), ('c', 3)",
+    "INSERT INTO t(id, v, n) VALUES(1000, 'z', 9)",
+    "UPDATE t SET n = n + 1 WHERE n < 3",
+    "UPDATE t SET n = n WHERE id = -1",
+    "INSERT INTO t(v, n) VALUES('d', 4) RETURNING id, v, w",
+    "INSERT INTO t(id, v, n) VALUES(1, 'a2', 5) ON CONFLICT(id) DO UPDATE SET v = excluded.v RETURNING id, v, n",
+    "INSERT OR IGNORE INTO t(v) VALUES('b')",
+    "INSERT OR REPLACE INTO t(v, n) VALUES('b', 77)",
+    "REPLACE INTO t(id, v) VALUES(1000, 'c') RETURNING *",
+    "UPDATE OR REPLACE t SET v = 'b' WHERE id = 1000 RETURNING n",
+    "UPDATE t SET w = 'x' FROM k WHERE t.id = 1",
+    "DELETE FROM t WHERE n > 3 RETURNING v",
+    "INSERT INTO k VALUES('Key', '1')",
+    "INSERT INTO k VALUES('KEY', '2') ON CONFLICT DO UPDATE SET v = excluded.v",
+    "REPLACE INTO k VALUES('KEY', '3')",
+    "UPDATE k SET a = 'kEY'",
+    "DELETE FROM k",
+    "INSERT INTO s VALUES('1', x'00')",
+    "UPDATE s SET v = 1.5",
+    "SELECT ref, ch FROM log ORDER BY id",
+    "INSERT INTO t(v) VALUES('d')",
+    "DELETE FROM t",
+];
+
+/// What a program sees of each statement: its rows, how many it changed, and the number of the last row inserted.
+fn counted(app: &rusqlite::Connection) -> Vec<(String, u64, i64, String)> {
+    let rows = |sql: &str| -> rusqlite::Result<Vec<String>> {
+        let mut statement = app.prepare(sql)?;
+        let columns = statement.column_count();
+        let row = |row: &rusqlite::Row<'_>| {
+            (0..columns)
+                .map(|column| Ok(format!("{:?}", row.get_ref(column)?)))
+                .collect::<Result<String, _>>()
+        };
+        statement.query_map([], row)?.collect()
+    };
+    let run = |sql: &&str| {
+        let rows = format!("{:?}", rows(sql));
+        ((*sql).to_owned(), app.changes(), app.last_insert_rowid(), rows)
+    };
+    COUNTED.iter().map(run).collect()
+}
+
+#[test]
+fn what_a_driver_counts_is_what_it_would_count_without_us() {
+    let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT UNIQUE, n INTEGER, w TEXT); CREATE UNIQUE INDEX w ON t(lower(w)) WHERE n > 0;
+        CREATE TABLE k(a TEXT COLLATE NOCASE PRIMARY KEY, v TEXT); CREATE TABLE s(id TEXT PRIMARY KEY, v ANY) STRICT;
+        CREATE TABLE log(id INTEGER PRIMARY KEY, ref INTEGER, ch INTEGER);
+        CREATE TRIGGER t_insert AFTER INSERT ON t BEGIN INSERT INTO log(ref, ch) VALUES(last_insert_rowid(), changes()); END;
+        CREATE TRIGGER t_before BEFORE UPDATE ON t BEGIN INSERT INTO log(ref, ch) VALUES(last_insert_rowid(), changes()); END";
+    for recursive in ["OFF", "ON"] {
+        let pragma = format!("PRAGMA recursive_triggers = {recursive}");
+        let alone = rusqlite::Connection::open_in_memory().unwrap();
+        alone.execute_batch(schema).unwrap();
+        alone.execute_batch(&pragma).unwrap();
+        let node = Node::new(1, schema, &["t", "k", "s"]);
+        node.sql(&pragma);
+        assert_eq!(counted(&node.app), counted(&alone), "{recursive}");
+    }
+}

@@ -315,6 +315,8 @@ fn tables_of_the_format_before_are_brought_up_to_this_one() {
     a.sql(
         "ALTER TABLE _entgldb_collections DROP COLUMN row_count; ALTER TABLE _entgldb_logs DROP COLUMN floor;
          ALTER TABLE _entgldb_logs DROP COLUMN floor_hlc; DROP TABLE _entgldb_notes; DROP TABLE _entgldb_members;
+         ALTER TABLE _entgldb_rows DROP COLUMN shown; ALTER TABLE _entgldb_problems DROP COLUMN shown;
+         ALTER TABLE _entgldb_outbox DROP COLUMN found; DROP TABLE _entgldb_held; DROP TABLE _entgldb_late;
          UPDATE _entgldb_meta SET value = 2 WHERE name = 'format'",
     );
     let found = entgldb_sqlite::inspect::Inspector::open(&a.path).unwrap().unwrap().summary().unwrap();

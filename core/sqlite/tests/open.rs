@@ -193,3 +193,17 @@ fn a_store_that_was_closed_goes_on_as_it_was() {
     std::mem::replace(&mut a.store, elsewhere).close().unwrap();
     assert!(goes_on(&mut a, Durability::Normal));
 }
+
+#[test]
+fn a_first_start_that_is_refused_changes_no_byte_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    let sql = "CREATE TABLE t(id TEXT PRIMARY KEY); CREATE TABLE keyless(a); CREATE VIEW v AS SELECT 1; CREATE TABLE _entgldb_rows(a)";
+    Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    for watch in [&["t", "keyless"][..], &["v"], &["none"], &[], &["_entgldb_rows"], &["t"]] {
+        let error = SqliteStore::open(config(&path, watch)).unwrap_err();
+        assert_eq!(std::fs::read(&path).unwrap(), before, "{watch:?}: {error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "{watch:?}: {error}");
+    }
+}

@@ -202,7 +202,7 @@ fn conflicts_are_listed_reopened_while_uncertain_and_dropped_when_they_are_old()
     let mut a = lived_in();
     let doc = a.store.load().unwrap();
     let (owner, clock) = (doc.owner.unwrap(), doc.clock);
-    let stamp = |time: u64| Stamp { hlc: Hlc(time), node: a.author.node_id() };
+    let stamp = |time: u64| Stamp { hlc: Hlc(time << 32), node: a.author.node_id() };
     let conflict = Conflict {
         doc: (
             entgldb_replica::id::Collection::new("t").unwrap(),
@@ -226,6 +226,7 @@ fn conflicts_are_listed_reopened_while_uncertain_and_dropped_when_they_are_old()
         notes: vec![],
         conflicts,
         drained: None,
+        first_copy: None,
     };
     let done = a.store.commit(&commit(vec![ConflictWrite::Put(conflict.clone())])).unwrap();
     assert_eq!(done, Committed::Done(vec![]));

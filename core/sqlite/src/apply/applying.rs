@@ -6,17 +6,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use entgldb_replica::clock::Stamp;
 use entgldb_replica::id::{Collection, DocId, Key, sha256};
-use entgldb_replica::store::{OutboxMark, ProblemKind, RowWrite};
+use entgldb_replica::store::{Commit, OutboxMark, ProblemKind, RowWrite};
 
 use crate::apply::putback::{self, Placed};
-use crate::capture::notes;
-use crate::capture::outbox::extra_of;
 use crate::capture::watched::Watched;
+use crate::capture::{notes, rebuild};
 use crate::failed::{Outcome, While, is_collision, is_refusal};
 use crate::journal::aside::{Aside, Reason};
 use crate::journal::commit::{Placing, Step, Stopped};
+use crate::reading::standing::extra_of;
 use crate::table::definition::Table;
-use crate::table::document::{self, Extra};
+use crate::table::document::{self, Extra, Parsed};
 use crate::table::rows;
 use crate::table::value::Sql;
 
@@ -37,7 +37,7 @@ pub(crate) struct Applying<'a> {
     /// Documents that a trigger of the application does not let in, whatever is done.
     banned: &'a HashMap<DocId, String>,
     /// What was applied, for putting back; only kept if the application has triggers.
-    placed: Placed,
+    pub(super) placed: Placed,
     /// Documents whose rows do not say it all.
     inexact: Vec<(Arc<Table>, Key, Bytes)>,
     /// Documents that collided, until it is settled which of the rows stay. By table and place in the order of stamps.
@@ -60,6 +60,13 @@ impl<'a> Applying<'a> {
     }
 }
 
+impl Applying<'_> {
+    /// The watched table of a collection.
+    pub(crate) fn table(&self, collection: &Collection) -> Option<&Arc<Table>> {
+        self.watched.table(collection)
+    }
+}
+
 impl<'a> Placing<'a> for Applying<'a> {
     fn step(&mut self) -> &mut Step<'a> {
         &mut self.step
@@ -71,6 +78,10 @@ impl<'a> Placing<'a> for Applying<'a> {
 
     fn is_noted(&self, docs: &HashSet<(&Collection, &Key)>) -> Outcome<bool> {
         notes::name_any(self.step.connection, self.watched, docs)
+    }
+
+    fn prove(&mut self, commit: &Commit) -> Result<(), Stopped> {
+        self.prove_all(commit)
     }
 
     fn place(&mut self, writes: &[RowWrite]) -> Result<(), Stopped> {
@@ -89,21 +100,31 @@ impl Applying<'_> {
         remote.sort_by_key(|(write, _)| write.row.stamp);
         for (write, content) in remote {
             if !self.step.place_member(write)? {
-                self.apply_one(&write.doc, write.row.stamp, content.clone())?;
+                let is_new = self.is_proven_by_insert(write);
+                self.apply_one(&write.doc, write.row.stamp, content.clone(), is_new)?;
             }
         }
         Ok(())
     }
 
-    fn apply_one(&mut self, doc: &DocId, stamp: Stamp, content: Option<Bytes>) -> Result<(), Stopped> {
+    fn apply_one(
+        &mut self,
+        doc: &DocId,
+        stamp: Stamp,
+        content: Option<Bytes>,
+        is_new: bool,
+    ) -> Result<(), Stopped> {
         let (collection, key) = doc;
         let Some(table) = self.watched.table(collection).cloned() else {
             let reason =
                 Reason::Refused { message: "this database has no such table".into(), table_hash: None };
             return Ok(self.step.set_aside(doc, Aside { key: key.clone(), stamp, content, reason })?);
         };
+        if self.watched.is_perhaps_copied(table.no) {
+            rebuild::remember(self.step.connection, table.no, key)?;
+        }
         let aside = |content, reason| Aside { key: key.clone(), stamp, content, reason };
-        match self.place(&table, key, content.as_ref())? {
+        match self.place_as(&table, key, content.as_ref(), is_new)? {
             Fate::Placed => {
                 self.remember_place(&table, key, content);
                 Ok(())
@@ -143,6 +164,17 @@ impl Applying<'_> {
         key: &Key,
         content: Option<&Bytes>,
     ) -> Result<Fate, Stopped> {
+        self.place_as(table, key, content, false)
+    }
+
+    /// The same. A document that is new here must not meet a row.
+    fn place_as(
+        &mut self,
+        table: &Arc<Table>,
+        key: &Key,
+        content: Option<&Bytes>,
+        is_new: bool,
+    ) -> Result<Fate, Stopped> {
         self.begin_applying()?;
         if !self.banned.is_empty()
             && let Some(message) = self.banned.get(&(table.collection.clone(), key.clone()))
@@ -152,7 +184,13 @@ impl Applying<'_> {
         let Some(content) = content else {
             return match table.form.decode(key.as_str()) {
                 Ok(columns) => self.attempt(table, key, |applying| {
-                    rows::delete(applying.step.connection, table, &columns).map(|_| 1)
+                    let connection = applying.step.connection;
+                    let deleted = rows::delete(connection, table, &columns)?;
+                    // A trigger may keep the row without an error.
+                    let is_gone = deleted > 0
+                        || !table.has_application_triggers
+                        || rows::read(connection, table, &columns)?.is_none();
+                    Ok(usize::from(is_gone))
                 }),
                 // No row can have this key.
                 Err(_) => Ok(Fate::Placed),
@@ -162,12 +200,31 @@ impl Applying<'_> {
             Ok(document) => document,
             Err(message) => return Ok(Fate::Refused(message)),
         };
-        let fate =
-            self.attempt(table, key, |applying| rows::put(applying.step.connection, table, &document))?;
+        let fate = if is_new {
+            self.insert_new(table, key, &document)?
+        } else {
+            self.attempt(table, key, |applying| rows::put(applying.step.connection, table, &document))?
+        };
         if matches!(fate, Fate::Placed) && !document.is_exact {
             self.inexact.push((table.clone(), key.clone(), content.clone()));
         }
         Ok(fate)
+    }
+
+    /// Inserts the row of a document that nothing is known of. A row that is there already was written by the application and
+    /// not noted: it is captured first.
+    fn insert_new(&mut self, table: &Arc<Table>, key: &Key, document: &Parsed<'_>) -> Result<Fate, Stopped> {
+        let fate =
+            self.attempt(table, key, |applying| rows::insert(applying.step.connection, table, document))?;
+        if matches!(fate, Fate::Placed) {
+            return Ok(fate);
+        }
+        let Ok(columns) = table.form.decode(key.as_str()) else { return Ok(fate) };
+        let found = rows::read(self.step.connection, table, &columns).doing("reading a row")?;
+        match found {
+            Some(_) => Err(Stopped::Found(vec![(table.collection.clone(), key.clone())])),
+            None => Ok(fate),
+        }
     }
 
     /// Runs one statement on the application's table. An error takes back what the statement did; where the application's
@@ -195,6 +252,9 @@ impl Applying<'_> {
             batch("RELEASE _entgldb_document").doing("ending a document")?;
         }
         match result {
+            Ok(0) if table.key_is_exact => {
+                Ok(Fate::Refused("a trigger of the application ignores it".to_owned()))
+            }
             Ok(0) => Ok(Fate::Collided),
             Ok(_) => Ok(Fate::Placed),
             Err(error) if is_collision(&error) => Ok(Fate::Collided),

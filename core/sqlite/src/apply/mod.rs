@@ -2,5 +2,6 @@
 
 pub(crate) mod applying;
 mod collide;
+mod proving;
 pub(crate) mod putback;
 mod retry;

@@ -1,14 +1,19 @@
 //! Documents that are tried again: those that were set aside, and those for whose fields columns were added.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use entgldb_replica::id::Key;
 use entgldb_replica::store::ProblemKind;
 
 use crate::apply::applying::{Applying, Fate};
 use crate::capture::notes;
-use crate::capture::outbox::extra_of;
 use crate::journal::aside::{self, Aside, Reason};
 use crate::journal::commit::Stopped;
+use crate::reading::outgoing;
+use crate::reading::proof::Verdict;
+use crate::reading::standing::{Content, Source, extra_of};
+use crate::table::definition::Table;
 
 impl Applying<'_> {
     /// Tries a document again that was set aside. A local change that waits in the outbox comes first.
@@ -19,6 +24,7 @@ impl Applying<'_> {
         {
             return Ok(());
         }
+        self.prove(&table, &aside.key)?;
         if matches!(aside.reason, Reason::Collided { .. }) {
             self.colliding.entry(no).or_default().insert((aside.stamp, aside.key.clone()), aside.clone());
             return Ok(());
@@ -53,10 +59,40 @@ impl Applying<'_> {
         {
             return Ok(());
         }
+        self.prove(&table, key)?;
         let Some(content) = self.content_now(&table, key)? else { return Ok(()) };
         let content = Bytes::from(content);
         if matches!(self.place(&table, key, Some(&content))?, Fate::Placed) {
             self.remember_place(&table, key, Some(content));
+        }
+        Ok(())
+    }
+
+    /// Brings the version that stands into its place again, where the table was filled from an older copy.
+    pub(crate) fn place_again(&mut self, table: &Arc<Table>, key: &Key) -> Result<(), Stopped> {
+        if !matches!(self.judge(table, key)?, Verdict::OldCopy | Verdict::Gone) {
+            return Ok(());
+        }
+        let (connection, names) = (self.step.connection, &*self.step.names);
+        let Some(standing) = outgoing::standing(connection, names, table.no, key.as_str())? else {
+            return Ok(());
+        };
+        let anything_aside = self.step.anything_aside;
+        let collection = &table.collection;
+        let source = Source { connection, names, collection, no: table.no, table: None, anything_aside };
+        let Content::Is(content) = source.content(&standing)? else { return Ok(()) };
+        let (stamp, reason) = (standing.row.stamp, Reason::Collided { blocker: None });
+        match self.place(table, key, content.as_ref())? {
+            Fate::Placed => {
+                self.remember_place(table, key, content);
+                aside::remove(self.step.connection, table.no, key)?;
+            }
+            Fate::Collided => {
+                self.remove_row(table, key)?;
+                let waiting = Aside { key: key.clone(), stamp, content, reason };
+                self.colliding.entry(table.no).or_default().insert((stamp, key.clone()), waiting);
+            }
+            Fate::Refused(_) => {}
         }
         Ok(())
     }

@@ -9,14 +9,18 @@ use entgldb_replica::id::{Key, sha256};
 use entgldb_replica::limits::PAGE_ENTRIES_TARGET;
 use entgldb_replica::store::{Change, Drain, OutboxMark, Problem, ProblemKind, UnitLimits};
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, OptionalExtension};
+use rusqlite::{Connection, ErrorCode};
 
 use crate::capture::watched::Watched;
 use crate::failed::{Outcome, While, code};
+use crate::fields::gone;
 use crate::journal::aside::{self, Reason};
 use crate::journal::names::Names;
+use crate::journal::problems::Refusal;
+use crate::quote::joined;
+use crate::reading::proof::shown_too_large;
+use crate::reading::standing::extra_of;
 use crate::table::definition::Table;
-use crate::table::document::{self, Extra};
 use crate::table::key::read_note;
 use crate::table::rows;
 use crate::table::value::{Sql, write_json};
@@ -34,17 +38,14 @@ struct Note {
     table: i64,
     key: Sql<'static>,
     at: i64,
+    /// Whether it was found, and not noted by a trigger.
+    found: bool,
 }
 
-/// What is kept beside a row.
-pub(crate) fn extra_of(connection: &Connection, no: i64, key: &Key) -> Outcome<Option<Extra>> {
-    connection
-        .prepare_cached("SELECT extra FROM _entgldb_rows WHERE collection_no = ?1 AND key = ?2")
-        .and_then(|mut statement| {
-            statement.query_row((no, key.as_str()), |row| row.get::<_, Option<String>>(0)).optional()
-        })
-        .map(|extra| extra.flatten().and_then(|text| Extra::from_text(&text)))
-        .doing("reading what a row cannot hold")
+/// What is the same for all rows that are read in one look.
+pub(crate) struct Reading {
+    anything_aside: bool,
+    with_extras: HashSet<i64>,
 }
 
 /// One look into the outbox. To be called in a read transaction.
@@ -55,30 +56,42 @@ pub(crate) struct Look<'a> {
     pub(crate) limits: &'a UnitLimits,
 }
 
-/// What became of one noted row.
-enum Found {
+/// What one look has found.
+#[derive(Default)]
+pub(crate) struct Drained {
+    pub(crate) drain: Drain,
+    /// The same as in the drain, with what the table shows.
+    pub(crate) refused: Vec<Refusal>,
+}
+
+/// What became of one row.
+pub(crate) enum Found {
     /// Its document as it is now; `None` if it is gone.
     Document(Key, Option<Bytes>),
     /// It is as it was, or nobody's.
     Nothing,
-    Refused(Problem),
+    /// It could not travel, and is gone.
+    Gone(Problem),
+    /// It can't travel. The hash is of what the table shows.
+    Refused(Problem, Option<[u8; 32]>),
 }
 
 impl Look<'_> {
     /// The next unit.
-    pub(crate) fn drain(&self) -> Outcome<Drain> {
+    pub(crate) fn drain(&self) -> Outcome<Drained> {
         let notes = self.notes()?;
-        let Some(window) = self.window(&notes) else { return Ok(Drain::default()) };
+        let Some(window) = self.window(&notes) else { return Ok(Drained::default()) };
         let more = window < notes.len();
         let later = if more && self.is_long_ago(&notes[0])? { self.last_notes()? } else { false };
-        let anything_aside = aside::any(self.connection)?;
-        let with_extras = self.with_extras()?;
+        let reading = self.reading()?;
         let mut latest: HashMap<(i64, Vec<u8>), i64> = HashMap::new();
         for note in &notes[..window] {
             let at = latest.entry((note.table, identity(&note.key))).or_insert(note.at);
             *at = note.at.max(*at);
         }
         let mut drain = Drain { mark: Some(mark(&notes[window - 1])), more, ..Drain::default() };
+        let mut shown: Vec<Option<[u8; 32]>> = Vec::new();
+        let mut gone: Vec<Problem> = Vec::new();
         let mut bytes = 0;
         for note in &notes[..window] {
             let Some(at) = latest.remove(&(note.table, identity(&note.key))) else { continue };
@@ -87,14 +100,18 @@ impl Look<'_> {
             }
             let Some(table) = self.watched.numbered(note.table) else {
                 self.report_homeless(note, &mut drain.refused)?;
+                shown.resize(drain.refused.len(), None);
                 continue;
             };
-            let has_extras = with_extras.contains(&note.table);
-            match self.look(table, note, has_extras, anything_aside)? {
+            match self.look(table, &note.key, &reading)? {
                 Found::Nothing => {}
-                Found::Refused(problem) => drain.refused.push(problem),
+                Found::Gone(problem) => gone.push(problem),
+                Found::Refused(problem, shows) => {
+                    drain.refused.push(problem);
+                    shown.push(shows);
+                }
                 Found::Document(key, content) => {
-                    bytes += content.as_ref().map_or(0, Bytes::len) + key.as_str().len() + ENTRY_BYTES;
+                    bytes += self.bytes_of(&key, content.as_ref());
                     if bytes > self.limits.bytes && !drain.changes.is_empty() {
                         drain.mark = Some(OutboxMark((note.id - 1).cast_unsigned()));
                         drain.more = true;
@@ -105,7 +122,27 @@ impl Look<'_> {
                 }
             }
         }
-        Ok(drain)
+        let mark = drain.mark.unwrap_or(OutboxMark(0));
+        let refusal = |(problem, shown): (&Problem, _)| Refusal {
+            mark,
+            problem: problem.clone(),
+            shown,
+            is_gone: false,
+        };
+        // Taken off the list first: another row may go by the same shortened key.
+        let gone = gone.into_iter().map(|problem| Refusal { mark, problem, shown: None, is_gone: true });
+        let refused = gone.chain(drain.refused.iter().zip(shown).map(refusal)).collect();
+        Ok(Drained { drain, refused })
+    }
+
+    /// Bytes that a change takes in a unit.
+    pub(crate) fn bytes_of(&self, key: &Key, content: Option<&Bytes>) -> usize {
+        content.map_or(0, Bytes::len) + key.as_str().len() + ENTRY_BYTES
+    }
+
+    /// What is the same for all rows that are read in one look.
+    pub(crate) fn reading(&self) -> Outcome<Reading> {
+        Ok(Reading { anything_aside: aside::any(self.connection)?, with_extras: self.with_extras()? })
     }
 
     /// A table that is gone, or watched no more: one report is enough.
@@ -125,7 +162,7 @@ impl Look<'_> {
     /// The oldest notes: one more than a unit may have.
     fn notes(&self) -> Outcome<Vec<Note>> {
         let sql = format!(
-            "SELECT id, tbl, CASE WHEN length(key) > {NOTE_CHARACTERS_MAX} THEN substr(key, 1, {NOTE_CHARACTERS_MAX}) ELSE key END, at
+            "SELECT id, tbl, CASE WHEN length(key) > {NOTE_CHARACTERS_MAX} THEN substr(key, 1, {NOTE_CHARACTERS_MAX}) ELSE key END, at, found
              FROM _entgldb_outbox ORDER BY id LIMIT ?1"
         );
         let mut statement = self.connection.prepare_cached(&sql).doing("reading the outbox")?;
@@ -135,6 +172,7 @@ impl Look<'_> {
                 table: row.get::<_, Option<i64>>(1)?.unwrap_or_default(),
                 key: Sql::from(row.get_ref(2)?).into_owned(),
                 at: row.get::<_, Option<i64>>(3)?.unwrap_or_default(),
+                found: row.get::<_, Option<bool>>(4)?.unwrap_or_default(),
             })
         });
         notes.and_then(Iterator::collect).doing("reading the outbox")
@@ -147,7 +185,8 @@ impl Look<'_> {
         }
         let gap = |pair: &[Note]| pair[1].at.abs_diff(pair[0].at);
         let limit = notes.len().min(self.limits.changes);
-        let ends = notes[..limit].windows(2).position(|pair| gap(pair) > self.limits.gap_ms);
+        let ends = |pair: &[Note]| gap(pair) > self.limits.gap_ms || pair[0].found != pair[1].found;
+        let ends = notes[..limit].windows(2).position(ends);
         if let Some(end) = ends {
             return Some(end + 1);
         }
@@ -221,38 +260,71 @@ impl Look<'_> {
         numbers.and_then(Iterator::collect).doing("reading the collections")
     }
 
-    fn look(
+    /// Reads the row that a note names.
+    fn look(&self, table: &Arc<Table>, noted: &Sql<'_>, reading: &Reading) -> Outcome<Found> {
+        let Some(columns) = read_note(noted.as_ref(), table.key.len(), table.encoding) else {
+            return Ok(refused(table, noted, "its key is too long, or cannot be read", None));
+        };
+        self.look_at(table, &columns, reading)
+    }
+
+    /// Reads the row with these key columns.
+    pub(crate) fn look_at(
         &self,
         table: &Arc<Table>,
-        note: &Note,
-        has_extras: bool,
-        anything_aside: bool,
+        columns: &[Sql<'_>],
+        reading: &Reading,
     ) -> Outcome<Found> {
-        let Some(columns) = read_note(note.key.as_ref(), table.key.len(), table.encoding) else {
-            return Ok(refused(table, &note.key, "its key is too long, or cannot be read"));
-        };
         let refs: Vec<ValueRef<'_>> = columns.iter().map(Sql::as_ref).collect();
         let key = match table.form.encode(&refs) {
             Ok(key) => key,
-            Err(message) => return Ok(refused(table, &note.key, &message)),
+            Err(message) => {
+                let found = refused(table, &name_of(&refs), &message, None);
+                return Ok(match found {
+                    Found::Refused(problem, _) if !self.is_there(table, columns)? => Found::Gone(problem),
+                    found => found,
+                });
+            }
         };
+        let has_extras = reading.with_extras.contains(&table.no);
         let extra = if has_extras { extra_of(self.connection, table.no, &key)? } else { None };
-        let content = match read_content(self.connection, table, &columns, extra.as_ref()) {
+        let extra = gone::carried(self.connection, self.names, table, &key, extra)?;
+        let name = Sql::text(key.as_str());
+        let content = match rows::read_content(self.connection, table, columns, extra.as_ref()) {
             Ok(content) => content,
             Err(error) if code(&error) == Some(ErrorCode::TooBig) => {
-                return Ok(refused(table, &Sql::text(key.as_str()), &self.too_large(None)));
+                return Ok(refused(table, &name, &self.too_large(None), Some(shown_too_large())));
             }
             Err(error) => return Err(error).doing("reading a row"),
         };
         if let Some(content) = &content
             && content.len() > self.limits.payload_bytes
         {
-            return Ok(refused(table, &Sql::text(key.as_str()), &self.too_large(Some(content.len()))));
+            let message = self.too_large(Some(content.len()));
+            return Ok(refused(table, &name, &message, Some(sha256(content))));
         }
-        if anything_aside && self.is_left_over(table, &key, content.as_deref())? {
+        if reading.anything_aside && self.is_left_over(table, &key, content.as_deref())? {
             return Ok(Found::Nothing);
         }
         Ok(Found::Document(key, content.map(Bytes::from)))
+    }
+
+    /// Whether a row with these key columns is there, or may be: a long key was cut.
+    fn is_there(&self, table: &Table, columns: &[Sql<'_>]) -> Outcome<bool> {
+        let is_cut =
+            |column: &Sql<'_>| matches!(column, Sql::Text(text) if text.len() >= NOTE_CHARACTERS_MAX);
+        if columns.iter().any(is_cut) {
+            return Ok(true);
+        }
+        let names = table.key_columns();
+        let same = names.iter().enumerate().map(|(number, name)| format!("{name} IS ?{}", number + 1));
+        let sql = format!("SELECT 1 FROM main.{} WHERE {} LIMIT 1", table.quoted, joined(same, " AND "));
+        let read = || {
+            let mut statement = self.connection.prepare_cached(&sql)?;
+            rows::bind(&mut statement, 1, columns.iter())?;
+            Ok(statement.raw_query().next()?.is_some())
+        };
+        read().doing("looking for a row")
     }
 
     fn too_large(&self, bytes: Option<usize>) -> String {
@@ -273,27 +345,6 @@ impl Look<'_> {
     }
 }
 
-/// The document that a row gives.
-pub(crate) fn read_content(
-    connection: &Connection,
-    table: &Table,
-    key: &[Sql<'_>],
-    extra: Option<&Extra>,
-) -> rusqlite::Result<Option<Vec<u8>>> {
-    let mut statement = connection.prepare_cached(&table.select)?;
-    rows::bind(&mut statement, 1, key.iter())?;
-    let mut found = statement.raw_query();
-    let Some(row) = found.next()? else { return Ok(None) };
-    if extra.is_some() {
-        return rows::owned(table, row).map(|row| Some(document::content(table, &row, extra)));
-    }
-    let values: Vec<ValueRef<'_>> =
-        (0..table.columns.len()).map(|column| row.get_ref(column)).collect::<rusqlite::Result<_>>()?;
-    let mut content = Vec::with_capacity(256);
-    document::write_row(&mut content, table, |position| values[position]);
-    Ok(Some(content))
-}
-
 fn mark(note: &Note) -> OutboxMark {
     OutboxMark(note.id.cast_unsigned())
 }
@@ -311,7 +362,25 @@ fn identity(key: &Sql<'_>) -> Vec<u8> {
     out
 }
 
-fn refused(table: &Table, key: &Sql<'_>, message: &str) -> Found {
+/// What a row without a usable key is called in a report.
+fn name_of(columns: &[ValueRef<'_>]) -> Sql<'static> {
+    match columns {
+        [one] => Sql::from(*one).into_owned(),
+        several => {
+            let mut name = vec![b'['];
+            for (number, column) in several.iter().enumerate() {
+                if number > 0 {
+                    name.push(b',');
+                }
+                write_json(&mut name, *column);
+            }
+            name.push(b']');
+            Sql::Text(name.into())
+        }
+    }
+}
+
+fn refused(table: &Table, key: &Sql<'_>, message: &str, shown: Option<[u8; 32]>) -> Found {
     let mut name = match key {
         Sql::Text(text) => String::from_utf8_lossy(text).into_owned(),
         other => {
@@ -323,10 +392,11 @@ fn refused(table: &Table, key: &Sql<'_>, message: &str) -> Found {
     if let Some((end, _)) = name.char_indices().nth(200) {
         name.truncate(end);
     }
-    Found::Refused(Problem {
+    let problem = Problem {
         collection: table.collection.clone(),
         key: name,
         kind: ProblemKind::NotCaptured,
         message: message.to_owned(),
-    })
+    };
+    Found::Refused(problem, shown)
 }

@@ -1,94 +1,93 @@
 //! Looking through a whole table: the rows that were there before it was watched, and what was written while the triggers
-//! were missing (a migration that builds a table anew drops them).
+//! were missing (a migration that builds a table again drops them).
 //!
-//! Every key is put into the outbox, a slice at a time so that no write lock lasts; how far it has come is durable. A
-//! note too many is harmless, so nothing is compared here.
+//! A slice is read without a write lock; what was found is noted in a short transaction together with how far it has come.
+//!
+//! - **First copies.** Rows of a table in whose log this node has nothing yet are captured with the lowest stamps of that log:
+//!   they are older than whatever anybody wrote since. Notes of the table wait until this is done.
+//! - **Rows.** Every row is compared with what is known of its document ([`crate::reading::proof`]). What the application wrote
+//!   is noted as found; what a change of schema explains makes no entry; an old copy is put right.
+//! - **Missing.** Documents that the table has no row of any more are deleted, unless they are suspiciously many.
 
+use std::sync::Arc;
+
+use entgldb_replica::id::Key;
 use entgldb_replica::limits::PAGE_ENTRIES_TARGET;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
-use crate::capture::notes;
-use crate::capture::triggers::now_sql;
+use crate::capture::clock::now_sql;
+use crate::capture::progress::Stage;
 use crate::capture::watched::Watched;
+use crate::capture::{notes, progress};
 use crate::failed::{Outcome, While};
 use crate::quote::joined;
+use crate::reading::proof::{Verdict, Witness};
 use crate::table::definition::Table;
 use crate::table::key::read_note;
 use crate::table::rows;
 use crate::table::value::Sql;
 
-/// Keys in one slice: a write lock of a few milliseconds, and one unit.
-const SLICE: usize = PAGE_ENTRIES_TARGET;
+/// Rows in one slice: a write lock of a few milliseconds at most, and one unit.
+pub(crate) const SLICE: usize = PAGE_ENTRIES_TARGET;
 /// A table that lost more than one row of this many while nobody watched is not taken for deleted rows.
 const LOST_ONE_IN_MAX: i64 = 10;
 
-/// How far looking through a table has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
-    /// Nothing to do.
-    Done,
-    /// The keys of the table are noted.
-    Keys,
-    /// The rows that the table has no longer are noted.
-    Missing,
+/// Where looking through a table goes on.
+pub(crate) struct Due {
+    pub(crate) table: Arc<Table>,
+    pub(crate) stage: Stage,
+    /// The note of the last row that was looked at, or the last key; NULL at the beginning.
+    pub(crate) after: Sql<'static>,
 }
 
-impl Stage {
-    fn of(number: i64) -> Self {
-        match number {
-            1 => Self::Keys,
-            2 => Self::Missing,
-            _ => Self::Done,
+/// Tables that are to be looked through.
+pub(crate) fn due(connection: &Connection, watched: &Watched) -> Outcome<Vec<Due>> {
+    let mut statement = connection
+        .prepare_cached("SELECT no, scan, scan_after FROM _entgldb_collections WHERE scan <> 0 ORDER BY no")
+        .doing("looking for tables to look through")?;
+    let mut found = statement.query([]).doing("looking for tables to look through")?;
+    let mut due = Vec::new();
+    while let Some(row) = found.next().doing("looking for tables to look through")? {
+        let read = || Ok((row.get(0)?, Stage::of(row.get(1)?), Sql::from(row.get_ref(2)?).into_owned()));
+        let (no, stage, after): (i64, _, _) = read().doing("looking for tables to look through")?;
+        if let Some(table) = watched.numbered(no) {
+            due.push(Due { table: table.clone(), stage, after });
         }
     }
+    Ok(due)
 }
 
 /// Whether any watched table is still to be looked through.
 pub(crate) fn is_pending(connection: &Connection, watched: &Watched) -> Outcome<bool> {
-    let mut statement = connection
-        .prepare_cached("SELECT no FROM _entgldb_collections WHERE scan <> 0")
-        .doing("looking for tables to look through")?;
-    let mut found = statement.query([]).doing("looking for tables to look through")?;
-    while let Some(row) = found.next().doing("looking for tables to look through")? {
-        if watched.numbered(row.get(0).doing("looking for tables to look through")?).is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    due(connection, watched).map(|due| !due.is_empty())
 }
 
-/// Notes one slice. To be called in a write transaction.
-pub(crate) fn slice(connection: &Connection, watched: &Watched) -> Outcome<()> {
+/// All tables are to be looked through from their beginning. To be called in a write transaction.
+pub(crate) fn begin_all(connection: &Connection, watched: &Watched) -> Outcome<()> {
     for table in watched.tables() {
-        let (stage, after): (i64, Sql<'static>) = connection
-            .query_row("SELECT scan, scan_after FROM _entgldb_collections WHERE no = ?1", [table.no], |row| {
-                Ok((row.get(0)?, Sql::from(row.get_ref(1)?).into_owned()))
-            })
-            .doing("looking through a table")?;
-        match Stage::of(stage) {
-            Stage::Done => {}
-            Stage::Keys => return keys(connection, table, &after).doing("looking through a table"),
-            Stage::Missing => return missing(connection, table, &after).doing("looking for deleted rows"),
+        if progress::stage(connection, table)? == Stage::Done {
+            progress::move_to(connection, table, Stage::Rows, &Sql::Null)?;
         }
     }
     Ok(())
 }
 
-fn move_to(connection: &Connection, table: &Table, stage: Stage, after: &Sql<'_>) -> rusqlite::Result<()> {
-    let stage = match stage {
-        Stage::Done => 0,
-        Stage::Keys => 1,
-        Stage::Missing => 2,
-    };
-    connection.execute(
-        "UPDATE _entgldb_collections SET scan = ?1, scan_after = ?2 WHERE no = ?3",
-        (stage, after, table.no),
-    )?;
-    Ok(())
+/// The tables whose rows are captured for the first time.
+pub(crate) fn first_watched(connection: &Connection, watched: &Watched) -> Outcome<Vec<Arc<Table>>> {
+    let first = due(connection, watched)?.into_iter().filter(|due| due.stage == Stage::FirstCopies);
+    Ok(first.map(|due| due.table).collect())
 }
 
-fn keys(connection: &Connection, table: &Table, after: &Sql<'_>) -> rusqlite::Result<()> {
+/// Key columns of rows in the order of the table's key.
+pub(crate) struct Keys {
+    pub(crate) keys: Vec<Vec<Sql<'static>>>,
+    /// The note of the last row; `None` at the end of the table.
+    pub(crate) last: Option<Sql<'static>>,
+}
+
+/// Reads the keys of the next rows.
+pub(crate) fn keys(connection: &Connection, table: &Table, after: &Sql<'_>, count: usize) -> Outcome<Keys> {
     let columns = joined(table.key_columns(), ", ");
     let from = read_note(after.as_ref(), table.key.len(), table.encoding).filter(|_| *after != Sql::Null);
     let parameters = joined((1..=table.key.len()).map(|number| format!("?{number}")), ", ");
@@ -99,36 +98,122 @@ fn keys(connection: &Connection, table: &Table, after: &Sql<'_>) -> rusqlite::Re
         }
     };
     let sql = format!(
-        "SELECT {} FROM main.{} WHERE {condition} ORDER BY {columns} LIMIT {SLICE}",
+        "SELECT {} FROM main.{} WHERE {condition} ORDER BY {columns} LIMIT {count}",
         table.key_note(""),
         table.quoted
     );
-    let mut note = connection.prepare_cached(&format!(
-        "INSERT INTO _entgldb_outbox(tbl, key, at) VALUES({}, ?1, {})",
-        table.no,
-        now_sql()
-    ))?;
-    if from.is_none() {
-        note_row_without_key(connection, table)?;
+    let read = || {
+        let mut statement = connection.prepare_cached(&sql)?;
+        rows::bind(&mut statement, 1, from.iter().flatten())?;
+        let mut found = statement.raw_query();
+        let (mut keys, mut last) = (Vec::new(), None);
+        let mut read = 0;
+        while let Some(row) = found.next()? {
+            let note = Sql::from(row.get_ref(0)?).into_owned();
+            keys.extend(read_note(note.as_ref(), table.key.len(), table.encoding));
+            last = Some(note);
+            read += 1;
+        }
+        Ok(Keys { keys, last: last.filter(|_| read == count) })
+    };
+    read().doing("looking through a table")
+}
+
+/// How many rows lie after one note and up to another; NULL stands for both ends of the table.
+pub(crate) fn count(
+    connection: &Connection,
+    table: &Table,
+    after: &Sql<'_>,
+    up_to: &Sql<'_>,
+) -> Outcome<u64> {
+    let read = |note: &Sql<'_>| {
+        read_note(note.as_ref(), table.key.len(), table.encoding).filter(|_| *note != Sql::Null)
+    };
+    let columns = joined(table.key_columns(), ", ");
+    let (mut conditions, mut values) = (Vec::new(), Vec::new());
+    for (bound, compared) in [(read(after), ">"), (read(up_to), "<=")] {
+        let Some(bound) = bound else { continue };
+        let first = values.len() + 1;
+        let parameters = joined((first..first + bound.len()).map(|number| format!("?{number}")), ", ");
+        conditions.push(format!("({columns}) {compared} ({parameters})"));
+        values.extend(bound);
     }
-    let mut statement = connection.prepare_cached(&sql)?;
-    rows::bind(&mut statement, 1, from.iter().flatten())?;
-    let mut found = statement.raw_query();
-    let (mut count, mut last) = (0, Sql::Null);
-    while let Some(row) = found.next()? {
-        last = Sql::from(row.get_ref(0)?).into_owned();
-        note.execute([&last])?;
-        count += 1;
+    let condition =
+        if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+    let count = || {
+        let sql = format!("SELECT count(*) FROM main.{}{condition}", table.quoted);
+        let mut statement = connection.prepare_cached(&sql)?;
+        rows::bind(&mut statement, 1, values.iter())?;
+        let mut found = statement.raw_query();
+        let rows = found.next()?.map(|row| row.get::<_, i64>(0)).transpose()?;
+        Ok(rows.map_or(0, i64::cast_unsigned))
+    };
+    count().doing("counting the rows to look through")
+}
+
+/// What was found in some rows of a table.
+#[derive(Default)]
+pub(crate) struct Looked {
+    /// Written by the application, and not noted.
+    pub(crate) found: Vec<Vec<Sql<'static>>>,
+    /// Documents that the table shows otherwise because its schema is another one, and the hash of what it shows.
+    pub(crate) shown: Vec<(Key, [u8; 32])>,
+    /// Documents of which the table has an old copy, or that it has lost by being built again.
+    pub(crate) outdated: Vec<Key>,
+}
+
+impl Looked {
+    /// Compares one row with what is known of its document.
+    pub(crate) fn look(
+        &mut self,
+        witness: &Witness<'_>,
+        table: &Table,
+        columns: &[Sql<'static>],
+    ) -> Outcome<()> {
+        let refs: Vec<ValueRef<'_>> = columns.iter().map(Sql::as_ref).collect();
+        // What has no key is reported when its note is drained.
+        let Ok(key) = table.form.encode(&refs) else {
+            self.found.push(columns.to_vec());
+            return Ok(());
+        };
+        match witness.judge(table, &key, columns)? {
+            Verdict::AsLeft | Verdict::Gone | Verdict::CannotTravel { .. } => {}
+            Verdict::OtherSchema(shows) => self.shown.push((key, shows)),
+            Verdict::OldCopy => self.outdated.push(key),
+            Verdict::Found => self.found.push(columns.to_vec()),
+        }
+        Ok(())
     }
-    if count == SLICE {
-        move_to(connection, table, Stage::Keys, &last)
-    } else {
-        move_to(connection, table, Stage::Missing, &Sql::Null)
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.is_empty() && self.shown.is_empty()
+    }
+
+    /// Notes what was found. To be called in a write transaction.
+    pub(crate) fn note(&self, connection: &Connection, table: &Table) -> Outcome<()> {
+        for columns in &self.found {
+            notes::put_found(connection, table, columns).doing("noting a row to capture")?;
+        }
+        for (key, shows) in &self.shown {
+            note_shown(connection, table.no, key, *shows)?;
+        }
+        Ok(())
     }
 }
 
-/// Rows whose key is NULL cannot travel. One of them is noted, to be reported.
-fn note_row_without_key(connection: &Connection, table: &Table) -> rusqlite::Result<()> {
+/// Notes what the table shows of a document that it does not show as it is. To be called in a write transaction.
+pub(crate) fn note_shown(connection: &Connection, no: i64, key: &Key, shows: [u8; 32]) -> Outcome<()> {
+    connection
+        .prepare_cached(
+            "UPDATE _entgldb_rows SET shown = ?1 WHERE collection_no = ?2 AND key = ?3 AND hash IS NOT ?1",
+        )
+        .and_then(|mut statement| statement.execute((shows.as_slice(), no, key.as_str())))
+        .map(drop)
+        .doing("noting what a table shows")
+}
+
+/// Rows whose key is NULL cannot travel. One of them is noted, to be reported. To be called in a write transaction.
+pub(crate) fn note_row_without_key(connection: &Connection, table: &Table) -> Outcome<()> {
     let is_null = joined(table.key_columns().into_iter().map(|column| format!("{column} IS NULL")), " OR ");
     let sql = format!(
         "INSERT INTO _entgldb_outbox(tbl, key, at) SELECT {}, {}, {} FROM main.{} WHERE {is_null} LIMIT 1",
@@ -137,39 +222,51 @@ fn note_row_without_key(connection: &Connection, table: &Table) -> rusqlite::Res
         now_sql(),
         table.quoted
     );
-    connection.execute(&sql, [])?;
-    Ok(())
+    connection.execute(&sql, []).map(drop).doing("looking for rows without a key")
 }
 
-/// Notes documents that the table has no row of any more.
-fn missing(connection: &Connection, table: &Table, after: &Sql<'_>) -> rusqlite::Result<()> {
+/// Documents that the table has no row of any more.
+pub(crate) struct MissingRows {
+    pub(crate) keys: Vec<Key>,
+    /// The last key that was looked at; `None` at the end.
+    pub(crate) last: Option<Sql<'static>>,
+}
+
+/// Looks for documents, after one in the order of their keys, that the table has no row of any more.
+pub(crate) fn missing(
+    connection: &Connection,
+    table: &Table,
+    after: &Sql<'_>,
+    count: usize,
+) -> Outcome<MissingRows> {
     let from = match after.as_ref() {
         ValueRef::Text(text) => String::from_utf8_lossy(text).into_owned(),
-        _ if lost_too_many(connection, table)? => return move_to(connection, table, Stage::Done, &Sql::Null),
         _ => String::new(),
     };
-    let mut statement = connection.prepare_cached(
-        "SELECT key FROM _entgldb_rows r WHERE collection_no = ?1 AND key > ?2 AND hash IS NOT NULL AND NOT EXISTS
-         (SELECT 1 FROM _entgldb_set_aside a WHERE a.collection_no = r.collection_no AND a.key = r.key) ORDER BY key LIMIT ?3",
-    )?;
-    let found: Vec<String> = statement
-        .query_map((table.no, &from, SLICE.cast_signed()), |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    for key in &found {
-        let Ok(columns) = table.form.decode(key) else { continue };
-        if rows::read(connection, table, &columns)?.is_none() {
-            notes::put(connection, table, &columns)?;
+    let read = || {
+        let mut statement = connection.prepare_cached(
+            "SELECT key FROM _entgldb_rows r WHERE collection_no = ?1 AND key > ?2 AND hash IS NOT NULL AND NOT EXISTS
+             (SELECT 1 FROM _entgldb_set_aside a WHERE a.collection_no = r.collection_no AND a.key = r.key) ORDER BY key LIMIT ?3",
+        )?;
+        let found: Vec<String> = statement
+            .query_map((table.no, &from, count.cast_signed()), |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        let mut keys = Vec::new();
+        for key in &found {
+            let (Ok(columns), Ok(key)) = (table.form.decode(key), Key::new(key)) else { continue };
+            if rows::read(connection, table, &columns)?.is_none() {
+                keys.push(key);
+            }
         }
-    }
-    match found.last() {
-        Some(last) if found.len() == SLICE => move_to(connection, table, Stage::Missing, &Sql::text(last)),
-        _ => move_to(connection, table, Stage::Done, &Sql::Null),
-    }
+        let last = found.last().filter(|_| found.len() == count).map(|key| Sql::text(key).into_owned());
+        Ok(MissingRows { keys, last })
+    };
+    read().doing("looking for deleted rows")
 }
 
 /// A table that was dropped and made anew, or emptied, while nobody watched: that must not delete the documents
 /// everywhere. It is reported instead.
-fn lost_too_many(connection: &Connection, table: &Table) -> rusqlite::Result<bool> {
+pub(crate) fn lost_too_many(connection: &Connection, table: &Table) -> rusqlite::Result<bool> {
     let known: i64 = connection.query_row(
         "SELECT count(*) FROM _entgldb_rows r WHERE collection_no = ?1 AND hash IS NOT NULL AND NOT EXISTS
          (SELECT 1 FROM _entgldb_set_aside a WHERE a.collection_no = r.collection_no AND a.key = r.key)",

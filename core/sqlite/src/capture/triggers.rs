@@ -6,19 +6,13 @@
 
 use rusqlite::Connection;
 
+use crate::capture::clock::NOW;
+use crate::capture::displaced::{Before, covers, note_displaced, same_tokens};
 use crate::failed::{Outcome, While};
 use crate::quote::joined;
 use crate::table::definition::Table;
 
 const EVENTS: [&str; 5] = ["insert", "update", "delete", "before_insert", "before_update"];
-/// Milliseconds since 1970, in words that SQLite has always known.
-const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
-
-/// SQL of the write time now.
-pub(crate) fn now_sql() -> &'static str {
-    NOW
-}
-
 fn name(event: &str, no: i64) -> String {
     format!("\"_entgldb_{event}_{no}\"")
 }
@@ -38,7 +32,6 @@ fn wanted(connection: &Connection, table: &Table) -> Vec<(String, String)> {
         table.key_note("OLD."),
         key_changed(table)
     );
-    let evicted = note_evicted(connection, table);
     let mut wanted = Vec::new();
     let mut want = |event: &str, moment: &str, body: String| {
         let sql = format!(
@@ -51,9 +44,14 @@ fn wanted(connection: &Connection, table: &Table) -> Vec<(String, String)> {
     want("insert", "AFTER INSERT", note("NEW."));
     want("update", "AFTER UPDATE", format!("{note_old_key} {}", note("NEW.")));
     want("delete", "AFTER DELETE", note("OLD."));
-    if !evicted.is_empty() {
-        want("before_insert", "BEFORE INSERT", evicted.clone());
-        want("before_update", "BEFORE UPDATE", evicted);
+    for (event, moment, before) in [
+        ("before_insert", "BEFORE INSERT", Before::Insert),
+        ("before_update", "BEFORE UPDATE", Before::Update),
+    ] {
+        let displaced = note_displaced(connection, table, before);
+        if !displaced.is_empty() {
+            want(event, moment, displaced);
+        }
     }
     wanted
 }
@@ -70,39 +68,23 @@ fn key_changed(table: &Table) -> String {
     joined(changed, " OR ")
 }
 
-/// `INSERT OR REPLACE` and `UPDATE OR REPLACE` remove rows that collide on any unique index, and fire delete triggers for
-/// them only with `recursive_triggers`. So the rows that could go are noted before.
-fn note_evicted(connection: &Connection, table: &Table) -> String {
-    let notes = table.uniques.iter().filter_map(|unique| {
-        let note = |condition: &str| {
-            format!(
-                "SELECT {}, {}, {NOW} FROM main.{} WHERE {condition}",
-                table.no,
-                table.key_note(""),
-                table.quoted
-            )
-        };
-        // An expression that does not work outside its index must not make the application's own writes fail.
-        connection.prepare(&note(&unique.collides_with(&table.as_row(unique, false), None))).ok()?;
-        let condition = unique.collides_with(&table.as_row(unique, true), Some("NEW."));
-        let select = note(&condition).replacen("FROM main.", "FROM ", 1);
-        Some(format!("INSERT INTO _entgldb_outbox(tbl, key, at) {select};"))
-    });
-    joined(notes, " ")
-}
-
 /// What [`install`] found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Installed {
     /// All triggers were there as they should be.
     Unchanged,
-    /// Those that note what a write evicts were there in another form, as the unique indexes were.
+    /// They noted all that they should, in another form: SQLite has put in new names, or an index is gone.
     Renewed,
+    /// A unique index was not known to them: rows that were displaced by it are not noted. All other writes are.
+    Displacing,
     /// Some of those that note a write were missing or others: what was written meanwhile may not be noted.
     Anew,
 }
 
 /// Whether the triggers of a table are there as they should be.
+///
+/// A trigger that SQLite rewrote because something was renamed counts as the same: after a write it has just the text that
+/// is wanted for the present names, before a write it is compared by [`covers`].
 pub(crate) fn check(connection: &Connection, table: &Table) -> Outcome<Installed> {
     let mut state = Installed::Unchanged;
     let mut statement = connection
@@ -111,18 +93,22 @@ pub(crate) fn check(connection: &Connection, table: &Table) -> Outcome<Installed
     let wanted = wanted(connection, table);
     for event in EVENTS {
         let name = format!("_entgldb_{event}_{}", table.no);
-        let mut rows = statement.query([&name, table.collection.as_str()]).doing("reading triggers")?;
+        let mut rows = statement.query([&name, &table.name]).doing("reading triggers")?;
         let found: Option<String> = match rows.next().doing("reading triggers")? {
             Some(row) => Some(row.get(0).doing("reading triggers")?),
             None => None,
         };
         let wanted = wanted.iter().find(|(wanted, _)| *wanted == name).map(|(_, sql)| sql);
-        match found {
-            found if found.as_ref() == wanted => {}
-            // Those before a write depend on the unique indexes; the ones after it note every change by themselves.
-            _ if wanted.is_some() && !event.starts_with("before") => return Ok(Installed::Anew),
-            _ => state = Installed::Renewed,
-        }
+        let is_before = event.starts_with("before");
+        let this = match (&found, wanted) {
+            (found, wanted) if found.as_ref() == wanted => Installed::Unchanged,
+            (_, None) => Installed::Renewed,
+            (Some(found), Some(wanted)) if is_before && covers(found, wanted) => Installed::Renewed,
+            (Some(found), Some(wanted)) if !is_before && same_tokens(found, wanted) => Installed::Renewed,
+            _ if is_before => Installed::Displacing,
+            _ => Installed::Anew,
+        };
+        state = state.max(this);
     }
     Ok(state)
 }

@@ -1,17 +1,19 @@
 //! The watched tables as they are now, and what must be done when their schema changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use entgldb_replica::id::Collection;
 use rusqlite::Connection;
 
+use crate::capture::progress;
 use crate::capture::triggers::{self, Installed};
 use crate::failed::{Outcome, While};
+use crate::fields::reconcile::reconcile;
 use crate::journal::names::Names;
 use crate::journal::schema;
 use crate::table::definition::{Table, Unwatchable};
-use crate::table::key::Encoding;
+use crate::table::key::encoding;
 
 /// The tables that are watched, and the schema they were read under.
 #[derive(Default, Debug)]
@@ -22,7 +24,12 @@ pub(crate) struct Watched {
     by_no: HashMap<i64, Arc<Table>>,
     /// Whether the application has triggers on any of them: then applying must let them fire and put back what they do.
     pub(crate) has_application_triggers: bool,
+    /// Numbers of tables that are perhaps being built again ([`crate::capture::rebuild`]).
+    pub(crate) perhaps_copied: BTreeSet<i64>,
 }
+
+/// A version that no schema has: SQLite's have 32 bits.
+const EXPIRED: i64 = i64::MIN;
 
 /// SQLite's counter of schema changes.
 pub(crate) fn schema_version(connection: &Connection) -> Outcome<i64> {
@@ -30,17 +37,6 @@ pub(crate) fn schema_version(connection: &Connection) -> Outcome<i64> {
         .prepare_cached("PRAGMA main.schema_version")
         .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
         .doing("reading the schema's version")
-}
-
-/// How the database stores text.
-pub(crate) fn encoding(connection: &Connection) -> Outcome<Encoding> {
-    let name: String =
-        connection.query_row("PRAGMA encoding", [], |row| row.get(0)).doing("reading the encoding")?;
-    Ok(match name.as_str() {
-        "UTF-16le" => Encoding::Utf16Little,
-        "UTF-16be" => Encoding::Utf16Big,
-        _ => Encoding::Utf8,
-    })
 }
 
 impl Watched {
@@ -56,19 +52,17 @@ impl Watched {
         let (mut watched, mut missing) = (Self::default(), Vec::new());
         for collection in watch {
             let no = names.collection_no(connection, collection)?;
+            reconcile(connection, names, (no, collection), encoding)?;
             match Table::read(connection, no, collection, encoding)? {
                 Ok(table) => watched.add(Arc::new(table)),
                 Err(unwatchable) => missing.push((collection.clone(), unwatchable)),
             }
         }
         for table in &watched.tables {
-            if triggers::install(connection, table)? == Installed::Anew {
-                connection
-                    .execute(
-                        "UPDATE _entgldb_collections SET scan = 1, scan_after = NULL WHERE no = ?1",
-                        [table.no],
-                    )
-                    .doing("noting a table to look through")?;
+            match triggers::install(connection, table)? {
+                Installed::Unchanged | Installed::Renewed => {}
+                Installed::Displacing => progress::begin_missing(connection, table)?,
+                Installed::Anew => progress::begin(connection, names, table)?,
             }
         }
         watched.forget_others(connection)?;
@@ -98,9 +92,18 @@ impl Watched {
         Ok(())
     }
 
+    /// Makes the tables be read again before they are used, as after a change of the schema.
+    pub(crate) fn expire(&mut self) {
+        self.version = EXPIRED;
+    }
+
     /// Whether the schema is still the one that was read.
     pub(crate) fn is_current(&self, connection: &Connection) -> Outcome<bool> {
         Ok(schema_version(connection)? == self.version)
+    }
+
+    pub(crate) fn is_perhaps_copied(&self, no: i64) -> bool {
+        self.perhaps_copied.contains(&no)
     }
 
     pub(crate) fn tables(&self) -> &[Arc<Table>] {

@@ -9,7 +9,6 @@ use entgldb_replica::member::{Member, members};
 use entgldb_replica::store::{Scan, ScanLimits};
 use rusqlite::Connection;
 
-use crate::capture::watched;
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::inspect::Inspector;
 use crate::journal::aside;
@@ -20,6 +19,7 @@ use crate::journal::schema;
 use crate::reading::outgoing;
 use crate::reading::standing::Source;
 use crate::table::definition::Table;
+use crate::table::key;
 
 /// Rows of members read at once.
 const MEMBERS_AT_ONCE: usize = 256;
@@ -127,7 +127,7 @@ impl Inspector {
         if collection == members() {
             return Ok(None);
         }
-        let encoding = watched::encoding(&self.connection)?;
+        let encoding = key::encoding(&self.connection)?;
         Ok(Table::read(&self.connection, no, collection, encoding)?.ok())
     }
 

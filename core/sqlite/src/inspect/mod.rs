@@ -1,6 +1,9 @@
 //! Looking at a store without changing it, also while an engine in another process is at work on it.
 
 pub(crate) mod export;
+pub(crate) mod fields;
+
+pub use fields::{FieldInfo, LackingField, TableFields};
 
 use std::path::{Path, PathBuf};
 
@@ -14,6 +17,7 @@ use entgldb_replica::version::Head;
 use rusqlite::{Connection, OpenFlags, Row};
 
 use crate::failed::{Outcome, SqliteFailed, While};
+use crate::fields::tables;
 use crate::file::connection::{harden, open_file};
 use crate::file::error::{FORMAT, OpenError};
 use crate::journal::names::Names;
@@ -52,7 +56,7 @@ pub struct Summary {
     pub conflicts: u64,
     /// Documents that are set aside.
     pub set_aside: u64,
-    /// Local changes that can't travel.
+    /// Local changes that can't travel, and what a person should know of tables' schemas.
     pub problems: u64,
     /// Size of the database file, in bytes.
     pub database_bytes: u64,
@@ -125,7 +129,13 @@ impl Inspector {
         connection.busy_timeout(BUSY_WAIT).doing("setting up the connection")?;
         harden(&connection).doing("setting up the connection")?;
         match schema::format(&connection)? {
+            None if schema::is_partly_there(&connection)? => {
+                return Err(SqliteFailed::damaged("_entgldb_meta is missing").into());
+            }
             None => return Ok(None),
+            Some(found) if found < 1 => {
+                return Err(SqliteFailed::damaged("they do not say their format").into());
+            }
             Some(found) if found > FORMAT => {
                 return Err(OpenError::NewerFormat { path: path.to_owned(), found });
             }
@@ -166,6 +176,8 @@ impl Inspector {
                 .map(i64::cast_unsigned)
                 .doing("counting")
         };
+        let of_tables =
+            if tables::are_there(&self.connection)? { count("_entgldb_table_problems")? } else { 0 };
         let mut wal = self.path.clone().into_os_string();
         wal.push("-wal");
         let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
@@ -179,7 +191,7 @@ impl Inspector {
             outbox: count("_entgldb_outbox")?,
             conflicts: count("_entgldb_conflicts")?,
             set_aside: count("_entgldb_set_aside")?,
-            problems: count("_entgldb_problems")?,
+            problems: count("_entgldb_problems")? + of_tables,
             database_bytes: size(&self.path),
             wal_bytes: size(Path::new(&wal)),
         })
@@ -242,13 +254,18 @@ impl Inspector {
     /// When the store can't be read.
     pub fn problems(&mut self, count: usize) -> Result<Vec<ListedProblem>, SqliteFailed> {
         self.names = Names::load(&self.connection)?;
+        let of_tables = if tables::are_there(&self.connection)? {
+            " UNION ALL SELECT * FROM (SELECT collection_no, place, message, noted_at, -1, NULL, NULL, NULL FROM _entgldb_table_problems LIMIT ?1)"
+        } else {
+            ""
+        };
         let mut statement = self
             .connection
-            .prepare(
+            .prepare(&format!(
                 "SELECT * FROM (SELECT collection_no, key, message, noted_at, collided, hlc, author_no, content FROM _entgldb_set_aside
                  ORDER BY noted_at DESC LIMIT ?1) UNION ALL SELECT * FROM (SELECT collection_no, key, message, noted_at, NULL, NULL,
-                 NULL, NULL FROM _entgldb_problems LIMIT ?1)",
-            )
+                 NULL, NULL FROM _entgldb_problems LIMIT ?1){of_tables}",
+            ))
             .doing("reading problems")?;
         let mut rows = statement.query([count.cast_signed()]).doing("reading problems")?;
         let mut found = Vec::new();
@@ -268,7 +285,7 @@ fn problem(names: &Names, row: &Row<'_>) -> Outcome<ListedProblem> {
             row.get(1)?,
             row.get(2)?,
             row.get::<_, i64>(3)?,
-            row.get::<_, Option<bool>>(4)?,
+            row.get::<_, Option<i64>>(4)?,
             stamp,
             content,
         ))
@@ -281,8 +298,9 @@ fn problem(names: &Names, row: &Row<'_>) -> Outcome<ListedProblem> {
         noted: WallMillis(noted.cast_unsigned()),
         kind: match collided {
             None => ProblemKind::NotCaptured,
-            Some(false) => ProblemKind::SetAside,
-            Some(true) => ProblemKind::Collided,
+            Some(0) => ProblemKind::SetAside,
+            Some(1..) => ProblemKind::Collided,
+            Some(_) => ProblemKind::Schema,
         },
         version: match stamp {
             (Some(hlc), Some(author)) => Some((names.stamp(hlc, author)?, content.map(Bytes::from))),

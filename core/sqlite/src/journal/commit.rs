@@ -5,16 +5,20 @@
 
 use std::collections::{HashMap, HashSet};
 
-use entgldb_replica::clock::WallMillis;
+use bytes::Bytes;
+use entgldb_replica::clock::{Stamp, WallMillis};
+use entgldb_replica::entry::Linked;
 use entgldb_replica::id::{Collection, DocId, Key};
 use entgldb_replica::member::members;
+use entgldb_replica::resolve::{Conflict, Side};
 use entgldb_replica::store::{Commit, ConflictWrite, Guard, OutboxMark, Problem, ProblemKind, RowWrite};
 use rusqlite::Connection;
 
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::journal::aside::{self, Aside, Reason};
 use crate::journal::names::{Names, entry_id};
-use crate::journal::{conflicts, member, note, oplog, outbox, schema};
+use crate::journal::problems::Refusal;
+use crate::journal::{conflicts, member, note, oplog, outbox, problems, schema};
 
 /// Why a step did not come to its end.
 pub(crate) enum Stopped {
@@ -24,6 +28,8 @@ pub(crate) enum Stopped {
     OutboxMoved,
     /// The schema is another one than the step was prepared for.
     SchemaChanged,
+    /// Rows that are about to be changed are not as the engine left them.
+    Found(Vec<DocId>),
     /// A trigger of the application rolled the whole transaction back because of this document.
     RolledBack(DocId, String),
 }
@@ -44,6 +50,9 @@ pub(crate) trait Placing<'a> {
 
     /// Whether the outbox names one of these documents.
     fn is_noted(&self, docs: &HashSet<(&Collection, &Key)>) -> Outcome<bool>;
+
+    /// Makes sure that what the remote ones of these changes replace is as the engine left it.
+    fn prove(&mut self, commit: &Commit) -> Result<(), Stopped>;
 
     /// Brings the remote ones of these changes into their places.
     fn place(&mut self, writes: &[RowWrite]) -> Result<(), Stopped>;
@@ -69,12 +78,13 @@ pub(crate) fn carry_out<'a>(
         outbox::delete_until(placing.step().connection, mark)?;
     }
     check_guard(placing, guard, &commit.rows)?;
+    placing.prove(commit)?;
     let step = placing.step();
     for key in &commit.authors {
         step.names.keep_public_key(step.connection, key)?;
     }
     step.append(commit)?;
-    step.take_back(&commit.rows)?;
+    step.take_back(commit)?;
     placing.place(&commit.rows)?;
     placing.step().note(commit)?;
     Ok(())
@@ -121,7 +131,7 @@ impl<'a> Step<'a> {
                 "INSERT INTO _entgldb_rows(collection_no, key, hlc, author_no, hash, entry) VALUES(?1, ?2, ?3, ?4, ?5, ?6)
                  ON CONFLICT DO UPDATE SET hlc = excluded.hlc, author_no = excluded.author_no, hash = excluded.hash,
                  entry = CASE WHEN excluded.entry IS NULL AND hlc = excluded.hlc AND author_no = excluded.author_no THEN entry ELSE excluded.entry END,
-                 extra = CASE WHEN ?7 THEN extra END",
+                 extra = CASE WHEN ?7 THEN extra END, shown = NULL",
             )
             .doing("writing rows")?;
         for RowWrite { doc, row, apply, merged, .. } in &commit.rows {
@@ -148,17 +158,21 @@ impl<'a> Step<'a> {
         Ok(())
     }
 
-    /// A newer version, from here or elsewhere, takes the place of one that is set aside.
-    fn take_back(&mut self, writes: &[RowWrite]) -> Outcome<()> {
-        for RowWrite { doc, .. } in writes.iter().filter(|_| self.anything_aside) {
+    /// A newer version, from here or elsewhere, takes the place of one that is set aside. Who wrote it here did not see the one
+    /// that was set aside, so that one is kept in the conflict list.
+    fn take_back(&mut self, commit: &Commit) -> Outcome<()> {
+        for RowWrite { doc, row, apply, .. } in commit.rows.iter().filter(|_| self.anything_aside) {
             let no = self.names.collection_no(self.connection, &doc.0)?;
-            if aside::remove(self.connection, no, &doc.1)? {
-                self.problems.push(problem(
-                    doc,
-                    ProblemKind::CameBack,
-                    "a newer version has taken its place",
-                ));
+            let Some(aside) = aside::get(self.connection, self.names, no, &doc.1)? else { continue };
+            aside::remove(self.connection, no, &doc.1)?;
+            let content = written(commit, doc, row.stamp);
+            if apply.is_none() && content != aside.content {
+                let winner = Side { stamp: row.stamp, content };
+                let loser = Side { stamp: aside.stamp, content: aside.content };
+                let conflict = Conflict { doc: doc.clone(), winner, loser, missing: None };
+                conflicts::put(self.connection, self.names, &conflict, self.wall)?;
             }
+            self.problems.push(problem(doc, ProblemKind::CameBack, "a newer version has taken its place"));
         }
         Ok(())
     }
@@ -231,35 +245,31 @@ impl<'a> Step<'a> {
     }
 
     /// Keeps the local changes that can't travel in the list of problems, and takes those off it that do now.
-    pub(crate) fn note_refused(
-        &mut self,
-        refused: &[(OutboxMark, Problem)],
-        rows: &[RowWrite],
-    ) -> Outcome<()> {
-        let any: bool = self
-            .connection
-            .prepare_cached("SELECT EXISTS(SELECT 1 FROM _entgldb_problems)")
-            .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
-            .doing("reading problems")?;
+    pub(crate) fn note_refused(&mut self, refused: &[Refusal], rows: &[RowWrite]) -> Outcome<()> {
+        let any = problems::any(self.connection)?;
         for RowWrite { doc, .. } in rows.iter().filter(|_| any) {
             let no = self.names.collection_no(self.connection, &doc.0)?;
-            self.connection
-                .prepare_cached("DELETE FROM _entgldb_problems WHERE collection_no = ?1 AND key = ?2")
-                .and_then(|mut delete| delete.execute((no, doc.1.as_str())))
-                .doing("removing a problem")?;
+            problems::remove(self.connection, no, doc.1.as_str())?;
         }
-        for (_, Problem { collection, key, message, .. }) in refused {
-            let no = self.names.collection_no(self.connection, collection)?;
-            self.connection
-                .prepare_cached(
-                    "INSERT INTO _entgldb_problems(collection_no, key, message, noted_at) VALUES(?1, ?2, ?3, ?4)
-                     ON CONFLICT DO UPDATE SET message = excluded.message",
-                )
-                .and_then(|mut insert| insert.execute((no, key, message, self.wall.0.cast_signed())))
-                .doing("noting a problem")?;
+        for Refusal { problem, shown, is_gone, .. } in refused {
+            if *is_gone {
+                let no = self.names.collection_no(self.connection, &problem.collection)?;
+                problems::remove(self.connection, no, &problem.key)?;
+            } else {
+                problems::put(self.connection, self.names, (problem, *shown), self.wall.0)?;
+            }
         }
         Ok(())
     }
+}
+
+/// The content that an entry of a commit writes.
+fn written(commit: &Commit, doc: &DocId, stamp: Stamp) -> Option<Bytes> {
+    let of_author =
+        commit.appended.iter().filter(|run| run.log.author == stamp.node && run.log.collection == doc.0);
+    let mut entries = of_author.flat_map(|run| &run.entries).map(Linked::entry);
+    let entry = entries.find(|entry| entry.hlc == stamp.hlc && entry.key == doc.1)?;
+    entry.content().cloned()
 }
 
 fn problem((collection, key): &DocId, kind: ProblemKind, message: impl Into<String>) -> Problem {

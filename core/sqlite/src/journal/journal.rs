@@ -7,36 +7,60 @@ use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
 use entgldb_replica::entry::SignedHead;
 use entgldb_replica::id::{Collection, DocId, Incarnation, LogId, NodeId};
 use entgldb_replica::resolve::{Row, Version};
-use entgldb_replica::store::{Committed, Drain, Durable, Guard, OutboxMark, Problem, ReadLimits, Stored};
+use entgldb_replica::store::{Committed, Durable, Guard, OutboxMark, Problem, ReadLimits, Stored};
 use entgldb_replica::version::{Hash, Seq};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::OptionalExtension;
 
 use crate::failed::{Outcome, SqliteFailed, While};
+use crate::file::binding::Bound;
 use crate::file::room::Room;
+use crate::file::wal::WalFile;
 use crate::journal::commit::{Step, Stopped};
 use crate::journal::names::{Names, log_of};
+use crate::journal::problems::Refusal;
 use crate::journal::{conflicts, note, oplog, outbox, schema, unnumbered, unsynced};
 
 /// See the module's documentation. Used from one thread.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    pub(crate) connection: Connection,
+    pub(crate) connection: Bound,
     pub(crate) names: Names,
     pub(crate) path: PathBuf,
     room: Room,
+    /// Brings commits onto the disk, with [`Durability::Full`](crate::Durability::Full).
+    wal: Option<WalFile>,
     /// Changes that can't travel, found by looks into the outbox that are not committed yet.
-    refused: Vec<(OutboxMark, Problem)>,
+    refused: Vec<Refusal>,
 }
 
 impl Journal {
-    pub(crate) fn of(connection: Connection, path: PathBuf) -> Outcome<Self> {
+    pub(crate) fn of(connection: Bound, path: PathBuf) -> Outcome<Self> {
         let names = Names::load(&connection)?;
-        Ok(Self { connection, names, path, room: Room::default(), refused: Vec::new() })
+        let wal = WalFile::of(&connection, connection.identity().wal())?;
+        Ok(Self { connection, names, path, room: Room::default(), wal, refused: Vec::new() })
     }
 
     /// Ends with everything on the disk.
     pub(crate) fn close(self) -> Outcome<()> {
-        unsynced::end(&self.connection)
+        unsynced::end(&self.connection)?;
+        self.connection.release()
+    }
+
+    /// Looks whether the file is still the one that was opened.
+    pub(crate) fn look_at_file(&self) -> Outcome<()> {
+        self.connection.look()
+    }
+
+    /// How many problems of any kind there are now.
+    pub(crate) fn problem_count(&self) -> Outcome<u64> {
+        self.connection
+            .prepare_cached(
+                "SELECT (SELECT count(*) FROM _entgldb_problems) + (SELECT count(*) FROM _entgldb_set_aside)
+                 + (SELECT count(*) FROM _entgldb_table_problems)",
+            )
+            .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)))
+            .map(i64::cast_unsigned)
+            .doing("counting problems")
     }
 
     pub(crate) fn outbox_is_empty(&self) -> Outcome<bool> {
@@ -70,35 +94,39 @@ impl Journal {
         wall: WallMillis,
         work: impl FnOnce(Step<'_>) -> Result<Option<Vec<Problem>>, Stopped>,
     ) -> Result<Option<Vec<Problem>>, Stopped> {
-        self.connection.execute_batch("BEGIN IMMEDIATE").doing("beginning a transaction")?;
+        let Some(mut wal) = self.wal.take() else { return self.attempt_unsynced(wall, work) };
+        wal.begin(&self.connection)?;
+        let done = self.attempt_unsynced(wall, work);
+        let ended = wal.end(&self.connection, matches!(done, Ok(Some(_))));
+        self.wal = Some(wal);
+        let done = done?;
+        ended.map(|()| done).map_err(Stopped::Failed)
+    }
+
+    fn attempt_unsynced(
+        &mut self,
+        wall: WallMillis,
+        work: impl FnOnce(Step<'_>) -> Result<Option<Vec<Problem>>, Stopped>,
+    ) -> Result<Option<Vec<Problem>>, Stopped> {
+        self.connection.begin()?;
         let step = Step::new(&self.connection, &mut self.names, wall).map_err(Stopped::from);
         match step.and_then(work) {
             Ok(Some(problems)) => {
-                if let Err(failed) = self.connection.execute_batch("COMMIT").doing("committing") {
-                    self.roll_back();
-                    return Err(failed.into());
-                }
+                self.connection.commit()?;
                 Ok(Some(problems))
             }
             Ok(None) | Err(Stopped::OutboxMoved) => {
-                self.roll_back();
+                self.connection.roll_back();
                 self.reload_names()?;
                 Ok(None)
             }
             Err(stopped) => {
-                self.roll_back();
+                self.connection.roll_back();
                 if !matches!(stopped, Stopped::Failed(_)) {
                     self.reload_names()?;
                 }
                 Err(stopped)
             }
-        }
-    }
-
-    fn roll_back(&self) {
-        if !self.connection.is_autocommit() {
-            // The cause is reported; a rollback that fails leaves nothing behind either.
-            let _ = self.connection.execute_batch("ROLLBACK");
         }
     }
 
@@ -112,17 +140,15 @@ impl Journal {
     }
 
     /// Keeps what a look into the outbox refused, until the look is committed.
-    pub(crate) fn keep_refused(&mut self, drain: &Drain) {
-        if let Some(mark) = drain.mark {
-            self.refused = drain.refused.iter().map(|problem| (mark, problem.clone())).collect();
-        }
+    pub(crate) fn keep_refused(&mut self, refused: Vec<Refusal>) {
+        self.refused = refused;
     }
 
     /// The refused changes that a commit notes, because it drains the outbox beyond them.
-    pub(crate) fn take_refused(&mut self, drained: Option<OutboxMark>) -> Vec<(OutboxMark, Problem)> {
+    pub(crate) fn take_refused(&mut self, drained: Option<OutboxMark>) -> Vec<Refusal> {
         let refused = std::mem::take(&mut self.refused);
-        let is_noted = |mark: &OutboxMark| drained.is_some_and(|drained| *mark <= drained);
-        let (noted, kept) = refused.into_iter().partition(|(mark, _)| is_noted(mark));
+        let is_noted = |refusal: &Refusal| drained.is_some_and(|drained| refusal.mark <= drained);
+        let (noted, kept) = refused.into_iter().partition(is_noted);
         self.refused = kept;
         noted
     }
@@ -132,7 +158,7 @@ impl Journal {
     pub(crate) fn committed(
         &mut self,
         guard: Guard,
-        refused: Vec<(OutboxMark, Problem)>,
+        refused: Vec<Refusal>,
         problems: Outcome<Option<Vec<Problem>>>,
     ) -> Outcome<Committed> {
         let problems = match problems {

@@ -56,6 +56,8 @@ pub(crate) struct Names {
     collection_names: HashMap<i64, Collection>,
     pub(crate) tallies: HashMap<Collection, Tally>,
     pub(crate) logs: HashMap<LogId, LogEnd>,
+    /// Whether the tables say what the application's tables show. Those of an earlier version do not.
+    pub(crate) proves: bool,
     /// Logs whose heads are beyond what can be numbered, with their numbers. They count as not there.
     pub(crate) unnumbered: Vec<(LogId, i64)>,
 }
@@ -68,6 +70,7 @@ impl Names {
         names.load_authors(connection)?;
         names.load_collections(connection, forgets)?;
         names.load_logs(connection, forgets)?;
+        names.proves = schema::format(connection)?.is_some_and(|format| format >= 4);
         Ok(names)
     }
 

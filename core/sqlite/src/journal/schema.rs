@@ -3,7 +3,7 @@
 //! The layout is described in `docs/protocol/sqlite.md` and has a format number, so that a later version knows what it
 //! finds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use entgldb_replica::clock::{Hlc, Stamp};
 use entgldb_replica::fingerprint::{Fingerprint, Tally};
@@ -12,10 +12,11 @@ use entgldb_replica::version::Hash;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::failed::{Outcome, While};
+use crate::fields::tables;
 use crate::file::error::FORMAT;
 
 /// Names of the values in the engine's state.
-pub(crate) const NAMES: [&str; 9] = [
+pub(crate) const NAMES: [&str; 16] = [
     "format",
     "owner",
     "incarnation",
@@ -25,7 +26,17 @@ pub(crate) const NAMES: [&str; 9] = [
     "keeps",
     "in_use",
     "outbox_after",
+    "token",
+    "commits",
+    "holder",
+    "challenge",
+    "first_copies",
+    "payload_bytes_max",
+    JOURNAL_BEFORE,
 ];
+
+/// The journal mode that the database was in before the first start, for whoever takes the engine's tables out again.
+pub(crate) const JOURNAL_BEFORE: &str = "journal_before";
 
 const TABLES: &str = "
 CREATE TABLE _entgldb_meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -68,6 +79,15 @@ CREATE TABLE _entgldb_notes(name TEXT PRIMARY KEY, value BLOB NOT NULL, hash BLO
 CREATE TABLE _entgldb_members(key TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
 ";
 
+/// Since format 4.
+const PROVING: &str = "
+ALTER TABLE _entgldb_rows ADD COLUMN shown BLOB;
+ALTER TABLE _entgldb_problems ADD COLUMN shown BLOB;
+ALTER TABLE _entgldb_outbox ADD COLUMN found INTEGER;
+CREATE TABLE _entgldb_late(collection_no INTEGER NOT NULL, key TEXT NOT NULL, PRIMARY KEY(collection_no, key)) WITHOUT ROWID;
+CREATE TABLE _entgldb_held(id INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, key, at INTEGER, found INTEGER);
+";
+
 /// The format of the engine's tables in a database; `None` if it has none.
 pub(crate) fn format(connection: &Connection) -> Outcome<Option<i64>> {
     let present: bool = connection
@@ -83,12 +103,62 @@ pub(crate) fn format(connection: &Connection) -> Outcome<Option<i64>> {
     get::<i64>(connection, "format").map(|format| Some(format.unwrap_or_default()))
 }
 
+/// Whether anything has a name of the engine's.
+pub(crate) fn is_partly_there(connection: &Connection) -> Outcome<bool> {
+    connection
+        .query_row(
+            "SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE substr(name, 1, 9) = '_entgldb_')",
+            [],
+            |row| row.get(0),
+        )
+        .doing("looking for the engine's tables")
+}
+
+/// The first table that a database lacks, of those that the engine made in it.
+pub(crate) fn missing(connection: &Connection) -> Outcome<Option<String>> {
+    let fresh = Connection::open_in_memory().doing("making the engine's tables to compare")?;
+    create(&fresh)?;
+    let there_are = tables(connection)?;
+    Ok(tables(&fresh)?.into_iter().find(|name| !there_are.contains(name)))
+}
+
+fn tables(connection: &Connection) -> Outcome<BTreeSet<String>> {
+    let mut statement = connection
+        .prepare(
+            "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND substr(name, 1, 9) = '_entgldb_'",
+        )
+        .doing("listing the engine's tables")?;
+    let names = statement.query_map([], |row| row.get(0));
+    names.and_then(Iterator::collect).doing("listing the engine's tables")
+}
+
 /// Creates the tables. To be called in a write transaction.
 pub(crate) fn create(connection: &Connection) -> Outcome<()> {
     connection.execute_batch(TABLES).doing("creating the engine's tables")?;
     connection.execute_batch(STATES).doing("creating the engine's tables")?;
     connection.execute_batch(FORGETTING).doing("creating the engine's tables")?;
+    connection.execute_batch(PROVING).doing("creating the engine's tables")?;
+    tables::create(connection)?;
     put(connection, "format", FORMAT)
+}
+
+/// A table or index: its name, and the SQL that makes it.
+pub(crate) type Definition = (String, Option<String>);
+
+/// The tables and indexes as this version makes them.
+pub(crate) fn wanted() -> Outcome<Vec<Definition>> {
+    let fresh = Connection::open_in_memory().doing("making the engine's tables")?;
+    create(&fresh)?;
+    definitions(&fresh)
+}
+
+/// Names and definitions of the engine's tables and indexes.
+pub(crate) fn definitions(connection: &Connection) -> Outcome<Vec<Definition>> {
+    let mut statement = connection
+        .prepare("SELECT name, sql FROM main.sqlite_schema WHERE type IN ('table', 'index') AND tbl_name LIKE '\\_entgldb\\_%' ESCAPE '\\'")
+        .doing("reading the schema")?;
+    let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+    found.and_then(Iterator::collect).doing("reading the schema")
 }
 
 /// Brings tables of an earlier format up to this one. To be called in a write transaction.
@@ -100,6 +170,10 @@ pub(crate) fn upgrade(connection: &Connection) -> Outcome<()> {
     if found < 3 {
         connection.execute_batch(FORGETTING).doing("upgrading the engine's tables")?;
         count_rows(connection)?;
+    }
+    if found < 4 {
+        connection.execute_batch(PROVING).doing("upgrading the engine's tables")?;
+        tables::create(connection)?;
     }
     put(connection, "format", FORMAT)
 }

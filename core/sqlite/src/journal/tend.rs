@@ -2,12 +2,19 @@
 //! database.
 
 use entgldb_replica::clock::WallMillis;
+use entgldb_replica::store::FirstCopy;
 
 use crate::failed::{Outcome, While};
+use crate::file::connection::in_transaction;
 use crate::journal::journal::Journal;
 
 /// Size of the WAL above which it is moved into the database, in bytes.
 const WAL_LARGE: u64 = 16 << 20;
+/// How much longer two first copies that differ are kept, in milliseconds: it may take a while until somebody notices.
+const FIRST_COPY_MS: u64 = 29 * 24 * 3_600_000;
+/// Conflicts that are old: `?1` is the time before which they were noted, `?2` the last time of first copies, `?3` the time for
+/// those.
+const OLD: &str = "noted_at < ?1 AND (winner_hlc > ?2 OR noted_at < ?3)";
 
 impl Journal {
     pub(crate) fn tend(&mut self, conflicts_before: WallMillis) -> Outcome<()> {
@@ -20,15 +27,20 @@ impl Journal {
     }
 
     fn drop_conflicts(&mut self, before: WallMillis) -> Outcome<()> {
+        let first_copy = FirstCopy::TIME_MAX.0.cast_signed();
+        let bounds =
+            (before.0.cast_signed(), first_copy, before.0.saturating_sub(FIRST_COPY_MS).cast_signed());
         let old: bool = self
             .connection
-            .prepare_cached("SELECT EXISTS(SELECT 1 FROM _entgldb_conflicts WHERE noted_at < ?1)")
-            .and_then(|mut statement| statement.query_row([before.0.cast_signed()], |row| row.get(0)))
+            .prepare_cached(&format!("SELECT EXISTS(SELECT 1 FROM _entgldb_conflicts WHERE {OLD})"))
+            .and_then(|mut statement| statement.query_row(bounds, |row| row.get(0)))
             .doing("looking for old conflicts")?;
         if old {
-            self.connection
-                .execute("DELETE FROM _entgldb_conflicts WHERE noted_at < ?1", [before.0.cast_signed()])
-                .doing("dropping old conflicts")?;
+            in_transaction(&self.connection, |connection| {
+                connection
+                    .execute(&format!("DELETE FROM _entgldb_conflicts WHERE {OLD}"), bounds)
+                    .doing("dropping old conflicts")
+            })?;
         }
         Ok(())
     }

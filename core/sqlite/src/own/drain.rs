@@ -13,6 +13,7 @@ use serde::de::IgnoredAny;
 use super::Recorded;
 use super::store::{Look, OwnStore};
 use crate::failed::{Outcome, SqliteFailed, While};
+use crate::journal::problems::Refusal;
 
 /// Documents whose contents are looked for at once.
 const LOOK_AT_ONCE: usize = 256;
@@ -57,7 +58,7 @@ impl OwnStore {
                     drain.changes.truncate(count);
                     drain.mark = Some(mark(first - 1));
                     drain.more = true;
-                    self.journal.keep_refused(&drain);
+                    self.keep_refused(&drain);
                     return Ok(drain);
                 }
                 match unusable(content.as_ref(), limits) {
@@ -71,8 +72,15 @@ impl OwnStore {
             }
             at += slice.len();
         }
-        self.journal.keep_refused(&drain);
+        self.keep_refused(&drain);
         Ok(drain)
+    }
+
+    fn keep_refused(&mut self, drain: &Drain) {
+        let Some(mark) = drain.mark else { return };
+        let refusal =
+            |problem: &Problem| Refusal { mark, problem: problem.clone(), shown: None, is_gone: false };
+        self.journal.keep_refused(drain.refused.iter().map(refusal).collect());
     }
 
     fn contents<E: From<SqliteFailed>>(

@@ -6,11 +6,11 @@ use entgldb_replica::store::{Scan, ScanLimits};
 use entgldb_replica::version::Hash;
 use rusqlite::Connection;
 
-use crate::capture::watched;
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::journal::names::Names;
 use crate::journal::schema;
 use crate::reading::standing::{Content, Source, Standing};
+use crate::table::key;
 use crate::table::key::Encoding;
 
 /// What one row of the engine's takes in a chunk beside key and content, in bytes.
@@ -25,7 +25,7 @@ pub(crate) fn scan(
     let mut scan = Scan::default();
     let (connection, names, no) = (source.connection, source.names, source.no);
     let count = limits.rows.max(1) + 1;
-    let rows = match watched::encoding(connection)? {
+    let rows = match key::encoding(connection)? {
         Encoding::Utf8 => next(connection, names, no, after, count)?,
         _ => next_in_order(connection, names, no, after, count)?,
     };
@@ -52,7 +52,12 @@ pub(crate) fn scan(
     Ok((scan, None))
 }
 
-const COLUMNS: &str = "key, hlc, author_no, hash, entry, extra";
+fn columns(names: &Names) -> &'static str {
+    match names.proves {
+        true => "key, hlc, author_no, hash, entry, extra, shown",
+        false => "key, hlc, author_no, hash, entry, extra, NULL",
+    }
+}
 
 /// The first rows after a key, in the order of the bytes of UTF-8. Only where that is the database's own order.
 pub(crate) fn next(
@@ -63,7 +68,8 @@ pub(crate) fn next(
     count: usize,
 ) -> Outcome<Vec<Standing>> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM _entgldb_rows WHERE collection_no = ?1 AND key > ?2 ORDER BY key LIMIT ?3"
+        "SELECT {} FROM _entgldb_rows WHERE collection_no = ?1 AND key > ?2 ORDER BY key LIMIT ?3",
+        columns(names)
     );
     let mut statement = connection.prepare_cached(&sql).doing("reading rows")?;
     let after = after.map(Key::as_str).unwrap_or_default();
@@ -82,7 +88,7 @@ pub(crate) fn standing(
     no: i64,
     key: &str,
 ) -> Outcome<Option<Standing>> {
-    let sql = format!("SELECT {COLUMNS} FROM _entgldb_rows WHERE collection_no = ?1 AND key = ?2");
+    let sql = format!("SELECT {} FROM _entgldb_rows WHERE collection_no = ?1 AND key = ?2", columns(names));
     let mut statement = connection.prepare_cached(&sql).doing("reading a row")?;
     let mut found = statement.query((no, key)).doing("reading a row")?;
     found.next().doing("reading a row")?.map(|row| read(names, row)).transpose()
@@ -91,12 +97,12 @@ pub(crate) fn standing(
 fn read(names: &Names, row: &rusqlite::Row<'_>) -> Outcome<Standing> {
     let columns = || {
         let stamp = (row.get(1)?, row.get(2)?, row.get::<_, Option<[u8; 32]>>(3)?);
-        Ok((Key::new(row.get_ref(0)?.as_str()?), stamp, row.get(4)?, row.get(5)?))
+        Ok((Key::new(row.get_ref(0)?.as_str()?), stamp, row.get(4)?, row.get(5)?, row.get(6)?))
     };
-    let (key, (hlc, author, hash), entry, extra) = columns().doing("reading rows")?;
+    let (key, (hlc, author, hash), entry, extra, shown) = columns().doing("reading rows")?;
     let key = key.map_err(|error| SqliteFailed::damaged(error.to_string()))?;
     let row = Row { stamp: names.stamp(hlc, author)?, content: hash.map(Hash) };
-    Ok(Standing { key, row, entry, extra, state: None })
+    Ok(Standing { key, row, entry, extra, shown, state: None })
 }
 
 /// The same for databases that order text by UTF-16: every key is looked at, so a large collection in such a database is

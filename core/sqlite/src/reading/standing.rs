@@ -9,9 +9,8 @@ use entgldb_replica::member::members;
 use entgldb_replica::merge::Merged;
 use entgldb_replica::resolve::{Row, Version};
 use entgldb_replica::version::Hash;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
-use crate::capture::outbox;
 use crate::failed::{Outcome, While};
 use crate::journal::aside;
 use crate::journal::journal::Journal;
@@ -31,8 +30,21 @@ pub(crate) struct Standing {
     /// Number of its entry, which may be forgotten.
     pub(crate) entry: Option<i64>,
     pub(crate) extra: Option<String>,
+    /// Hash of what the table shows of it, where that is not the document.
+    pub(crate) shown: Option<[u8; 32]>,
     /// Its state, if it has one.
     pub(crate) state: Option<Bytes>,
+}
+
+/// What is kept of a document that its row cannot hold.
+pub(crate) fn extra_of(connection: &Connection, no: i64, key: &Key) -> Outcome<Option<Extra>> {
+    connection
+        .prepare_cached("SELECT extra FROM _entgldb_rows WHERE collection_no = ?1 AND key = ?2")
+        .and_then(|mut statement| {
+            statement.query_row((no, key.as_str()), |row| row.get::<_, Option<String>>(0)).optional()
+        })
+        .map(|extra| extra.flatten().and_then(|text| Extra::from_text(&text)))
+        .doing("reading what a row cannot hold")
 }
 
 /// What is to be had of a document's content.
@@ -115,7 +127,7 @@ impl Source<'_> {
         let Some((table, columns)) = self.place(&standing.key) else { return Ok(None) };
         if standing.extra.is_none() {
             // Nearly always this is it, and no value is copied for it.
-            let content = outbox::read_content(self.connection, table, &columns, None);
+            let content = rows::read_content(self.connection, table, &columns, None);
             match content.doing("reading a row")?.map(Bytes::from) {
                 Some(content) if is(&content, hash) => return Ok(Some(content)),
                 Some(_) => {}
@@ -135,27 +147,55 @@ fn is(content: &Bytes, hash: Hash) -> bool {
 }
 
 /// The document that a row gives, if it has this hash: as the table is now, or as it was before columns were added to it
-/// that nobody has set in this row.
+/// that nobody has set in this row, or before a column was known to be one of another name.
 pub(crate) fn with_hash(table: &Table, row: &[Sql<'_>], extra: Option<&Extra>, hash: Hash) -> Option<Bytes> {
+    let found = before_additions(table, row, extra, hash);
+    if found.is_some() || table.aliases.is_empty() {
+        return found;
+    }
+    former_names(table).iter().find_map(|former| before_additions(former, row, extra, hash))
+}
+
+fn before_additions(table: &Table, row: &[Sql<'_>], extra: Option<&Extra>, hash: Hash) -> Option<Bytes> {
     let content = document::content(table, row, extra);
     if sha256(&content) == hash.0 {
         return Some(content.into());
     }
-    let is_unset = |position: usize| {
-        let default = table.columns[position].default_json.as_ref();
-        !table.key.contains(&position)
-            && default.is_some_and(|json| *json == document::json_of(&row[position]).into_bytes())
+    let is_unset = |position: &usize| {
+        let column = &table.columns[*position];
+        let absent = column.absent.as_ref();
+        !table.key.contains(position)
+            && absent
+                .map_or(column.added > 0, |json| *json == document::json_of(&row[*position]).into_bytes())
     };
-    let mut before = table.clone();
-    while let Some(last) = before.columns.len().checked_sub(1).filter(|last| is_unset(*last)) {
-        before.columns.pop();
-        before.fields.retain(|(_, position)| *position != last);
-        let content = document::content(&before, &row[..last], extra);
+    // The columns in the order in which they were added: the last of them is the first to go.
+    let mut order: Vec<usize> = (0..table.columns.len()).collect();
+    order.sort_by_key(|position| (table.columns[*position].added, *position));
+    while order.pop().filter(is_unset).is_some() {
+        let mut left = order.clone();
+        left.sort_unstable();
+        let (before, row) = table.only(row, &left);
+        let content = document::content(&before, &row, extra);
         if sha256(&content) == hash.0 {
             return Some(content.into());
         }
     }
     None
+}
+
+/// The table as it writes documents with other names of its fields: all of their youngest ones, or one of them.
+fn former_names(table: &Table) -> Vec<Table> {
+    let mut all = table.columns.clone();
+    for (alias, position) in &table.aliases {
+        all[*position].field.clone_from(alias);
+    }
+    let one = |(alias, position): &(String, usize)| {
+        let mut columns = table.columns.clone();
+        columns[*position].field.clone_from(alias);
+        columns
+    };
+    let each = table.aliases.iter().map(one);
+    std::iter::once(all).chain(each).map(|columns| table.with_columns(columns)).collect()
 }
 
 /// The version that stands, as far as its content is to be had.

@@ -55,7 +55,7 @@ impl SqliteStore {
             if notes::is_noted(connection, table, &columns)? {
                 return Ok(());
             }
-            notes::put(connection, table, &columns).doing("noting a row to capture")
+            notes::put_found(connection, table, &columns).doing("noting a row to capture")
         })
     }
 }

@@ -6,11 +6,15 @@ use entgldb_replica::store::{Problem, ProblemKind};
 
 use super::SqliteStore;
 use crate::failed::{Outcome, While};
+use crate::fields::gone;
+use crate::file::connection::in_transaction;
 use crate::journal::aside;
 use crate::table::document::Extra;
 
 /// Documents tried again in one go, and rows looked at for columns that were added.
 const SLICE: usize = 128;
+/// Rows looked at for fields without a column in one go.
+const GONE_SLICE: usize = 1_024;
 
 impl SqliteStore {
     pub(super) fn tend_all(&mut self, conflicts_before: WallMillis) -> Outcome<Vec<Problem>> {
@@ -20,7 +24,9 @@ impl SqliteStore {
         if self.journal.has_room() {
             problems = self.try_again(conflicts_before)?;
             problems.extend(self.fill_new_columns(conflicts_before)?);
+            self.keep_gone_fields()?;
         }
+        self.look_slowly()?;
         self.journal.tend(conflicts_before)?;
         Ok(problems)
     }
@@ -85,6 +91,25 @@ impl SqliteStore {
             Ok(true)
         })?;
         Ok(problems.unwrap_or_default())
+    }
+
+    /// Fields whose columns were dropped are kept beside the rows, before their entries are forgotten.
+    fn keep_gone_fields(&mut self) -> Outcome<()> {
+        let Some((place, after)) = self.tending.gone.clone() else { return Ok(()) };
+        let Some(table) = self.watched.tables().get(place).cloned() else {
+            self.tending.gone = None;
+            return Ok(());
+        };
+        let last = if table.gone.is_empty() {
+            None
+        } else {
+            let names = &self.journal.names;
+            in_transaction(&self.journal.connection, |connection| {
+                gone::keep_slice(connection, names, &table, &after, GONE_SLICE)
+            })?
+        };
+        self.tending.gone = Some(last.map_or((place + 1, String::new()), |last| (place, last)));
+        Ok(())
     }
 
     fn rows_with_extra(&self, no: i64, after: &str) -> Outcome<Vec<(Key, Extra)>> {

@@ -3,7 +3,7 @@
 use entgldb_replica::id::Collection;
 
 use super::SqliteStore;
-use super::tables::read_watched;
+use super::tables::{adopt_names, read_watched};
 use crate::capture::named;
 use crate::capture::watched::Watched;
 use crate::failed::{Outcome, While};
@@ -19,17 +19,18 @@ impl SqliteStore {
     /// Why the table can't be watched, or that the database failed.
     pub fn watch(&mut self, table: &str) -> Result<Collection, OpenError> {
         let added = named::collections(&self.journal.connection, &[table.to_owned()])?;
-        let collection = added.into_iter().next().expect("one name gives one collection or an error");
+        adopt_names(&mut self.journal, &added)?;
+        let (collection, _) = added.into_iter().next().expect("one name gives one collection or an error");
         if self.watch.contains(&collection) {
             return Ok(collection);
         }
         let mut watch = self.watch.clone();
         watch.push(collection.clone());
         let (watched, missing) = read_watched(&mut self.journal, &watch)?;
-        if let Some((_, unwatchable)) = missing.into_iter().find(|(missing, _)| *missing == collection) {
-            return Err(named::refusal(&self.journal.connection, table, unwatchable)?);
+        if let Some((_, unwatchable)) = missing.iter().find(|(missing, _)| *missing == collection) {
+            return Err(named::refusal(&self.journal.connection, table, *unwatchable)?);
         }
-        self.use_watched(watched, watch)?;
+        self.use_watched(watched, watch, &missing)?;
         Ok(collection)
     }
 
@@ -39,19 +40,24 @@ impl SqliteStore {
     /// # Errors
     /// When the database failed.
     pub fn unwatch(&mut self, table: &str) -> Outcome<bool> {
-        let is_it = |collection: &&Collection| collection.as_str().eq_ignore_ascii_case(table);
+        let is_it = |collection: &&Collection| {
+            let renamed = self.watched.table(collection).map(|table| &table.name);
+            collection.as_str().eq_ignore_ascii_case(table)
+                || renamed.is_some_and(|renamed| renamed.eq_ignore_ascii_case(table))
+        };
         let Some(collection) = self.watch.iter().find(is_it).cloned() else { return Ok(false) };
         let watch: Vec<Collection> =
             self.watch.iter().filter(|watched| **watched != collection).cloned().collect();
         let names = &mut self.journal.names;
-        let (watched, _) = in_transaction(&self.journal.connection, |connection| {
+        let (watched, missing) = in_transaction(&self.journal.connection, |connection| {
             let no = names.collection_no(connection, &collection)?;
             connection
                 .execute("DELETE FROM _entgldb_outbox WHERE tbl = ?1", [no])
+                .and_then(|_| connection.execute("DELETE FROM _entgldb_held WHERE tbl = ?1", [no]))
                 .doing("removing notes of a table that is not watched any more")?;
             Watched::read(connection, names, &watch)
         })?;
-        self.use_watched(watched, watch)?;
+        self.use_watched(watched, watch, &missing)?;
         Ok(true)
     }
 }

@@ -6,23 +6,12 @@ use entgldb_replica::id::Collection;
 use rusqlite::Connection;
 
 use crate::failed::{Outcome, While};
+use crate::fields::map::{self, Map};
 use crate::quote::{identifier, identifiers, joined};
+use crate::table::column::{Column, column_of, raw_columns};
 use crate::table::key::{Encoding, KeyForm, note_sql};
 use crate::table::unique::{Unique, tokens};
-use crate::table::value::{Affinity, Sql, write_json, write_text};
-
-/// A column whose value travels: every one that is not generated.
-#[derive(Clone, Debug)]
-pub(crate) struct Column {
-    pub(crate) name: String,
-    pub(crate) affinity: Affinity,
-    /// The default as an SQL expression.
-    pub(crate) default: Option<String>,
-    /// The default as JSON; `None` if it is not constant.
-    pub(crate) default_json: Option<Vec<u8>>,
-    /// Whether it is declared to hold JSON, which merges inside.
-    pub(crate) is_json: bool,
-}
+use crate::table::value::{Affinity, Sql, write_text};
 
 /// A reference to another table.
 #[derive(Clone, Debug)]
@@ -40,11 +29,11 @@ pub(crate) struct Table {
     /// Number of the collection, which also marks its notes in the outbox.
     pub(crate) no: i64,
     pub(crate) collection: Collection,
+    /// The table's name, which another program may have changed since it was first watched.
+    pub(crate) name: String,
     /// The name as an identifier.
     pub(crate) quoted: String,
     pub(crate) columns: Vec<Column>,
-    /// All columns, also the generated ones, as identifiers.
-    pub(crate) all_columns: Vec<String>,
     /// Whether a constraint in its definition says what to do on a collision.
     pub(crate) names_conflict_policy: bool,
     /// The `CREATE TABLE` statement from its column list on.
@@ -61,8 +50,12 @@ pub(crate) struct Table {
     pub(crate) references: Vec<Reference>,
     /// Whether the application has triggers on it.
     pub(crate) has_application_triggers: bool,
-    /// `"name":` as JSON for each column, and its position, sorted by name.
+    /// `"field":` as JSON for each column, and its position, sorted by field.
     pub(crate) fields: Vec<(Vec<u8>, usize)>,
+    /// Other names of fields, with their column's position, the oldest first.
+    pub(crate) aliases: Vec<(String, usize)>,
+    /// Fields whose columns were dropped here.
+    pub(crate) gone: Vec<String>,
     /// SQL condition on the key columns `?1`, `?2` ...
     pub(crate) key_matches: String,
     /// `SELECT` of all columns of the row with the key `?1`, `?2` ...
@@ -71,6 +64,8 @@ pub(crate) struct Table {
     pub(crate) delete: String,
     /// Insert of a row with a value for every column, or change of the one that has its key. Made when it is first used.
     pub(crate) upsert: OnceLock<String>,
+    /// Insert of a row with a value for every column. Made when it is first used.
+    pub(crate) insert: OnceLock<String>,
 }
 
 /// Why a table cannot be watched.
@@ -80,14 +75,6 @@ pub(crate) enum Unwatchable {
     View,
     Virtual,
     NoKey,
-}
-
-struct RawColumn {
-    name: String,
-    declared: String,
-    default: Option<String>,
-    position_in_key: i64,
-    generated: bool,
 }
 
 /// The name of a table in the schema's own spelling, and whether it is strict.
@@ -106,41 +93,63 @@ pub(crate) fn find(connection: &Connection, name: &str) -> Outcome<Result<(Strin
     })
 }
 
+/// The table of a collection: the one of that name, or the one that it was renamed to.
+pub(crate) fn find_watched(
+    connection: &Connection,
+    no: i64,
+    collection: &Collection,
+) -> Outcome<Result<(String, bool), Unwatchable>> {
+    let found = find(connection, collection.as_str())?;
+    if found.is_err()
+        && let Some(renamed) = map::renamed_table(connection, no)?
+    {
+        return find(connection, &renamed);
+    }
+    Ok(found)
+}
+
 impl Table {
-    /// Reads a table's definition.
+    /// Reads a table's definition, and what is known of its fields.
     pub(crate) fn read(
         connection: &Connection,
         no: i64,
         collection: &Collection,
         encoding: Encoding,
     ) -> Outcome<Result<Self, Unwatchable>> {
-        let (name, strict) = match find(connection, collection.as_str())? {
+        let map = Map::read(connection, no)?;
+        Self::read_with(connection, (no, collection), &map, encoding)
+    }
+
+    /// Reads a table's definition with these fields.
+    pub(crate) fn read_with(
+        connection: &Connection,
+        (no, collection): (i64, &Collection),
+        map: &Map,
+        encoding: Encoding,
+    ) -> Outcome<Result<Self, Unwatchable>> {
+        let (name, strict) = match find_watched(connection, no, collection)? {
             Ok(found) => found,
             Err(unwatchable) => return Ok(Err(unwatchable)),
         };
-        let raw = raw_columns(connection, &name).doing("reading a table's columns")?;
+        let raw = raw_columns(connection, &name)?;
         let mut keyed: Vec<(i64, usize)> = Vec::new();
         let mut columns = Vec::new();
         for column in raw.iter().filter(|column| !column.generated) {
             if column.position_in_key > 0 {
                 keyed.push((column.position_in_key, columns.len()));
             }
-            columns.push(Column {
-                name: column.name.clone(),
-                affinity: Affinity::of(&column.declared, strict),
-                is_json: column.declared.to_ascii_uppercase().contains("JSON"),
-                default_json: constant_default(connection, column.default.as_deref()),
-                default: column.default.clone(),
-            });
+            columns.push(column_of(connection, column, strict, map));
         }
         if keyed.is_empty() {
             return Ok(Err(Unwatchable::NoKey));
         }
         keyed.sort_unstable();
         let key: Vec<usize> = keyed.into_iter().map(|(_, position)| position).collect();
-        let all_columns = raw.iter().map(|column| identifier(&column.name)).collect();
+        let aliases = aliases_of(&columns, map);
+        let gone = map.fields.iter().filter(|field| field.column.is_none());
+        let gone = gone.map(|field| field.field.clone()).collect();
         let read = Self::assemble(connection, (no, collection, &name), columns, key, encoding);
-        Ok(Ok(Self { all_columns, ..read.doing("reading a table")? }))
+        Ok(Ok(Self { aliases, gone, ..read.doing("reading a table")? }))
     }
 
     fn assemble(
@@ -161,7 +170,7 @@ impl Table {
             && (indexes.key.is_none() || affinities.iter().all(|affinity| *affinity != Affinity::Blob));
         let mut uniques = indexes.uniques;
         if !key_is_exact && let Some(index) = &indexes.key {
-            uniques.extend(Unique::read(connection, index)?);
+            uniques.extend(Unique::read(connection, name, index)?);
         }
         let quoted = identifier(name);
         let body = body(connection, name)?;
@@ -176,8 +185,11 @@ impl Table {
             no,
             delete: format!("DELETE FROM main.{quoted} WHERE {key_matches}"),
             upsert: OnceLock::new(),
+            insert: OnceLock::new(),
             collection: collection.clone(),
-            all_columns: Vec::new(),
+            name: name.to_owned(),
+            aliases: Vec::new(),
+            gone: Vec::new(),
             names_conflict_policy: tokens(&body)
                 .iter()
                 .any(|(_, word)| word.eq_ignore_ascii_case("conflict")),
@@ -197,6 +209,44 @@ impl Table {
         })
     }
 
+    /// The column for a member of a document, and how well the name fits: another name of a field, the younger the better, or the
+    /// field's own, or one that differs in capitals only, which SQLite does not tell apart.
+    pub(crate) fn column_for(&self, member: &str) -> Option<(usize, usize)> {
+        if let Some(position) = self.columns.iter().position(|column| column.field == member) {
+            return Some((position, 1));
+        }
+        if let Some(age) = self.aliases.iter().position(|(alias, _)| alias == member) {
+            return Some((self.aliases[age].1, age + 2));
+        }
+        let same = |name: &str| name.eq_ignore_ascii_case(member);
+        let of_field = self.columns.iter().position(|column| same(&column.field));
+        let of_alias = || self.aliases.iter().find(|(alias, _)| same(alias)).map(|(_, position)| *position);
+        of_field.or_else(of_alias).map(|position| (position, 0))
+    }
+
+    /// The same table with columns that are called otherwise in documents.
+    pub(crate) fn with_columns(&self, columns: Vec<Column>) -> Self {
+        Self { fields: sorted_fields(&columns), columns, ..self.clone() }
+    }
+
+    /// The table and a row with only these columns, which are sorted.
+    pub(crate) fn only<'r>(&self, row: &[Sql<'r>], columns: &[usize]) -> (Self, Vec<Sql<'r>>) {
+        let place = |position: &usize| columns.binary_search(position).ok();
+        let named = |(name, position): &(String, usize)| Some((name.clone(), place(position)?));
+        let table = Self {
+            columns: columns.iter().map(|position| self.columns[*position].clone()).collect(),
+            fields: self
+                .fields
+                .iter()
+                .filter_map(|(name, position)| Some((name.clone(), place(position)?)))
+                .collect(),
+            key: self.key.iter().filter_map(place).collect(),
+            aliases: self.aliases.iter().filter_map(named).collect(),
+            ..self.clone()
+        };
+        (table, columns.iter().map(|position| row[*position].clone()).collect())
+    }
+
     /// The key columns, quoted.
     pub(crate) fn key_columns(&self) -> Vec<String> {
         self.key.iter().map(|position| identifier(&self.columns[*position].name)).collect()
@@ -205,16 +255,6 @@ impl Table {
     /// SQL that notes the key of `row` (`NEW.`, `OLD.` or nothing) as one value.
     pub(crate) fn key_note(&self, row: &str) -> String {
         note_sql(row, &self.key_columns())
-    }
-
-    /// One row with those of the table's columns that an index has to do with, whose values are those of `NEW` (or NULL,
-    /// to try the SQL). Not with all columns: a trigger that names a column keeps the application from dropping it.
-    pub(crate) fn as_row(&self, unique: &Unique, new: bool) -> String {
-        let value = |column: &String| if new { format!("NEW.{column}") } else { "NULL".to_owned() };
-        let bare = |column: &String| column[1..column.len() - 1].replace("\"\"", "\"");
-        let mentioned = self.all_columns.iter().filter(|column| unique.mentions(&bare(column)));
-        let columns = mentioned.map(|column| format!("{} AS {column}", value(column)));
-        format!("(SELECT {})", joined(std::iter::once("1".to_owned()).chain(columns), ", "))
     }
 }
 
@@ -243,53 +283,33 @@ impl Indexes {
                 found.key_is_binary = binary == key_columns.cast_signed() as i64;
                 found.key = Some(name);
             } else {
-                found.uniques.extend(Unique::read(connection, &name)?);
+                found.uniques.extend(Unique::read(connection, table, &name)?);
             }
         }
         Ok(found)
     }
 }
 
-fn raw_columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<RawColumn>> {
-    let mut statement = connection
-        .prepare("SELECT name, type, dflt_value, pk, hidden FROM pragma_table_xinfo(?1) WHERE hidden <> 1 ORDER BY cid")?;
-    let rows = statement.query_map([table], |row| {
-        Ok(RawColumn {
-            name: row.get(0)?,
-            declared: row.get(1)?,
-            default: row.get(2)?,
-            position_in_key: row.get(3)?,
-            generated: row.get::<_, i64>(4)? > 1,
-        })
-    })?;
-    rows.collect()
-}
-
-/// The value of a constant default as JSON. The clock's functions are not constant.
-fn constant_default(connection: &Connection, default: Option<&str>) -> Option<Vec<u8>> {
-    let Some(default) = default else { return Some(b"null".to_vec()) };
-    let mut out = Vec::new();
-    let bare = default.trim().trim_start_matches(['+', '-', '(', ' ']);
-    let constant = bare.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '\'' | '.'))
-        || ["null", "true", "false"].iter().any(|word| bare.eq_ignore_ascii_case(word))
-        || bare.starts_with("x'")
-        || bare.starts_with("X'");
-    if !constant {
-        return None;
+/// The other names of the columns' fields.
+fn aliases_of(columns: &[Column], map: &Map) -> Vec<(String, usize)> {
+    let mut aliases = Vec::new();
+    for (position, column) in columns.iter().enumerate() {
+        for name in map.names_of(&column.field) {
+            // A name that is a field of its own here is no other's.
+            if columns.iter().all(|other| other.field != name) {
+                aliases.push((name.to_owned(), position));
+            }
+        }
     }
-    let value = connection
-        .query_row(&format!("SELECT {default}"), [], |row| Ok(Sql::from(row.get_ref(0)?).into_owned()))
-        .ok()?;
-    write_json(&mut out, value.as_ref());
-    Some(out)
+    aliases
 }
 
 fn sorted_fields(columns: &[Column]) -> Vec<(Vec<u8>, usize)> {
     let mut order: Vec<usize> = (0..columns.len()).collect();
-    order.sort_by(|a, b| columns[*a].name.as_bytes().cmp(columns[*b].name.as_bytes()));
+    order.sort_by(|a, b| columns[*a].field.as_bytes().cmp(columns[*b].field.as_bytes()));
     let prefix = |position: usize| {
         let mut name = Vec::new();
-        write_text(&mut name, &columns[position].name);
+        write_text(&mut name, &columns[position].field);
         name.push(b':');
         (name, position)
     };

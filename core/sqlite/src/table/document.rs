@@ -11,6 +11,7 @@ use entgldb_replica::id::Key;
 use serde::{Deserialize, Serialize};
 
 use crate::json::{self, Field};
+use crate::table::column::Column;
 use crate::table::definition::Table;
 use crate::table::value::{Sql, from_json, write_json, write_text};
 
@@ -33,17 +34,30 @@ pub(crate) fn parse<'a>(table: &Table, key: &'a Key, content: &'a [u8]) -> Resul
     let mut is_exact = true;
     let mut columns = table.fields.iter().peekable();
     let is_sorted = fields.is_sorted_by(|a, b| a.name < b.name);
+    let mut fits = vec![0; table.columns.len()];
     for field in &fields {
-        let position = if is_sorted {
-            while columns.next_if(|(_, position)| *table.columns[*position].name < *field.name).is_some() {}
-            columns.next_if(|(_, position)| table.columns[*position].name == field.name).map(|(_, at)| *at)
+        let exact = if is_sorted {
+            while columns.next_if(|(_, position)| *table.columns[*position].field < *field.name).is_some() {}
+            columns
+                .next_if(|(_, position)| table.columns[*position].field == field.name)
+                .map(|(_, at)| (*at, 1))
         } else {
-            table.columns.iter().position(|column| column.name == field.name)
+            None
         };
-        match position {
-            Some(position) => values[position] = Some(from_json(field.raw, field.kind)?),
-            None => is_exact = false,
+        // Of two names for one column the younger counts: whoever knew it wrote later.
+        match exact.or_else(|| table.column_for(&field.name)) {
+            Some((position, fit)) if values[position].is_none() || fit > fits[position] => {
+                values[position] = Some(from_json(field.raw, field.kind)?);
+                fits[position] = fit;
+            }
+            _ => is_exact = false,
         }
+    }
+    for (value, column) in
+        values.iter_mut().zip(&table.columns).filter(|(value, column)| value.is_none() && column.is_filled)
+    {
+        is_exact = false;
+        *value = column.absent.as_deref().and_then(sql_of);
     }
     let keys = table.form.decode(key.as_str())?;
     for (position, value) in table.key.iter().zip(keys) {
@@ -52,7 +66,7 @@ pub(crate) fn parse<'a>(table: &Table, key: &'a Key, content: &'a [u8]) -> Resul
         }
         values[*position] = Some(value);
     }
-    let keeps = |(value, column): (&Option<Sql<'_>>, &crate::table::definition::Column)| {
+    let keeps = |(value, column): (&Option<Sql<'_>>, &Column)| {
         value.as_ref().is_some_and(|value| column.affinity.keeps(value))
     };
     is_exact = is_exact && values.iter().zip(&table.columns).all(keeps) && {
@@ -108,6 +122,9 @@ pub(crate) struct Extra {
     /// Fields that read back differently: as they were, and as they read back.
     #[serde(default, rename = "l", skip_serializing_if = "BTreeMap::is_empty")]
     lossy: BTreeMap<String, (String, String)>,
+    /// Fields that the document calls by another name, or by several: these members, and what their column reads back as.
+    #[serde(default, rename = "n", skip_serializing_if = "BTreeMap::is_empty")]
+    renamed: BTreeMap<String, (BTreeMap<String, String>, String)>,
     /// Columns that the document does not have, and what they hold for that reason.
     #[serde(default, rename = "a", skip_serializing_if = "BTreeMap::is_empty")]
     absent: BTreeMap<String, String>,
@@ -121,26 +138,57 @@ impl Extra {
     pub(crate) fn of(table: &Table, document: &[u8], row: &[Sql<'_>]) -> Option<Self> {
         let fields = json::fields(document).ok()?;
         let mut extra = Self::default();
+        let mut members: Vec<Vec<&Field<'_>>> = vec![Vec::new(); table.columns.len()];
         for field in &fields {
-            let name = field.name.clone().into_owned();
-            let Some(position) = table.columns.iter().position(|column| column.name == field.name) else {
-                extra.unknown.insert(name, field.raw.to_owned());
-                continue;
-            };
-            let back = json_of(&row[position]);
-            if back != field.raw {
-                extra.lossy.insert(name, (field.raw.to_owned(), back));
+            match table.column_for(&field.name) {
+                Some((position, _)) => members[position].push(field),
+                None => {
+                    extra.unknown.insert(field.name.clone().into_owned(), field.raw.to_owned());
+                }
             }
         }
-        for (position, column) in table.columns.iter().enumerate() {
-            if !fields.iter().any(|field| field.name == column.name) {
-                extra.absent.insert(column.name.clone(), json_of(&row[position]));
+        for ((column, value), members) in table.columns.iter().zip(row).zip(&members) {
+            let (name, back) = (column.field.clone(), json_of(value));
+            match members.as_slice() {
+                [] => {
+                    extra.absent.insert(name, back);
+                }
+                [field] if field.name == name => {
+                    if back != field.raw {
+                        extra.lossy.insert(name, (field.raw.to_owned(), back));
+                    }
+                }
+                members => {
+                    let raw = |field: &&Field<'_>| (field.name.clone().into_owned(), field.raw.to_owned());
+                    extra.renamed.insert(name, (members.iter().map(raw).collect(), back));
+                }
             }
         }
         if extra.merge(table, row) != document {
             extra.whole = std::str::from_utf8(document).ok().map(str::to_owned);
         }
         (extra != Self::default()).then_some(extra)
+    }
+
+    /// Adds the fields of the document that stands whose columns were dropped.
+    pub(crate) fn with_gone(extra: Option<Self>, table: &Table, document: &[u8]) -> Option<Self> {
+        let Ok(fields) = json::fields(document) else { return extra };
+        let kept = |name: &str| extra.as_ref().is_some_and(|extra| extra.unknown.contains_key(name));
+        let is_gone = |field: &&Field<'_>| {
+            let is_it = |gone: &String| *gone == field.name;
+            table.gone.iter().any(is_it) && table.column_for(&field.name).is_none() && !kept(&field.name)
+        };
+        let added: Vec<_> = fields.iter().filter(is_gone).collect();
+        if added.is_empty() {
+            return extra;
+        }
+        let added = added
+            .into_iter()
+            .map(|field| (field.name.clone().into_owned(), field.raw.to_owned()))
+            .collect::<Vec<_>>();
+        let mut extra = extra.unwrap_or_else(Self::default);
+        extra.unknown.extend(added);
+        Some(extra)
     }
 
     /// Reads what [`Extra::to_text`] wrote.
@@ -153,15 +201,18 @@ impl Extra {
         let Ok(fields) = json::fields(document) else { return false };
         let raw = |name: &str| fields.iter().find(|field| field.name == name).map(|field| field.raw);
         let now = |name: &str| {
-            let position = table.columns.iter().position(|column| column.name == name)?;
+            let position = table.columns.iter().position(|column| column.field == name)?;
             Some(json_of(&row[position]))
         };
+        let is_kept = |(name, kept): (&String, &String)| raw(name) == Some(kept.as_str());
         // A column that was added since may say otherwise by now.
-        let unknown_fit =
-            self.unknown.iter().all(|(name, kept)| now(name).is_some() || raw(name) == Some(kept.as_str()));
-        unknown_fit
-            && self.lossy.iter().all(|(name, (kept, back))| {
-                now(name).as_ref() != Some(back) || raw(name) == Some(kept.as_str())
+        self.unknown.iter().all(|member| table.column_for(member.0).is_some() || is_kept(member))
+            && self
+                .lossy
+                .iter()
+                .all(|(name, (kept, back))| now(name).as_ref() != Some(back) || is_kept((name, kept)))
+            && self.renamed.iter().all(|(name, (members, back))| {
+                now(name).as_ref() != Some(back) || members.iter().all(is_kept)
             })
     }
 
@@ -170,27 +221,54 @@ impl Extra {
         serde_json::to_string(self).expect("maps of strings are always JSON")
     }
 
+    /// The fields without a column.
+    pub(crate) fn unknown_fields(&self) -> impl Iterator<Item = &String> {
+        self.unknown.keys()
+    }
+
     /// Whether a field without a column has one by now.
     pub(crate) fn knows_more_than(&self, table: &Table) -> bool {
-        table.columns.iter().any(|column| self.unknown.contains_key(&column.name))
+        self.unknown.keys().any(|name| table.column_for(name).is_some())
     }
 
     fn merge(&self, table: &Table, row: &[Sql<'_>]) -> Vec<u8> {
         let mut fields: BTreeMap<&str, String> =
             self.unknown.iter().map(|(name, raw)| (&**name, raw.clone())).collect();
-        for (column, value) in table.columns.iter().zip(row) {
-            let (name, now) = (&*column.name, json_of(value));
-            let unset = column.default_json.as_deref() == Some(now.as_bytes());
+        let found: Vec<(&String, usize)> =
+            self.unknown.keys().filter_map(|name| Some((name, table.column_for(name)?.0))).collect();
+        for (position, (column, value)) in table.columns.iter().zip(row).enumerate() {
+            let (name, now) = (&*column.field, json_of(value));
+            if let Some((members, back)) = self.renamed.get(name)
+                && *back == now
+            {
+                fields.extend(members.iter().map(|(name, raw)| (&**name, raw.clone())));
+                continue;
+            }
+            let mut of_this = found.iter().filter(|(_, of)| *of == position).peekable();
+            let unset = column.absent.as_deref() == Some(now.as_bytes());
             match (self.absent.get(name), self.lossy.get(name)) {
                 (Some(back), _) if *back == now => continue,
                 (_, Some((raw, back))) if *back == now => fields.insert(name, raw.clone()),
                 // The column was added after the document came: until somebody sets it, the document's field stands.
-                _ if unset && self.unknown.contains_key(name) => continue,
-                _ => fields.insert(name, now),
+                _ if unset && of_this.peek().is_some() => continue,
+                _ => {
+                    for (name, _) in of_this {
+                        fields.remove(name.as_str());
+                    }
+                    fields.insert(name, now)
+                }
             };
         }
         written(fields.iter().map(|(name, raw)| (*name, &**raw)))
     }
+}
+
+/// The SQL value of a JSON value that was checked before.
+pub(crate) fn sql_of(json: &[u8]) -> Option<Sql<'static>> {
+    let object = [b"{\"v\":".as_slice(), json, b"}"].concat();
+    let fields = json::fields(&object).ok()?;
+    let field = fields.first()?;
+    from_json(field.raw, field.kind).ok().map(Sql::into_owned)
 }
 
 /// A value of a row as it stands in a document.
@@ -230,19 +308,43 @@ pub(crate) fn row_matches(
     row: &[Sql<'_>],
     extra: Option<&Extra>,
 ) -> bool {
-    if content(table, row, extra) == document {
-        return true;
-    }
+    content(table, row, extra) == document
+        || compare(table, key, document, row, extra, |column, now| {
+            column.absent.as_ref().is_none_or(|absent| *absent == json_of(now).into_bytes())
+        })
+}
+
+/// Whether a row has all that a document says, as far as the table can hold it. Columns that the document has no field for
+/// may hold anything: a migration may have computed it.
+pub(crate) fn row_holds(table: &Table, key: &Key, document: &[u8], row: &[Sql<'_>]) -> bool {
+    compare(table, key, document, row, None, |_, _| true)
+}
+
+/// Compares the fields of a document with a row. `is_absent` says whether a column holds what it may where the document has no
+/// field for it.
+fn compare(
+    table: &Table,
+    key: &Key,
+    document: &[u8],
+    row: &[Sql<'_>],
+    extra: Option<&Extra>,
+    is_absent: impl Fn(&Column, &Sql<'_>) -> bool,
+) -> bool {
     let (Ok(parsed), Ok(fields)) = (parse(table, key, document), json::fields(document)) else {
         return false;
     };
-    let has = |name: &str| fields.iter().any(|field| field.name == name);
-    table.columns.iter().zip(row).zip(&parsed.values).all(|((column, now), value)| match value {
-        Some(value) if has(&column.name) => {
-            value == now
-                || extra
-                    .is_some_and(|extra| extra.lossy.get(&column.name).is_some_and(|l| l.1 == json_of(now)))
+    let given: Vec<usize> =
+        fields.iter().filter_map(|field| Some(table.column_for(&field.name)?.0)).collect();
+    table.columns.iter().zip(row).zip(&parsed.values).enumerate().all(|(position, ((column, now), value))| {
+        let kept = |kept: Option<&String>| kept.is_some_and(|kept| *kept == json_of(now));
+        let (field, extra) = (&column.field, extra);
+        match value {
+            Some(value) if given.contains(&position) => {
+                value.is_same_by_cast(now)
+                    || kept(extra.and_then(|extra| extra.lossy.get(field)).map(|lossy| &lossy.1))
+                    || kept(extra.and_then(|extra| extra.renamed.get(field)).map(|renamed| &renamed.1))
+            }
+            _ => is_absent(column, now) || kept(extra.and_then(|extra| extra.absent.get(field))),
         }
-        _ => column.default_json.as_ref().is_none_or(|default| *default == json_of(now).into_bytes()),
     })
 }

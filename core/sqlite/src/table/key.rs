@@ -8,8 +8,10 @@ use std::borrow::Cow;
 
 use data_encoding::HEXUPPER;
 use entgldb_replica::id::Key;
+use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
+use crate::failed::{Outcome, While};
 use crate::json;
 use crate::table::value::{Affinity, Sql, from_json, write_json};
 
@@ -34,6 +36,17 @@ pub(crate) enum Encoding {
     Utf8,
     Utf16Little,
     Utf16Big,
+}
+
+/// How the database stores text.
+pub(crate) fn encoding(connection: &Connection) -> Outcome<Encoding> {
+    let name: String =
+        connection.query_row("PRAGMA encoding", [], |row| row.get(0)).doing("reading the encoding")?;
+    Ok(match name.as_str() {
+        "UTF-16le" => Encoding::Utf16Little,
+        "UTF-16be" => Encoding::Utf16Big,
+        _ => Encoding::Utf8,
+    })
 }
 
 impl KeyForm {

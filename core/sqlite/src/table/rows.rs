@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, Row};
 
 use crate::quote::{identifier, identifiers, joined};
 use crate::table::definition::Table;
-use crate::table::document::Parsed;
+use crate::table::document::{self, Extra, Parsed};
 use crate::table::value::Sql;
 
 /// All columns of a row.
@@ -27,6 +28,27 @@ pub(crate) fn read(
         Some(row) => owned(table, row).map(Some),
         None => Ok(None),
     }
+}
+
+/// The document that a row gives.
+pub(crate) fn read_content(
+    connection: &Connection,
+    table: &Table,
+    key: &[Sql<'_>],
+    extra: Option<&Extra>,
+) -> rusqlite::Result<Option<Vec<u8>>> {
+    let mut statement = connection.prepare_cached(&table.select)?;
+    bind(&mut statement, 1, key.iter())?;
+    let mut found = statement.raw_query();
+    let Some(row) = found.next()? else { return Ok(None) };
+    if extra.is_some() {
+        return owned(table, row).map(|row| Some(document::content(table, &row, extra)));
+    }
+    let values: Vec<ValueRef<'_>> =
+        (0..table.columns.len()).map(|column| row.get_ref(column)).collect::<rusqlite::Result<_>>()?;
+    let mut content = Vec::with_capacity(256);
+    document::write_row(&mut content, table, |position| values[position]);
+    Ok(Some(content))
 }
 
 /// Removes the row with these key columns. Answers how many there were.
@@ -68,32 +90,49 @@ pub(crate) fn put(connection: &Connection, table: &Table, document: &Parsed<'_>)
     statement.raw_execute()
 }
 
+/// Inserts the row of a document. A row that has its key already is an error.
+pub(crate) fn insert(
+    connection: &Connection,
+    table: &Table,
+    document: &Parsed<'_>,
+) -> rusqlite::Result<usize> {
+    let values = document.values.iter().filter_map(Option::as_ref);
+    let present = |position: &usize| document.values[*position].is_some();
+    let all = || insert_sql(table, &(0..table.columns.len()).collect::<Vec<_>>());
+    let mut statement = if document.values.iter().all(Option::is_some) {
+        connection.prepare_cached(table.insert.get_or_init(all))?
+    } else {
+        let columns: Vec<usize> = (0..table.columns.len()).filter(present).collect();
+        connection.prepare_cached(&insert_sql(table, &columns))?
+    };
+    bind(&mut statement, 1, values)?;
+    statement.raw_execute()
+}
+
+/// SQL that inserts a row with these columns.
+fn insert_sql(table: &Table, columns: &[usize]) -> String {
+    let names = identifiers(columns.iter().map(|position| &*table.columns[*position].name));
+    let parameters = joined((1..=columns.len()).map(|number| format!("?{number}")), ",");
+    format!("INSERT{} INTO main.{}({names}) VALUES({parameters})", policy(table), table.quoted)
+}
+
 /// SQL that inserts a row with these columns, or changes the one that has its key.
 fn upsert_sql(table: &Table, columns: &[usize]) -> String {
-    let mut sql = format!(
-        "INSERT{} INTO main.{}({}) VALUES(",
-        policy(table),
-        table.quoted,
-        identifiers(columns.iter().map(|position| &*table.columns[*position].name))
-    );
-    for number in 1..=columns.len() {
-        let _ = write!(sql, "{}?{number}", if number > 1 { "," } else { "" });
-    }
+    let mut sql = insert_sql(table, columns);
     if table.has_application_triggers {
         // What has this key has been looked for already; and an UPSERT's policy would reach into the triggers.
-        sql.push(')');
         return sql;
     }
     let mut set = assignments(table, |position, name| {
         let given = columns.contains(&position);
-        Some(if given { format!("excluded.{name}") } else { default_of(table, position) })
+        if given { Some(format!("excluded.{name}")) } else { default_of(table, position) }
     });
     if set.is_empty() {
         // Nothing but the key: an assignment that changes nothing tells a row that is there from one that collides.
         let key = &table.key_columns()[0];
         set = format!("{key} = excluded.{key}");
     }
-    let _ = write!(sql, ") ON CONFLICT({}) DO UPDATE SET {set}", joined(table.key_columns(), ", "));
+    let _ = write!(sql, " ON CONFLICT({}) DO UPDATE SET {set}", joined(table.key_columns(), ", "));
     if !table.key_is_exact {
         let same = table.key_columns().into_iter().map(|column| {
             format!(
@@ -122,10 +161,10 @@ fn update(connection: &Connection, table: &Table, document: &Parsed<'_>) -> rusq
     let changed: Vec<usize> = (0..now.len()).filter(differs).collect();
     let set = assignments(table, |position, _| {
         let number = changed.iter().position(|at| *at == position)?;
-        Some(match document.values[position] {
-            Some(_) => format!("?{}", first + number),
+        match document.values[position] {
+            Some(_) => Some(format!("?{}", first + number)),
             None => default_of(table, position),
-        })
+        }
     });
     if set.is_empty() {
         return Ok(1);
@@ -145,7 +184,7 @@ fn update(connection: &Connection, table: &Table, document: &Parsed<'_>) -> rusq
 
 /// The `SET` list for those columns besides the key that `value` gives something for.
 fn assignments(table: &Table, value: impl Fn(usize, &str) -> Option<String>) -> String {
-    let assign = |(position, column): (usize, &crate::table::definition::Column)| {
+    let assign = |(position, column): (usize, &crate::table::column::Column)| {
         let name = identifier(&column.name);
         let value = value(position, &name)?;
         (!table.key.contains(&position)).then(|| format!("{name} = {value}"))
@@ -153,7 +192,9 @@ fn assignments(table: &Table, value: impl Fn(usize, &str) -> Option<String>) -> 
     joined(table.columns.iter().enumerate().filter_map(assign), ", ")
 }
 
-/// A column that a document lacks gets its default: what a row holds must follow from the document alone.
-fn default_of(table: &Table, position: usize) -> String {
-    format!("({})", table.columns[position].default.as_deref().unwrap_or("NULL"))
+/// A column that a document lacks gets what it has in every row of such a document: what a row holds must follow from the
+/// document alone. `None` where nothing says what that is: the row keeps what it has.
+fn default_of(table: &Table, position: usize) -> Option<String> {
+    let column = &table.columns[position];
+    column.absent.as_ref().map(|_| format!("({})", column.default.as_deref().unwrap_or("NULL")))
 }

@@ -37,6 +37,22 @@ impl Affinity {
         }
     }
 
+    /// SQL that gives what such a column holds once the value of an expression is stored in it.
+    pub(crate) fn stored(self, value: &str) -> String {
+        match self {
+            Self::Blob => value.to_owned(),
+            Self::Text => format!("CASE WHEN typeof({value}) IN ('integer', 'real') THEN CAST({value} AS TEXT) ELSE {value} END"),
+            // What looks like a number equals itself as one; CAST would make a number of any text.
+            Self::Integer | Self::Numeric => format!(
+                "CASE typeof({value}) WHEN 'text' THEN CASE WHEN CAST({value} AS NUMERIC) = {value} THEN CAST({value} AS NUMERIC) ELSE {value} END
+                 WHEN 'real' THEN CASE WHEN CAST({value} AS INTEGER) = {value} THEN CAST({value} AS INTEGER) ELSE {value} END ELSE {value} END"
+            ),
+            Self::Real => format!(
+                "CASE WHEN typeof({value}) IN ('text', 'integer') AND CAST({value} AS NUMERIC) = {value} THEN CAST({value} AS REAL) ELSE {value} END"
+            ),
+        }
+    }
+
     /// Whether a value stored in such a column reads back as itself. May answer `false` for some that do.
     pub(crate) fn keeps(self, value: &Sql<'_>) -> bool {
         match (self, value) {
@@ -88,6 +104,20 @@ impl<'a> Sql<'a> {
             Self::Real(real) => ValueRef::Real(*real),
             Self::Text(text) => ValueRef::Text(text),
             Self::Blob(blob) => ValueRef::Blob(blob),
+        }
+    }
+
+    /// Whether a value is another one, or what a column of another type makes of it: 1, 1.0 and '1' are the same.
+    pub(crate) fn is_same_by_cast(&self, other: &Self) -> bool {
+        let number = |text: &[u8]| std::str::from_utf8(trim_as_sqlite(text)).ok()?.parse::<f64>().ok();
+        match (self, other) {
+            (Self::Integer(a), Self::Real(b)) | (Self::Real(b), Self::Integer(a)) => *a as f64 == *b,
+            (Self::Integer(a), Self::Text(b)) | (Self::Text(b), Self::Integer(a)) => {
+                itoa::Buffer::new().format(*a).as_bytes() == &**b || number(b) == Some(*a as f64)
+            }
+            (Self::Real(a), Self::Text(b)) | (Self::Text(b), Self::Real(a)) => number(b) == Some(*a),
+            (Self::Text(a), Self::Blob(b)) | (Self::Blob(b), Self::Text(a)) => a == b,
+            (a, b) => a == b,
         }
     }
 
@@ -261,6 +291,33 @@ mod tests {
                 if Affinity::of(declared, false).keeps(&value) {
                     prop_assert_eq!(json_of(&back), json_of(&value), "in {}", declared);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_default_is_known_as_the_column_will_hold_it() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        let defaults =
+            ["0", "'0'", "1.0", "'1.50'", "'abc'", "x'00'", "NULL", "-5", "'1e3'", "0.5", "''", "' 7 '"];
+        for default in defaults {
+            connection
+                .execute_batch(&format!(
+                    "DROP TABLE IF EXISTS t; CREATE TABLE t(k, a INTEGER DEFAULT {default}, b NUMERIC DEFAULT {default},
+                     c REAL DEFAULT {default}, d TEXT DEFAULT {default}, e BLOB DEFAULT {default}); INSERT INTO t(k) VALUES(1)"
+                ))
+                .unwrap();
+            for (column, declared) in
+                [("a", "INTEGER"), ("b", "NUMERIC"), ("c", "REAL"), ("d", "TEXT"), ("e", "BLOB")]
+            {
+                let get = |sql: &str| {
+                    let value =
+                        connection.query_row(sql, [], |row| Ok(Sql::from(row.get_ref(0)?).into_owned()));
+                    json_of(&value.unwrap())
+                };
+                let known =
+                    get(&format!("SELECT {}", Affinity::of(declared, false).stored(&format!("({default})"))));
+                assert_eq!(known, get(&format!("SELECT {column} FROM t")), "{default} in {declared}");
             }
         }
     }

@@ -11,15 +11,16 @@ use entgldb_replica::member::members;
 use entgldb_replica::merge::Merged;
 use entgldb_replica::version::Hash;
 
-use crate::capture::notes;
-use crate::capture::watched;
+use crate::capture::noted;
 use crate::failed::{Outcome, While};
+use crate::fields::reconcile;
 use crate::journal::aside;
-use crate::journal::names::{LogEnd, log_of};
+use crate::journal::names::{LogEnd, Names, log_of};
 use crate::journal::oplog;
 use crate::journal::schema;
 use crate::table::definition::Table;
 use crate::table::document::{self, Extra};
+use crate::table::key;
 use crate::table::rows;
 use crate::table::value::Sql;
 use crate::verify::{Check, Fault};
@@ -67,12 +68,18 @@ impl Check<'_> {
                 |row| row.get(0),
             )
             .doing("looking for triggers")?;
-        let encoding = watched::encoding(self.connection())?;
+        let encoding = key::encoding(self.connection())?;
         let table = Table::read(self.connection(), no, collection, encoding)?;
         let (true, Ok(table)) = (watched, table) else {
             self.report.note(format!("the table {collection:?} is not watched now: it was not compared"));
             return Ok(None);
         };
+        if !reconcile::is_known(self.connection(), no, &table.name)? {
+            self.report.note(format!(
+                "columns of {collection:?} are gone and others are new since the engine has looked: it was not compared"
+            ));
+            return Ok(None);
+        }
         let (waiting, scan): (i64, i64) = self
             .connection()
             .query_row(
@@ -87,7 +94,7 @@ impl Check<'_> {
         if waiting > OUTBOX_COMPARED_MAX {
             return Ok(None);
         }
-        let noted = notes::noted_keys(self.connection(), &table)?;
+        let noted = noted::keys(self.connection(), &table)?;
         Ok(Some(Compared { table, noted, is_scanning: scan != 0 }))
     }
 
@@ -96,7 +103,7 @@ impl Check<'_> {
         let mut tally = Tally::default();
         let mut after: Option<String> = None;
         loop {
-            let page = row_page(self.connection(), no, after.as_deref())?;
+            let page = row_page(self.connection(), &self.names, no, after.as_deref())?;
             let Some(last) = page.last() else { break };
             if after.as_ref().is_some_and(|after| *after >= last.key) {
                 // A damaged file can lead in circles.
@@ -212,7 +219,7 @@ impl Check<'_> {
         let extra = row.extra.as_deref().and_then(Extra::from_text);
         let now = now.map(|now| Bytes::from(document::content(&compared.table, &now, extra.as_ref())));
         let json = compared.table.columns.iter().filter(|column| column.is_json);
-        let json = json.map(|column| column.name.clone()).collect();
+        let json = json.map(|column| column.field.clone()).collect();
         if now.is_some() && !state.has_heads() && state.edit(now.as_ref(), &json, stamp).is_none() {
             self.report.table_rows += 1;
             return Ok(None);
@@ -249,6 +256,16 @@ impl Check<'_> {
         let now = rows::read(self.connection(), &compared.table, &columns).doing("reading a row")?;
         self.report.table_rows += 1;
         let extra = row.extra.as_deref().and_then(Extra::from_text);
+        if let Some(now) = &now
+            && self.is_as_left(
+                key,
+                row,
+                compared,
+                &document::content(&compared.table, now, extra.as_ref()),
+            )?
+        {
+            return Ok(None);
+        }
         Ok(match (now, content) {
             (None, None) => None,
             (Some(_), None) => Some("the document is deleted, but the table has a row for it".into()),
@@ -268,6 +285,32 @@ impl Check<'_> {
                 }
             }
         })
+    }
+
+    /// Whether a row shows what the engine left there, though that is not the document: under another schema, or because what
+    /// the application wrote can't travel.
+    pub(crate) fn is_as_left(
+        &self,
+        key: &Key,
+        row: &RowRecord,
+        compared: &Compared,
+        content: &[u8],
+    ) -> Outcome<bool> {
+        let shows = sha256(content);
+        if row.shown == Some(shows) {
+            return Ok(true);
+        }
+        if !self.names.proves {
+            return Ok(false);
+        }
+        self.connection()
+            .prepare_cached(
+                "SELECT EXISTS(SELECT 1 FROM _entgldb_problems WHERE collection_no = ?1 AND key = ?2 AND shown = ?3)",
+            )
+            .and_then(|mut statement| {
+                statement.query_row((compared.table.no, key.as_str(), shows.as_slice()), |row| row.get(0))
+            })
+            .doing("reading problems")
     }
 
     /// Rows of the table that no document stands for.
@@ -360,13 +403,21 @@ pub(crate) struct RowRecord {
     pub(crate) hash: Option<[u8; 32]>,
     pub(crate) entry: Option<i64>,
     pub(crate) extra: Option<String>,
+    pub(crate) shown: Option<[u8; 32]>,
 }
 
-fn row_page(connection: &rusqlite::Connection, no: i64, after: Option<&str>) -> Outcome<Vec<RowRecord>> {
+fn row_page(
+    connection: &rusqlite::Connection,
+    names: &Names,
+    no: i64,
+    after: Option<&str>,
+) -> Outcome<Vec<RowRecord>> {
     let mut statement = connection
-        .prepare_cached(
-            "SELECT key, hlc, author_no, hash, entry, extra FROM _entgldb_rows WHERE collection_no = ?1 AND key > ?2 ORDER BY key LIMIT 1000",
-        )
+        .prepare_cached(&format!(
+            "SELECT key, hlc, author_no, hash, entry, extra, {} FROM _entgldb_rows WHERE collection_no = ?1 AND key > ?2
+             ORDER BY key LIMIT 1000",
+            if names.proves { "shown" } else { "NULL" }
+        ))
         .doing("reading rows")?;
     let rows = statement.query_map((no, after.unwrap_or_default()), |row| {
         Ok(RowRecord {
@@ -376,6 +427,7 @@ fn row_page(connection: &rusqlite::Connection, no: i64, after: Option<&str>) -> 
             hash: row.get(3)?,
             entry: row.get(4)?,
             extra: row.get(5)?,
+            shown: row.get(6)?,
         })
     });
     rows.and_then(Iterator::collect).doing("reading rows")

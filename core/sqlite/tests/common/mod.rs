@@ -14,11 +14,11 @@ use entgldb_replica::id::{Collection, DocId, Incarnation, Key, LogId, NodeId, sh
 use entgldb_replica::limits;
 use entgldb_replica::resolve::{Document, Row, takes_over};
 use entgldb_replica::store::{
-    Appended, Change, Commit, Committed, Drain, Guard, Problem, ReadLimits, RowWrite, ScanLimits, Store,
-    UnitLimits,
+    Appended, Change, Commit, Committed, Drain, FirstCopy, Guard, Problem, ReadLimits, RowWrite, ScanLimits,
+    Store, UnitLimits,
 };
 use entgldb_replica::version::{Hash, Head, Seq};
-use entgldb_sqlite::{Durability, OpenError, SqliteConfig, SqliteStore};
+use entgldb_sqlite::{Durability, Holder, OpenError, SqliteConfig, SqliteStore};
 use rusqlite::Connection;
 
 /// Far ahead of any time in these tests.
@@ -40,6 +40,8 @@ pub fn config(path: &Path, watch: &[&str]) -> SqliteConfig {
         durability: Durability::Normal,
         payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
         stop: Arc::new(AtomicBool::new(false)),
+        // Opened again after a crash, a node has its folder as before.
+        holder: Holder::new("node", "node", path.parent().unwrap_or(path)),
         on_busy: None,
     }
 }
@@ -100,6 +102,19 @@ impl Node {
         self.load();
     }
 
+    /// Ends the engine in order. It is of no use until it is opened again.
+    pub fn close(&mut self) {
+        let other = self.folder.path().join("closed.db");
+        if !other.exists() {
+            Connection::open(&other)
+                .unwrap()
+                .execute_batch("CREATE TABLE closed(k TEXT PRIMARY KEY)")
+                .unwrap();
+        }
+        let none = SqliteStore::open(config(&other, &["closed"])).unwrap();
+        std::mem::replace(&mut self.store, none).close().unwrap();
+    }
+
     fn load(&mut self) {
         let durable = self.store.load().unwrap();
         self.clock = Clock::resume(durable.clock, 0);
@@ -128,7 +143,7 @@ impl Node {
     /// Captures one unit; `None` if there was nothing.
     pub fn capture_unit(&mut self) -> Option<Drain> {
         let drain = self.store.captured(&limits()).unwrap();
-        if drain.mark.is_none() {
+        if drain.mark.is_none() && drain.first_copy.is_none() {
             // More without a mark: tables are still being looked through.
             return drain.more.then_some(drain);
         }
@@ -156,7 +171,19 @@ impl Node {
             })
             .collect();
         let written = changed.iter().map(|(change, _)| change.written).max().unwrap_or_default();
-        let hlc = self.clock.stamp(written, WALL);
+        let fits = |copy: &FirstCopy| {
+            self.heads.iter().all(|(log, (_, last))| {
+                let (author, incarnation) = (self.id(), self.incarnation);
+                changed.iter().all(|(change, row)| {
+                    let of = LogId { author, incarnation, collection: change.doc.0.clone() };
+                    row.is_none() && (*log != of || *last < copy.time())
+                })
+            })
+        };
+        let hlc = match drain.first_copy.filter(fits) {
+            Some(copy) => copy.time(),
+            None => self.clock.stamp(written, WALL),
+        };
         let mut chains: BTreeMap<Collection, (Chain, Vec<_>)> = BTreeMap::new();
         let mut rows = Vec::new();
         for (change, row) in changed {
@@ -195,7 +222,8 @@ impl Node {
                 Appended { log: chain.log().clone(), entries, signed }
             })
             .collect();
-        self.commit_of(hlc, appended, rows, Guard::None, drain.mark)
+        let commit = self.commit_of(hlc, appended, rows, Guard::None, drain.mark);
+        Commit { first_copy: drain.first_copy, ..commit }
     }
 
     fn commit_of(
@@ -235,7 +263,18 @@ impl Node {
             notes: Vec::new(),
             conflicts: Vec::new(),
             drained,
+            first_copy: None,
         }
+    }
+
+    /// Goes on from a commit that a test has made itself.
+    pub fn follow(&mut self, commit: &Commit) {
+        self.remember(commit);
+    }
+
+    /// Work that may wait.
+    pub fn tend(&mut self) {
+        self.problems.extend(self.store.tend(WallMillis(0)).unwrap());
     }
 
     fn remember(&mut self, commit: &Commit) {

@@ -222,6 +222,7 @@ impl Step {
             tallies: self.tallies.into_iter().map(Tally::tally).collect::<Outcome<_>>()?,
             conflicts: self.conflicts.into_iter().map(Conflict::write).collect::<Outcome<_>>()?,
             drained: self.drained.map(OutboxMark),
+            first_copy: None,
             adopted: self.adopted.into_iter().map(signed).collect::<Outcome<_>>()?,
             floors: self
                 .floors
@@ -508,6 +509,7 @@ mod tests {
                 ConflictWrite::Remove { doc: doc.clone(), winner: stamp(9), loser: stamp(6) },
             ],
             drained: Some(OutboxMark(0)),
+            first_copy: None,
             adopted: vec![(log.clone(), SignedHead::sign(&key, &log, chain.head(), Hlc(102)))],
             floors: vec![(log, Seq(1))],
             notes: vec![("one".into(), None), ("two".into(), Some(Bytes::new()))],

@@ -1,0 +1,90 @@
+//! Before anything is replaced: the proof that it is as the engine left it.
+
+use std::collections::{HashMap, HashSet};
+
+use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
+use entgldb_replica::id::{DocId, Key};
+use entgldb_replica::resolve::{Conflict, Side};
+use entgldb_replica::store::{Commit, ProblemKind, RowWrite};
+
+use crate::apply::applying::Applying;
+use crate::capture::{noted, progress, scan};
+use crate::failed::Outcome;
+use crate::journal::commit::Stopped;
+use crate::journal::conflicts;
+use crate::reading::proof::{Verdict, Witness};
+use crate::table::definition::Table;
+
+impl Applying<'_> {
+    /// Stops the step if a row that it changes or deletes is not as the engine left it, with all such rows.
+    ///
+    /// A document that is new here is looked at when it is inserted: that it meets no row is proof enough, and costs nothing.
+    pub(super) fn prove_all(&mut self, commit: &Commit) -> Result<(), Stopped> {
+        let mut found: Vec<DocId> = Vec::new();
+        let mut held: HashMap<i64, HashSet<Key>> = HashMap::new();
+        for table in scan::first_watched(self.step.connection, self.watched)? {
+            held.insert(table.no, noted::keys(self.step.connection, &table)?);
+        }
+        for write in commit.rows.iter().filter(|write| write.apply.is_some()) {
+            let Some(table) = self.watched.table(&write.doc.0).cloned() else { continue };
+            if held.get(&table.no).is_some_and(|keys| keys.contains(&write.doc.1)) {
+                // It was written since the table is watched, and waits for the first copies of the table.
+                return Err(Stopped::OutboxMoved);
+            }
+            if self.is_proven_by_insert(write) {
+                continue;
+            }
+            match self.judge(&table, &write.doc.1)? {
+                Verdict::Found => found.push(write.doc.clone()),
+                Verdict::CannotTravel { content, noted_at } => {
+                    let loser = Side { stamp: stamp_of(commit, noted_at), content };
+                    self.keep_untravelled(write, loser)?;
+                }
+                Verdict::AsLeft | Verdict::Gone | Verdict::OldCopy | Verdict::OtherSchema(_) => {}
+            }
+        }
+        if found.is_empty() { Ok(()) } else { Err(Stopped::Found(found)) }
+    }
+
+    /// Whether a write is a plain insert, which fails if it meets a row. Triggers of the application may have made that row in
+    /// this very step, so where there are any it is looked at before.
+    pub(super) fn is_proven_by_insert(&self, write: &RowWrite) -> bool {
+        let is_put = write.apply.as_ref().is_some_and(Option::is_some);
+        is_put && write.before.is_none() && !self.watched.has_application_triggers
+    }
+
+    pub(super) fn judge(&self, table: &Table, key: &Key) -> Outcome<Verdict> {
+        let Ok(columns) = table.form.decode(key.as_str()) else { return Ok(Verdict::AsLeft) };
+        let witness = Witness {
+            connection: self.step.connection,
+            names: self.step.names,
+            anything_aside: self.step.anything_aside,
+            after_migration: progress::is_migrated(self.step.connection, table)?,
+        };
+        witness.judge(table, key, &columns)
+    }
+
+    /// Stops the step if a row is not as the engine left it.
+    pub(super) fn prove(&self, table: &Table, key: &Key) -> Result<(), Stopped> {
+        match self.judge(table, key)? {
+            Verdict::Found => Err(Stopped::Found(vec![(table.collection.clone(), key.clone())])),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps what the application wrote and what could not travel, because a version from elsewhere takes its place.
+    fn keep_untravelled(&mut self, write: &RowWrite, loser: Side) -> Outcome<()> {
+        let doc = write.doc.clone();
+        let winner = Side { stamp: write.row.stamp, content: write.apply.clone().flatten() };
+        let message = "it could not travel, and a version from another node has taken its place: it is in the conflict list";
+        self.step.problem(&doc.0, &doc.1, ProblemKind::NotCaptured, message);
+        let conflict = Conflict { doc, winner, loser, missing: None };
+        conflicts::put(self.step.connection, self.step.names, &conflict, self.step.wall)
+    }
+}
+
+/// The stamp that a local change would have got.
+fn stamp_of(commit: &Commit, noted_at: i64) -> Stamp {
+    let noted = WallMillis(noted_at.max(0).cast_unsigned());
+    Stamp { hlc: Hlc::from_wall(noted), node: commit.owner.0 }
+}

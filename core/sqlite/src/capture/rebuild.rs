@@ -1,0 +1,79 @@
+//! Tables that are perhaps being built again: another table with the same columns has appeared.
+//!
+//! A migration that copies rows, drops the table and renames the copy in several transactions loses what comes from other
+//! nodes between the copying and the end of the old table. That is no deletion. So while such a copy is there, the documents
+//! that are applied are remembered, until the table has been looked through.
+
+use std::collections::{BTreeSet, HashSet};
+
+use entgldb_replica::id::Key;
+use rusqlite::Connection;
+
+use crate::capture::watched::Watched;
+use crate::failed::{Outcome, While};
+
+/// Documents that are remembered at most: a table with the same columns may also stay for good.
+const LATE_MAX: i64 = 1 << 16;
+
+/// The names of all ordinary tables.
+pub(crate) fn table_names(connection: &Connection) -> Outcome<HashSet<String>> {
+    let mut statement = connection
+        .prepare_cached("SELECT name FROM main.sqlite_schema WHERE type = 'table'")
+        .doing("listing the tables")?;
+    let names = statement.query_map([], |row| row.get(0));
+    names.and_then(Iterator::collect).doing("listing the tables")
+}
+
+/// The numbers of watched tables of which one of these tables may be a copy: it has their key and half of their columns.
+pub(crate) fn copied(
+    connection: &Connection,
+    watched: &Watched,
+    appeared: &[String],
+) -> Outcome<BTreeSet<i64>> {
+    let mut found = BTreeSet::new();
+    for name in appeared {
+        let mut statement = connection
+            .prepare_cached("SELECT lower(name) FROM pragma_table_info(?1)")
+            .doing("reading a table's columns")?;
+        let columns = statement.query_map([name], |row| row.get(0)).and_then(Iterator::collect);
+        let columns: HashSet<String> = columns.doing("reading a table's columns")?;
+        for table in watched.tables() {
+            let has =
+                |column: &&crate::table::column::Column| columns.contains(&column.name.to_ascii_lowercase());
+            let has_key = table.key.iter().all(|position| has(&&table.columns[*position]));
+            let shared = table.columns.iter().filter(has).count();
+            if has_key && shared * 2 >= table.columns.len() {
+                found.insert(table.no);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Remembers a document that is applied to a table that is perhaps being built again. To be called in a write transaction.
+pub(crate) fn remember(connection: &Connection, no: i64, key: &Key) -> Outcome<()> {
+    connection
+        .prepare_cached(
+            "INSERT OR IGNORE INTO _entgldb_late SELECT ?1, ?2 WHERE (SELECT count(*) FROM _entgldb_late) < ?3",
+        )
+        .and_then(|mut statement| statement.execute((no, key.as_str(), LATE_MAX)))
+        .map(drop)
+        .doing("remembering an applied document")
+}
+
+/// Whether a document was applied while its table was perhaps being built again.
+pub(crate) fn is_late(connection: &Connection, no: i64, key: &Key) -> Outcome<bool> {
+    connection
+        .prepare_cached("SELECT EXISTS(SELECT 1 FROM _entgldb_late WHERE collection_no = ?1 AND key = ?2)")
+        .and_then(|mut statement| statement.query_row((no, key.as_str()), |row| row.get(0)))
+        .doing("looking for a remembered document")
+}
+
+/// Forgets what was remembered of a table: it has been looked through. To be called in a write transaction.
+pub(crate) fn forget(connection: &Connection, no: i64) -> Outcome<()> {
+    connection
+        .prepare_cached("DELETE FROM _entgldb_late WHERE collection_no = ?1")
+        .and_then(|mut statement| statement.execute([no]))
+        .map(drop)
+        .doing("forgetting remembered documents")
+}
