@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use entgldb_net::{Frame, NetEvent, SendError, Transport};
 use entgldb_replica::event::Event as ReplicaEvent;
-use entgldb_replica::id::{Collection, LinkId};
+use entgldb_replica::id::Collection;
 use entgldb_replica::{Config as ReplicaConfig, Input, Link, Output, Replica, wire};
 use entgldb_sqlite::Waker;
 use tracing::{debug, error, info, warn};
