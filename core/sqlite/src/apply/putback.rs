@@ -33,7 +33,7 @@ pub(crate) fn prepare(connection: &Connection, watched: &Watched) -> Outcome<()>
         .doing("switching triggers")?;
     drop_all(connection)?;
     for table in watched.tables().iter().filter(|_| watched.has_application_triggers) {
-        watch(connection, table)?;
+        watch(connection, table, watched.version())?;
     }
     Ok(())
 }
@@ -91,7 +91,7 @@ fn forget_orphans(connection: &Connection) -> Outcome<()> {
 }
 
 /// Remembers from now on how the rows of a table are before they change on this connection.
-fn watch(connection: &Connection, table: &Table) -> Outcome<()> {
+fn watch(connection: &Connection, table: &Table, version: i64) -> Outcome<()> {
     let memory = memory(table);
     let columns = joined((0..table.columns.len()).map(|number| format!("c{number}")), ", ");
     let image = |row: &str| {
@@ -132,7 +132,11 @@ fn watch(connection: &Connection, table: &Table) -> Outcome<()> {
         ("AFTER UPDATE", new),
         ("BEFORE DELETE", old),
     ] {
-        let name = identifier(&format!("_entgldb_{}_{}", event.to_lowercase().replace(' ', "_"), table.no));
+        let name = identifier(&format!(
+            "_entgldb_{}_{}_{version}",
+            event.to_lowercase().replace(' ', "_"),
+            table.no
+        ));
         sql.push_str(&format!(
             "CREATE TEMP TRIGGER {name} {event} ON main.{} BEGIN {body} END;",
             table.quoted
@@ -209,6 +213,24 @@ fn applied(
         }
     }
     Ok(())
+}
+
+/// Whether the row with these key columns has been touched since this step began.
+pub(crate) fn is_remembered(
+    connection: &Connection,
+    table: &Table,
+    key: &[Sql<'_>],
+) -> rusqlite::Result<bool> {
+    let same =
+        table.key.iter().enumerate().map(|(number, position)| format!("c{position} IS ?{}", number + 1));
+    let sql = format!("SELECT EXISTS(SELECT 1 FROM temp.{} WHERE {})", memory(table), joined(same, " AND "));
+    let mut statement = connection.prepare_cached(&sql)?;
+    rows::bind(&mut statement, 1, key.iter())?;
+    let mut found = statement.raw_query();
+    match found.next()? {
+        Some(row) => row.get(0),
+        None => Ok(false),
+    }
 }
 
 /// Other rows, which must be as the first memory of them says.

@@ -41,6 +41,8 @@ impl Store for SqliteStore {
     }
 
     fn captured(&mut self, limits: &UnitLimits) -> Outcome<Drain> {
+        self.journal.look_at_file()?;
+        self.begin_to_look_all_through()?;
         let mut drain = self.look(limits)?;
         drain.refused.append(&mut self.news_of_schema()?);
         Ok(drain)

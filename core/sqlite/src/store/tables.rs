@@ -16,13 +16,14 @@ use crate::capture::watched::{Watched, schema_version};
 use crate::capture::{named, notes, rebuild, scan, trouble};
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::fields::names;
+use crate::file::change::FileChange;
 use crate::file::config::SqliteConfig;
 use crate::file::connection::in_transaction;
 use crate::file::error::OpenError;
 use crate::journal::commit::Stopped;
 use crate::journal::journal::Journal;
 use crate::journal::names::Names;
-use crate::journal::{opening, problems, schema};
+use crate::journal::{opening, outbox, problems, schema};
 use crate::own::tables::is_own;
 use crate::table::definition::Unwatchable;
 
@@ -55,6 +56,8 @@ pub struct SqliteStore {
     pub(super) counts: BTreeMap<i64, Count>,
     /// What the last look into the outbox took, until it is committed.
     pub(super) looked: Option<(OutboxMark, Vec<(DocId, Bytes)>)>,
+    /// Whether all tables are to be looked through once no note waits.
+    looks_all_through: bool,
 }
 
 /// Where work that may wait goes on.
@@ -129,6 +132,7 @@ impl SqliteStore {
             told: Vec::new(),
             troubled: Vec::new(),
             counts: BTreeMap::new(),
+            looks_all_through: false,
         };
         store.use_watched(watched, watch, &missing)?;
         store.note_trouble(missing, &BTreeMap::new())?;
@@ -188,8 +192,22 @@ impl SqliteStore {
     /// # Errors
     /// When the store can't be read.
     pub fn outbox_is_empty(&mut self) -> Result<bool, SqliteFailed> {
+        self.journal.look_at_file()?;
         let is_known = schema_version(&self.journal.connection)? == self.watched.version();
         Ok(is_known && self.journal.outbox_is_empty()?)
+    }
+
+    /// How the file differs from the one that was opened; `None` if it does not. To be asked after an error, which may have
+    /// come from that.
+    #[must_use]
+    pub fn file_change(&self) -> Option<FileChange> {
+        self.journal.connection.change()
+    }
+
+    /// All tables are to be looked through, because the file is another one than before. Notes that are in it come first: they
+    /// have the time of their write.
+    pub fn look_all_through(&mut self) {
+        self.looks_all_through = true;
     }
 
     /// Whether tables are still being looked through: rows that were there before they were watched.
@@ -198,7 +216,7 @@ impl SqliteStore {
     /// # Errors
     /// When the store can't be read.
     pub fn is_scanning(&mut self) -> Result<bool, SqliteFailed> {
-        scan::is_pending(&self.journal.connection, &self.watched)
+        Ok(self.looks_all_through || scan::is_pending(&self.journal.connection, &self.watched)?)
     }
 
     /// Works with other tables, or with the same ones under another schema, from now on.
@@ -240,6 +258,17 @@ impl SqliteStore {
         watched.perhaps_copied = rebuild::copied(&self.journal.connection, &watched, &appeared)?;
         self.use_watched(watched, self.watch.clone(), &missing)?;
         self.note_trouble(missing, &renamed)
+    }
+
+    /// Begins to look all tables through, if that is wanted and no note waits.
+    pub(super) fn begin_to_look_all_through(&mut self) -> Outcome<()> {
+        if !self.looks_all_through || !outbox::is_empty(&self.journal.connection)? {
+            return Ok(());
+        }
+        let watched = &self.watched;
+        in_transaction(&self.journal.connection, |connection| scan::begin_all(connection, watched))?;
+        self.looks_all_through = false;
+        Ok(())
     }
 
     /// Carries work out in a write transaction, again and again if a trigger of the application rolls it back. `work`

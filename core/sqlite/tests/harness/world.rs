@@ -16,7 +16,7 @@ use entgldb_replica::limits::{FRAME_BYTES_DEFAULT, Limits, PAYLOAD_BYTES_DEFAULT
 use entgldb_replica::store::ProblemKind;
 use entgldb_replica::{Config, Input, Link, Mark, Output, Replica, StoreFailed};
 use entgldb_sqlite::inspect::Inspector;
-use entgldb_sqlite::{Durability, SqliteConfig, SqliteStore};
+use entgldb_sqlite::{Durability, Holder, SqliteConfig, SqliteStore};
 use fastrand::Rng;
 use tempfile::TempDir;
 
@@ -170,6 +170,7 @@ impl World {
             durability: if self.mix.has(Class::Unsynced) { Durability::Normal } else { Durability::Full },
             payload_bytes_max: node.payload_bytes_max,
             stop: Arc::default(),
+            holder: Holder::new("node", &format!("node {at}"), node.path.parent().expect("in a folder")),
             on_busy: None,
         };
         let inner = match SqliteStore::open(config) {
