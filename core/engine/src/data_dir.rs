@@ -36,9 +36,7 @@ pub enum DataDirError {
         source: io::Error,
     },
     /// Another process runs this node.
-    #[error(
-        "the data folder {path} is in use: another process runs this node; stop it first, or give another --data-dir"
-    )]
+    #[error("the data folder {path} is in use: another process runs this node; stop it first")]
     InUse {
         /// The folder.
         path: PathBuf,
