@@ -152,16 +152,15 @@ impl<T> While<T> for rusqlite::Result<T> {
 fn is_unexpected(error: &rusqlite::Error) -> bool {
     use rusqlite::Error::{
         FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, QueryReturnedNoRows,
-        SqlInputError,
     };
-    match error {
+    let is_missing = |message: &str| message.starts_with("no such table: _entgldb_");
+    matches!(
+        error,
         QueryReturnedNoRows
-        | InvalidColumnType(..)
-        | FromSqlConversionFailure(..)
-        | IntegralValueOutOfRange(..) => true,
-        SqlInputError { msg, .. } => msg.contains("no such table: _entgldb_"),
-        _ => false,
-    }
+            | InvalidColumnType(..)
+            | FromSqlConversionFailure(..)
+            | IntegralValueOutOfRange(..)
+    ) || message(error).is_some_and(is_missing)
 }
 
 /// An error without the SQL that it is about, and with what it means where SQLite's words do not say so.

@@ -33,7 +33,7 @@ pub(crate) fn prepare(connection: &Connection, watched: &Watched) -> Outcome<()>
         .doing("switching triggers")?;
     drop_all(connection)?;
     for table in watched.tables().iter().filter(|_| watched.has_application_triggers) {
-        watch(connection, table)?;
+        watch(connection, table, watched.version())?;
     }
     Ok(())
 }
@@ -66,15 +66,32 @@ fn drop_all(connection: &Connection) -> Outcome<()> {
         .doing("reading temporary triggers")?;
     drop(statement);
     for name in names {
-        connection
-            .execute_batch(&format!("DROP TRIGGER temp.{}", identifier(&name)))
-            .doing("dropping temporary triggers")?;
+        let dropped = connection.execute_batch(&format!("DROP TRIGGER temp.{}", identifier(&name)));
+        if dropped.is_err() {
+            // Its table was dropped by somebody else, so SQLite does not know it any more, but would again with a new table.
+            return forget_orphans(connection);
+        }
     }
     Ok(())
 }
 
+/// Takes temporary triggers of ours out of the schema whose tables are gone.
+fn forget_orphans(connection: &Connection) -> Outcome<()> {
+    let defend = |on| {
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, on).doing("dropping temporary triggers")
+    };
+    defend(false)?;
+    let forgotten = connection.execute_batch(
+        "PRAGMA writable_schema = ON;
+         DELETE FROM temp.sqlite_schema WHERE type = 'trigger' AND substr(name, 1, 9) = '_entgldb_';
+         PRAGMA writable_schema = RESET",
+    );
+    defend(true)?;
+    forgotten.doing("dropping temporary triggers")
+}
+
 /// Remembers from now on how the rows of a table are before they change on this connection.
-fn watch(connection: &Connection, table: &Table) -> Outcome<()> {
+fn watch(connection: &Connection, table: &Table, version: i64) -> Outcome<()> {
     let memory = memory(table);
     let columns = joined((0..table.columns.len()).map(|number| format!("c{number}")), ", ");
     let image = |row: &str| {
@@ -115,7 +132,11 @@ fn watch(connection: &Connection, table: &Table) -> Outcome<()> {
         ("AFTER UPDATE", new),
         ("BEFORE DELETE", old),
     ] {
-        let name = identifier(&format!("_entgldb_{}_{}", event.to_lowercase().replace(' ', "_"), table.no));
+        let name = identifier(&format!(
+            "_entgldb_{}_{}_{version}",
+            event.to_lowercase().replace(' ', "_"),
+            table.no
+        ));
         sql.push_str(&format!(
             "CREATE TEMP TRIGGER {name} {event} ON main.{} BEGIN {body} END;",
             table.quoted
@@ -192,6 +213,24 @@ fn applied(
         }
     }
     Ok(())
+}
+
+/// Whether the row with these key columns has been touched since this step began.
+pub(crate) fn is_remembered(
+    connection: &Connection,
+    table: &Table,
+    key: &[Sql<'_>],
+) -> rusqlite::Result<bool> {
+    let same =
+        table.key.iter().enumerate().map(|(number, position)| format!("c{position} IS ?{}", number + 1));
+    let sql = format!("SELECT EXISTS(SELECT 1 FROM temp.{} WHERE {})", memory(table), joined(same, " AND "));
+    let mut statement = connection.prepare_cached(&sql)?;
+    rows::bind(&mut statement, 1, key.iter())?;
+    let mut found = statement.raw_query();
+    match found.next()? {
+        Some(row) => row.get(0),
+        None => Ok(false),
+    }
 }
 
 /// Other rows, which must be as the first memory of them says.

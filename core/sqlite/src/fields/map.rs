@@ -13,6 +13,8 @@ pub(crate) struct Field {
     pub(crate) column: Option<String>,
     /// The column's declared type, when it was last seen.
     pub(crate) declared: String,
+    /// The column's place among those of the table, when it was last seen.
+    pub(crate) position: i64,
     /// Zero if it was there at the first watch, else its place in the order in which columns were added.
     pub(crate) added: i64,
     /// The one value (JSON) that all rows had when the column was found.
@@ -96,7 +98,7 @@ impl Map {
 fn fields(connection: &Connection, no: i64) -> Outcome<Vec<Field>> {
     let mut statement = connection
         .prepare_cached(
-            "SELECT field, column_name, declared, added, fill, is_computed, known_fill, named_at FROM _entgldb_fields
+            "SELECT field, column_name, declared, added, fill, is_computed, known_fill, named_at, position FROM _entgldb_fields
              WHERE collection_no = ?1 ORDER BY field",
         )
         .doing("reading a table's fields")?;
@@ -110,6 +112,7 @@ fn fields(connection: &Connection, no: i64) -> Outcome<Vec<Field>> {
             is_computed: row.get(5)?,
             known_fill: row.get(6)?,
             named_at: row.get(7)?,
+            position: row.get(8)?,
         })
     });
     found.and_then(Iterator::collect).doing("reading a table's fields")
@@ -131,10 +134,10 @@ fn aliases(connection: &Connection, no: i64) -> Outcome<Vec<Alias>> {
 pub(crate) fn put(connection: &Connection, no: i64, field: &Field) -> Outcome<()> {
     connection
         .prepare_cached(
-            "INSERT INTO _entgldb_fields(collection_no, field, column_name, declared, added, fill, is_computed, known_fill, named_at)
-             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT(collection_no, field) DO UPDATE SET
+            "INSERT INTO _entgldb_fields(collection_no, field, column_name, declared, added, fill, is_computed, known_fill, named_at, position)
+             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT(collection_no, field) DO UPDATE SET
              column_name = excluded.column_name, declared = excluded.declared, added = excluded.added, fill = excluded.fill,
-             is_computed = excluded.is_computed, known_fill = excluded.known_fill, named_at = excluded.named_at",
+             is_computed = excluded.is_computed, known_fill = excluded.known_fill, named_at = excluded.named_at, position = excluded.position",
         )
         .and_then(|mut statement| {
             statement.execute((
@@ -147,6 +150,7 @@ pub(crate) fn put(connection: &Connection, no: i64, field: &Field) -> Outcome<()
                 field.is_computed,
                 &field.known_fill,
                 field.named_at,
+                field.position,
             ))
         })
         .doing("writing a field")?;

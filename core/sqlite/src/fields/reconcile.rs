@@ -71,7 +71,7 @@ struct Work<'a> {
 impl Work<'_> {
     /// Columns that were never seen are fields of their own, unless other nodes know them by another name.
     fn first_watch(&mut self) -> Outcome<()> {
-        for column in std::mem::take(&mut self.columns) {
+        for column in self.columns.clone() {
             let field = self.free_canonical(&column.name).unwrap_or_else(|| column.name.clone());
             let field = if self.map.field(&field).is_some() { column.name.clone() } else { field };
             self.put(Field { added: 0, ..self.new_field(field, &column) })?;
@@ -114,7 +114,12 @@ impl Work<'_> {
         let fields: Vec<&str> = gone.iter().map(|field| &*field.field).collect();
         let columns: Vec<&str> = new.iter().map(|column| &*column.name).collect();
         let tally = self.asked().ask(&fields, &columns)?;
-        let pairs = tally.proven();
+        let mut pairs = self.renamed_in_place(gone, new)?;
+        for (field, column) in tally.proven() {
+            if pairs.iter().all(|(other, taken)| *other != field && *taken != column) {
+                pairs.push((field, column));
+            }
+        }
         let mut renamed = Vec::new();
         for (field, column) in &pairs {
             let (field, column) = (&gone[*field], &new[*column]);
@@ -122,6 +127,7 @@ impl Work<'_> {
             self.put(Field {
                 column: Some(column.name.clone()),
                 declared: column.declared.clone(),
+                position: self.place(&column.name),
                 named_at: self.now,
                 ..field.clone()
             })?;
@@ -137,6 +143,51 @@ impl Work<'_> {
             }
         }
         Ok(renamed)
+    }
+
+    /// The pairs that follow from the order of the columns. SQLite only adds columns at the end; so unless the table was built
+    /// again, a new column that one stands behind which was there before is one that was renamed.
+    fn renamed_in_place(&self, gone: &[Field], new: &[RawColumn]) -> Outcome<Vec<(usize, usize)>> {
+        let has_triggers: bool = self
+            .connection
+            .prepare_cached(
+                "SELECT EXISTS(SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger' AND name = '_entgldb_insert_' || ?1
+                 AND tbl_name = ?2 COLLATE NOCASE)",
+            )
+            .and_then(|mut statement| statement.query_row((self.no, &self.table), |row| row.get(0)))
+            .doing("looking for triggers")?;
+        if !has_triggers {
+            return Ok(Vec::new());
+        }
+        let mut before: Vec<&Field> = self.map.fields.iter().filter(|field| field.column.is_some()).collect();
+        before.sort_by_key(|field| field.position);
+        let of_gone = |field: &Field| gone.iter().position(|gone| gone.field == field.field);
+        let of_new = |column: &RawColumn| new.iter().position(|new| new.name == column.name);
+        let (mut pairs, mut left) = (Vec::new(), self.columns.iter().peekable());
+        let mut waiting: Vec<usize> = Vec::new();
+        for field in before {
+            if let Some(number) = of_gone(field) {
+                waiting.push(number);
+                continue;
+            }
+            let mut found: Vec<usize> = Vec::new();
+            while let Some(number) = left.peek().and_then(|column| of_new(column)) {
+                found.push(number);
+                left.next();
+            }
+            let stays = field.column.as_deref().unwrap_or_default();
+            if left.next().is_none_or(|column| !column.name.eq_ignore_ascii_case(stays)) {
+                // The columns have another order: somebody has written to the schema itself.
+                return Ok(Vec::new());
+            }
+            let same_type =
+                |(gone_no, new_no): (&usize, &usize)| gone[*gone_no].declared == new[*new_no].declared;
+            if found.len() == waiting.len() && waiting.iter().zip(&found).all(same_type) {
+                pairs.extend(waiting.drain(..).zip(found));
+            }
+            waiting.clear();
+        }
+        Ok(pairs)
     }
 
     /// A column that is new and may be a former one, which no row proves.
@@ -224,12 +275,17 @@ impl Work<'_> {
     fn retype(&mut self) -> Outcome<()> {
         for column in self.columns.clone() {
             let Some(field) = self.map.of_column(&column.name).cloned() else { continue };
-            if field.declared == column.declared && field.column.as_ref() == Some(&column.name) {
+            let position = self.place(&column.name);
+            if field.declared == column.declared
+                && field.column.as_ref() == Some(&column.name)
+                && field.position == position
+            {
                 continue;
             }
             let now = Field {
                 column: Some(column.name.clone()),
                 declared: column.declared.clone(),
+                position,
                 ..field.clone()
             };
             let same = self.affinity(&field.declared) == self.affinity(&column.declared);
@@ -318,11 +374,18 @@ impl Work<'_> {
             column: Some(column.name.clone()),
             declared: column.declared.clone(),
             added: 0,
+            position: self.place(&column.name),
             fill: None,
             is_computed: false,
             known_fill: None,
             named_at: self.now,
         }
+    }
+
+    /// A column's place in the table.
+    fn place(&self, column: &str) -> i64 {
+        let found = self.columns.iter().position(|other| other.name.eq_ignore_ascii_case(column));
+        found.map_or(-1, usize::cast_signed) as i64
     }
 
     fn register(&mut self, alias: &str, field: &str) -> Outcome<()> {

@@ -57,6 +57,14 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// Counts what a row has said. A row that somebody may have changed since speaks only for a pair, not against one.
+    fn add(&mut self, heard: &Self, is_noted: bool) {
+        for (all, one) in self.votes.iter_mut().flatten().zip(heard.votes.iter().flatten()) {
+            all.equal += one.equal;
+            all.different += if is_noted { 0 } else { one.different };
+        }
+    }
+
     pub(crate) fn of(&self, field: usize, column: usize) -> Votes {
         self.votes[field][column]
     }
@@ -82,7 +90,7 @@ impl Tally {
 }
 
 impl Asked<'_> {
-    /// Asks the rows that nobody has changed since whether these columns hold what the documents say of these fields.
+    /// Asks the rows whether these columns hold what the documents say of these fields.
     pub(crate) fn ask(&self, gone: &[&str], new: &[&str]) -> Outcome<Tally> {
         let mut tally = Tally { votes: vec![vec![Votes::default(); new.len()]; gone.len()] };
         let read = Table::read_with(self.connection, (self.no, self.collection), self.map, self.encoding)?;
@@ -102,14 +110,14 @@ impl Asked<'_> {
             for (key, hash, entry, extra) in page {
                 let Ok(key) = Key::new(&key) else { continue };
                 let Ok(place) = table.form.decode(key.as_str()) else { continue };
-                if noted.contains(&key) {
-                    continue;
-                }
+                let is_noted = noted.contains(&key);
                 let Some(row) = rows::read(self.connection, &table, &place).doing("reading a row")? else {
                     continue;
                 };
                 let evidence = self.evidence(hash, entry, extra.as_deref())?;
-                asked += usize::from(self.hear(&table, &row, &evidence, (gone, &columns), &mut tally));
+                let mut heard = Tally { votes: vec![vec![Votes::default(); new.len()]; gone.len()] };
+                asked += usize::from(self.hear(&table, &row, &evidence, (gone, &columns), &mut heard));
+                tally.add(&heard, is_noted);
             }
         }
         Ok(tally)

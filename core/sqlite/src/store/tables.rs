@@ -105,11 +105,17 @@ impl SqliteStore {
         }
         let watch = named::collections(&connection, &config.watch)?;
         let mut journal = Journal::of(connection, config.path)?;
+        let is_known =
+            |(collection, _): &(Collection, String)| journal.names.known_collection(collection).is_some();
+        let known: Vec<bool> = watch.iter().map(is_known).collect();
         adopt_names(&mut journal, &watch)?;
         let watch: Vec<Collection> = watch.into_iter().map(|(collection, _)| collection).collect();
         let (watched, missing) = read_watched(&mut journal, &watch)?;
-        if let Some((collection, unwatchable)) = missing.into_iter().next() {
-            return Err(named::refusal(&journal.connection, collection.as_str(), unwatchable)?);
+        let is_new = |collection: &Collection| {
+            watch.iter().zip(&known).any(|(watched, known)| watched == collection && !known)
+        };
+        if let Some((collection, unwatchable)) = missing.iter().find(|(collection, _)| is_new(collection)) {
+            return Err(named::refusal(&journal.connection, collection.as_str(), *unwatchable)?);
         }
         let mut store = Self {
             known_tables: rebuild::table_names(&journal.connection)?,
@@ -128,8 +134,8 @@ impl SqliteStore {
             counts: BTreeMap::new(),
             looks_all_through: false,
         };
-        store.use_watched(watched, watch, &[])?;
-        store.note_trouble(Vec::new(), &BTreeMap::new())?;
+        store.use_watched(watched, watch, &missing)?;
+        store.note_trouble(missing, &BTreeMap::new())?;
         store.try_problems_again(config.payload_bytes_max)?;
         Ok(store)
     }
