@@ -48,9 +48,7 @@ pub enum DataDirError {
         command: String,
     },
     /// Another process runs this node.
-    #[error(
-        "the data folder {path} is in use: another process runs this node; stop it first, or give another --data-dir"
-    )]
+    #[error("the data folder {path} is in use: another process runs this node; stop it first")]
     InUse {
         /// The folder.
         path: PathBuf,
