@@ -8,8 +8,8 @@ use entgldb::Retention;
 const EXIT_CODES: &str = "\
 Exit codes:
     0  it was done, and what was checked is in order
-    1  a check failed: `verify` found faults, `demo` could not show what it claims,
-       `status` found no node running, or one whose database has failed
+    1  a check failed: `verify` found faults, `doctor` something that must be changed first,
+       `demo` could not show what it claims, `status` found no node running, or one whose database has failed
     2  the command line is wrong
     3  it could not start: a file, the secret, the configuration or the database cannot be used
     4  it failed while it ran: the database or the disk gave an error

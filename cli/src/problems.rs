@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: &ListArguments) -> Result<(), Failure> {
     let lines: Vec<Line> = found.iter().map(Line::of).collect();
     let blocked = blocked(&arguments.place.data_dir());
     if arguments.json {
-        lines.iter().try_for_each(|line| output::json_line(line))?;
+        lines.iter().try_for_each(output::json_line)?;
         return blocked.iter().try_for_each(|blocked| Ok(output::json_line(&json!({ "blocked": blocked }))?));
     }
     for blocked in &blocked {

@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &SchemaArguments) -> Result<(), Failure> {
     }
     let database = &arguments.database;
     let tables = inspection::open(database)?.fields();
-    let tables = tables.map_err(|error| inspection::unreadable(database, error))?;
+    let tables = tables.map_err(|error| inspection::unreadable(database, &error))?;
     let lines: Vec<Line> = tables.into_iter().map(Line::of).collect();
     if arguments.json {
         return lines.iter().try_for_each(|line| Ok(output::json_line(line)?));

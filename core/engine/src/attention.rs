@@ -91,6 +91,16 @@ impl Attention {
         }
     }
 
+    /// Listens to other files from now on.
+    pub(crate) fn listen_to(&mut self, waker: Waker) {
+        *self = Self::new(waker);
+    }
+
+    /// The next change of the files is told again, although nothing is looked at now.
+    pub(crate) fn rearm(&mut self) {
+        self.waker.rearm();
+    }
+
     /// When to look next.
     pub(crate) fn due(&self) -> Instant {
         self.look_at

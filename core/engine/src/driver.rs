@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use entgldb_net::{Frame, NetEvent, SendError, Transport};
 use entgldb_replica::event::Event as ReplicaEvent;
-use entgldb_replica::id::{Collection, LinkId};
+use entgldb_replica::id::Collection;
 use entgldb_replica::{Config as ReplicaConfig, Input, Link, Output, Replica, wire};
 use entgldb_sqlite::Waker;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::attention::Attention;
 use crate::clocks::{Clocks, wall_ms};
@@ -28,12 +28,10 @@ use crate::mark::MarkFile;
 use crate::progress::Progress;
 use crate::publish::{self, Publisher};
 use crate::recipe::{Keeping, Recipe};
+use crate::reopening::Reopening;
 use crate::status::State;
 use crate::store::{AnyStore, StoreError};
 use crate::trust::Trust;
-
-/// First and longest wait before a failed store is opened again.
-const REOPEN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// Why [`crate::Node::sync_now`] did not end well. Syncing goes on all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -102,9 +100,9 @@ pub(crate) struct Driver {
     /// Changes of peers that wait until the application is not in the middle of something.
     pub(crate) held: Held,
     is_short_of_room: bool,
+    pub(crate) reopening: Reopening,
+    pub(crate) waker: Box<dyn Fn() -> Waker + Send>,
     pub(crate) progress: Progress,
-    reopen_at: Instant,
-    reopen_wait: Duration,
     pub(crate) waiting: Vec<(Instant, Reply)>,
 }
 
@@ -120,13 +118,13 @@ pub(crate) struct Parts {
     pub(crate) mark: MarkFile,
     pub(crate) control: Control,
     pub(crate) publisher: Publisher,
-    pub(crate) waker: Waker,
+    /// Begins to listen to the database's files.
+    pub(crate) waker: Box<dyn Fn() -> Waker + Send>,
 }
 
 impl Driver {
     /// Opens the replica over a freshly opened store.
     pub(crate) fn new(parts: Parts) -> Result<Self, StoreError> {
-        let now = Instant::now();
         let mut driver = Self {
             recipe: parts.recipe,
             replica: None,
@@ -138,12 +136,12 @@ impl Driver {
             mark: parts.mark,
             control: parts.control,
             publisher: parts.publisher,
-            attention: Attention::new(parts.waker),
+            attention: Attention::new((parts.waker)()),
             held: Held::default(),
             is_short_of_room: false,
             progress: Progress::default(),
-            reopen_at: now,
-            reopen_wait: REOPEN.0,
+            reopening: Reopening::default(),
+            waker: parts.waker,
             waiting: Vec::new(),
         };
         driver.adopt(parts.store)?;
@@ -193,7 +191,7 @@ impl Driver {
                 wait = wait.min(self.attention.due().saturating_duration_since(Instant::now()));
                 wait = wait.min(self.held.until(Instant::now()));
             }
-            None => wait = wait.min(self.reopen_at.saturating_duration_since(Instant::now())),
+            None => wait = wait.min(self.reopening.due().saturating_duration_since(Instant::now())),
         }
         if let Some(deadline) = self.waiting.iter().map(|(deadline, _)| *deadline).min() {
             wait = wait.min(deadline.saturating_duration_since(Instant::now()));
@@ -205,6 +203,7 @@ impl Driver {
     fn take(&mut self, message: Message) {
         match message {
             Message::Net(event) => self.take_net(event),
+            Message::Wake if self.replica.is_none() => self.woken_while_closed(),
             Message::Wake => {
                 self.attention.woken();
                 if self.attention.is_due() {
@@ -232,7 +231,7 @@ impl Driver {
 
     fn take_time(&mut self) {
         if self.replica.is_none() {
-            if Instant::now() >= self.reopen_at && self.publisher.state() != State::Failed {
+            if Instant::now() >= self.reopening.due() && self.publisher.state() != State::Failed {
                 self.reopen();
             }
             return;
@@ -389,7 +388,7 @@ impl Driver {
         }
     }
 
-    fn adopt(&mut self, store: AnyStore) -> Result<(), StoreError> {
+    pub(crate) fn adopt(&mut self, store: AnyStore) -> Result<(), StoreError> {
         let now = self.clocks.now();
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).expect("the operating system gives random bytes");
@@ -416,48 +415,6 @@ impl Driver {
         self.publisher.set_state(State::Running);
         self.input(Input::LocalChange);
         Ok(())
-    }
-
-    /// A store error is final for the replica. What is durable is opened again, unless the disk itself has failed.
-    pub(crate) fn store_failed(&mut self, failed: &StoreError) {
-        let Some(replica) = self.replica.take() else { return };
-        self.mark.note(replica.mark());
-        for peer in replica.links() {
-            self.transport.close(peer, "the store failed");
-        }
-        drop(replica);
-        let retry = !failed.is_final();
-        let message = failed.to_string();
-        error!(message, retry, "the store failed");
-        self.publisher.set_state(if retry { State::Recovering } else { State::Failed });
-        self.publisher.note_error(&message);
-        self.tell(&Event::StoreError { message, retry });
-        self.wait_to_reopen();
-    }
-
-    fn wait_to_reopen(&mut self) {
-        self.reopen_at = Instant::now() + self.reopen_wait;
-        self.reopen_wait = (self.reopen_wait * 2).min(REOPEN.1);
-    }
-
-    fn reopen(&mut self) {
-        let opened = self.recipe.open_store().and_then(|store| Ok(self.adopt(store)?));
-        let Err(error) = opened else {
-            // It may have failed again at its first capture; then the wait goes on growing.
-            if self.replica.is_some() {
-                self.reopen_wait = REOPEN.0;
-                info!("the store is open again");
-            }
-            return;
-        };
-        let (retry, message) = (!error.is_final(), error.to_string());
-        warn!(message, retry, "the store can't be opened");
-        if !retry {
-            self.publisher.set_state(State::Failed);
-        }
-        self.publisher.note_error(&message);
-        self.tell(&Event::StoreError { message, retry });
-        self.wait_to_reopen();
     }
 
     pub(crate) fn tell(&mut self, event: &Event) {

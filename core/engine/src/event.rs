@@ -143,6 +143,16 @@ pub enum Event {
         /// What was found, and what that means.
         detail: String,
     },
+    /// The database's file is another one than the node had open, or has another content: it was replaced, moved, deleted,
+    /// written over by a copy, or taken by another engine. Nothing was written to it since. The node opens what is at the path
+    /// again by itself, once something is there, and looks its tables through.
+    DatabaseReplaced {
+        /// What happened, in one word: `other_file`, `missing`, `wal_missing`, `other_wal`, `no_engine_tables`, `other_run` or
+        /// `other_state`.
+        change: &'static str,
+        /// The same as a sentence.
+        detail: String,
+    },
     /// The database was restored from an older copy; the node goes on under a new incarnation.
     RolledBack {
         /// The peer that knew.
@@ -442,6 +452,9 @@ impl Event {
             Self::RefusedByPeer { node, detail } => error!(node, detail, "entries refused by the peer"),
             Self::Forked { node, log, seq } => error!(node, log, seq, "a log has forked"),
             Self::StartedAnew { detail } => warn!(detail, "a new incarnation"),
+            Self::DatabaseReplaced { change, detail } => {
+                warn!(change, detail, "the database's file has changed")
+            }
             Self::RolledBack { node, log } => warn!(node, log, "this database was rolled back"),
             Self::Snapshot { node, collection, rows, done: true, .. } => {
                 info!(node, collection, rows, "a snapshot is complete");

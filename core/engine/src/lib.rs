@@ -81,6 +81,7 @@ mod progress;
 mod publish;
 mod recipe;
 mod recording;
+mod reopening;
 mod resolver;
 mod restoring;
 mod retention;
@@ -104,8 +105,9 @@ pub use entgldb_replica::id::{Collection, DocId, Key, NodeId};
 pub use entgldb_replica::limits::{HOOK_BYTES_MAX, HOOK_DOCUMENTS_MAX};
 pub use entgldb_replica::resolve::Side;
 pub use entgldb_sqlite::{
-    AliasError, Attached, Cause, Detached, Fault, OpenError as StoreOpenError, Progress, Report,
-    RestoreError, Restored, SqliteFailed, VerifyError, attached, doctor, inspect, register_alias, restore,
+    AliasError, Attached, Cause, Detached, Fault, FileChange, FileSystem, HeldBy,
+    OpenError as StoreOpenError, Progress, RepairError, Repaired, Report, RestoreError, Restored,
+    SqliteFailed, VerifyError, attached, doctor, file_system, inspect, register_alias, repair, restore,
     verify,
 };
 pub use event::{Event, Version, listed_problem_kind, problem_kind};

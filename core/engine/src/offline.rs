@@ -10,7 +10,7 @@ use entgldb_replica::id::{Collection, NodeId};
 use entgldb_replica::wire::Chunk;
 use entgldb_replica::{Config as ReplicaConfig, Importing, Input, Replica};
 use entgldb_sqlite::inspect::Inspector;
-use entgldb_sqlite::{Durability, OpenError, SqliteFailed, SqliteStore};
+use entgldb_sqlite::{Durability, Holder, OpenError, SqliteFailed, SqliteStore};
 
 use crate::clocks::Clocks;
 use crate::command::CommandError;
@@ -78,6 +78,7 @@ impl Offline {
             durability: Durability::Full,
             payload_bytes_max: entgldb_replica::limits::PAYLOAD_BYTES_DEFAULT,
             stop: Arc::default(),
+            holder: Holder::new(&node.to_string(), name.as_deref().unwrap_or_default(), data_dir.path()),
             hub: Hub::default(),
         };
         let store = recipe.open()?;

@@ -13,8 +13,8 @@ use entgldb_replica::Config as ReplicaConfig;
 use entgldb_replica::custom::Resolver;
 use entgldb_replica::entry::AuthorKey;
 use entgldb_replica::id::{Collection, NameError, NodeId};
-use entgldb_sqlite::Waker;
 use entgldb_sqlite::own::Keeps;
+use entgldb_sqlite::{Holder, Waker};
 use tracing::info;
 
 use crate::clocks::Clocks;
@@ -121,14 +121,15 @@ impl Node {
         let (events, json_events) = (hub.subscribe(), hub.subscribe());
         let stop = Arc::new(AtomicBool::new(false));
         let collections = collections(&config, &keeping)?;
-        let recipe = recipe((&config, &name), (collections, keeping.clone()), &identity, &hub, &stop);
+        let holder = Holder::new(&id.to_string(), &name, data_dir.path());
+        let of = (&config, name.as_str(), &holder);
+        let recipe = recipe(of, (collections, keeping.clone()), &identity, &hub, &stop);
         let (runtime, net) = (runtime()?, net_config(&config, &name, listen));
         let bound = Bound::new(runtime.handle(), &net)?;
         // Last of all that may be refused, because it writes to the application's file.
         let store = recipe.open_store()?;
         data_dir.keep();
         let (to_driver, inbox) = driver::channel();
-        let waker = Waker::start(&config.database, wake(&to_driver));
         let sink = to_driver.clone();
         let sink = Arc::new(move |event| drop(sink.send(Message::Net(event))));
         let transport = Transport::start_bound(runtime.handle(), &net, bound, (&secret, &identity), sink);
@@ -141,7 +142,7 @@ impl Node {
             status: Arc::clone(&status),
             to_driver: to_driver.clone(),
         };
-        let recorder = recorder(&config, &keeping, &stop, shared)?;
+        let recorder = recorder((&config, &holder), &keeping, &stop, shared)?;
         let (hooks, watch) = hook_watch(&keeping, &hub)?;
         let parts = Parts {
             recipe,
@@ -154,7 +155,7 @@ impl Node {
             mark: MarkFile::load(data_dir.path()),
             control: Control::new(data_dir.path(), to_driver.clone()),
             publisher: Publisher::new(Arc::clone(&status), data_dir.file(STATUS_FILE)),
-            waker,
+            waker: waker(&config, &to_driver),
         };
         // The application's store is let go of here, so that its last owner is the thread that calls its hooks.
         let watchers = match keeping {
@@ -225,7 +226,7 @@ fn resolvers(config: &Config, keeping: &Keeping) -> Result<BTreeMap<Collection, 
 }
 
 fn recorder(
-    config: &Config,
+    (config, holder): (&Config, &Holder),
     keeping: &Keeping,
     stop: &Arc<AtomicBool>,
     shared: Shared,
@@ -236,7 +237,8 @@ fn recorder(
         Keeping::Host(_) => Keeps::Host,
     };
     let how = (keeps, durability(config));
-    let recorder = Recorder::open(&config.database, how, config.payload_bytes_max, Arc::clone(stop), shared)?;
+    let recorder =
+        Recorder::open(&config.database, how, config.payload_bytes_max, (Arc::clone(stop), holder), shared)?;
     Ok(Some(recorder))
 }
 
@@ -262,7 +264,7 @@ struct Collections {
 }
 
 fn recipe(
-    (config, name): (&Config, &str),
+    (config, name, holder): (&Config, &str, &Holder),
     (Collections { interests, merging, custom }, keeping): (Collections, Keeping),
     identity: &Identity,
     hub: &Hub,
@@ -275,6 +277,7 @@ fn recipe(
             durability: durability(config),
             payload_bytes_max: config.payload_bytes_max,
             stop: Arc::clone(stop),
+            holder: holder.clone(),
             hub: hub.clone(),
         },
         keeping,
@@ -314,9 +317,13 @@ fn runtime() -> Result<tokio::runtime::Runtime, OpenError> {
     builder.build().map_err(OpenError::Threads)
 }
 
-fn wake(to_driver: &Sender<Message>) -> impl Fn() + Send + Sync + 'static {
-    let to_driver = to_driver.clone();
-    move || drop(to_driver.send(Message::Wake))
+/// Listens to the files at the database's path, each time to those that are there then.
+fn waker(config: &Config, to_driver: &Sender<Message>) -> Box<dyn Fn() -> Waker + Send> {
+    let (path, to_driver) = (config.database.clone(), to_driver.clone());
+    Box::new(move || {
+        let to_driver = to_driver.clone();
+        Waker::start(&path, move || drop(to_driver.send(Message::Wake)))
+    })
 }
 
 fn first_status(config: &Config, id: NodeId, name: &str, listen: Option<String>) -> Status {

@@ -27,6 +27,9 @@ impl Progress {
         for table in tables.iter().filter(|table| table.state == TableState::LookingThrough) {
             let (done, of) =
                 (table.rows_looked_through, table.rows_looked_through + table.rows_to_look_through);
+            if of == 0 {
+                continue;
+            }
             looking.insert(table.name.clone(), of);
             events.push(Event::LookingThrough { table: table.name.clone(), done, of });
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use entgldb_replica::Config as ReplicaConfig;
 use entgldb_replica::entry::AuthorKey;
 use entgldb_sqlite::own::{Keeps, OwnStore};
-use entgldb_sqlite::{SqliteConfig, SqliteStore};
+use entgldb_sqlite::{Holder, SqliteConfig, SqliteStore};
 use tracing::warn;
 
 use crate::documents::Watchers;
@@ -59,6 +59,7 @@ pub(crate) struct SqliteRecipe {
     pub(crate) durability: entgldb_sqlite::Durability,
     pub(crate) payload_bytes_max: usize,
     pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) holder: Holder,
     pub(crate) hub: Hub,
 }
 
@@ -75,6 +76,7 @@ impl SqliteRecipe {
             durability: self.durability,
             payload_bytes_max: self.payload_bytes_max,
             stop: Arc::clone(&self.stop),
+            holder: self.holder.clone(),
             on_busy: Some(Box::new(move |waited| {
                 let for_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
                 warn!(for_ms, "the database is locked by another program; waiting");

@@ -8,7 +8,7 @@ use crossbeam_channel::Sender;
 use entgldb_replica::id::DocId;
 use entgldb_replica::limits::{UNIT_BYTES_MAX, UNIT_CHANGES_MAX};
 use entgldb_sqlite::own::{Intake, Keeps, Recorded, RecordedDoc};
-use entgldb_sqlite::{Durability, OpenError, SqliteFailed};
+use entgldb_sqlite::{Durability, Holder, OpenError, SqliteFailed};
 use serde::de::IgnoredAny;
 
 use crate::clocks::wall_ms;
@@ -78,10 +78,10 @@ impl Recorder {
         path: &Path,
         (keeps, durability): (Keeps, Durability),
         payload_bytes_max: usize,
-        stop: Arc<AtomicBool>,
+        (stop, holder): (Arc<AtomicBool>, &Holder),
         Shared { home, closed, status, to_driver }: Shared,
     ) -> Result<Self, OpenError> {
-        let intake = Mutex::new(Intake::open(path, keeps, durability, stop)?);
+        let intake = Mutex::new(Intake::open(path, keeps, durability, stop, holder)?);
         Ok(Self { intake, home, closed, payload_bytes_max, status, to_driver })
     }
 

@@ -13,7 +13,7 @@ use entgldb_replica::store::{
 };
 use entgldb_replica::version::{Hash, Seq};
 use entgldb_sqlite::own::OwnStore;
-use entgldb_sqlite::{OpenError, SqliteFailed, SqliteStore};
+use entgldb_sqlite::{FileChange, OpenError, SqliteFailed, SqliteStore};
 
 use crate::documents::Watchers;
 use crate::host::HostedStore;
@@ -151,6 +151,26 @@ impl AnyStore {
             Self::Documents(store, _) => store.is_short_of_room(),
             Self::Host(store) => store.is_short_of_room(),
         }
+    }
+
+    /// How the file differs from the one that was opened, which may have caused any error.
+    pub(crate) fn file_change(&self) -> Option<FileChange> {
+        match self {
+            Self::Tables(store) => store.file_change(),
+            Self::Documents(store, _) => store.file_change(),
+            Self::Host(store) => store.own.file_change(),
+        }
+    }
+
+    /// The file is another one than before: what it says is compared with the tables, or with the application's store.
+    pub(crate) fn look_through(&mut self) -> Result<(), StoreError> {
+        match self {
+            Self::Tables(store) => store.look_all_through(),
+            // Documents and notes of them are written together: there is nothing else to compare with.
+            Self::Documents(..) => {}
+            Self::Host(store) => store.compare_all()?,
+        }
+        Ok(())
     }
 
     pub(crate) fn watch(&mut self, name: &str) -> Result<Collection, OpenError> {

@@ -2,6 +2,7 @@
 //! again what it was before the first start.
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use entgldb_replica::id::NodeId;
@@ -9,8 +10,10 @@ use entgldb_replica::member::members;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::failed::{Outcome, SqliteFailed, While, code};
-use crate::file::connection::{harden, in_transaction, journal_mode, open_file};
+use crate::file::challenge::{Claimant, free};
+use crate::file::connection::{harden, in_plain_transaction, journal_mode, open_file};
 use crate::file::error::OpenError;
+use crate::file::holder::Holder;
 use crate::file::quiet;
 use crate::inspect::Inspector;
 use crate::journal::schema;
@@ -115,8 +118,11 @@ pub fn detach(path: &Path) -> Result<Detached, OpenError> {
     if is_own(&connection).unwrap_or(false) {
         return Err(OpenError::OtherKind { path: path.to_owned() });
     }
+    let (holder, stop) = (Holder::unnamed(), AtomicBool::new(false));
+    free(&connection, Claimant { path, holder: &holder, stop: &stop })?;
     let journal_before = schema::get::<String>(&connection, schema::JOURNAL_BEFORE).ok().flatten();
-    let (triggers, tables) = in_transaction(&connection, drop_all).map_err(|failed| locked(path, failed))?;
+    let (triggers, tables) =
+        in_plain_transaction(&connection, drop_all).map_err(|failed| locked(path, failed))?;
     if let Some(before) = &journal_before
         && !before.eq_ignore_ascii_case("wal")
     {

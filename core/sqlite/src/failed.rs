@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
 
+use crate::file::change::FileChange;
+
 /// The store failed. Nothing of the step that failed is in the file, except after [`SqliteFailed::Sync`]: then all of it is, and may
 /// be lost in a power cut.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +23,9 @@ pub enum SqliteFailed {
     /// The database stayed locked by another program for as long as was waited, or until the store was told to stop.
     #[error("another program kept the database locked")]
     Stopped,
+    /// The file is another one than the store had opened. Nothing was written to it.
+    #[error("{0}")]
+    FileChanged(FileChange),
     /// What was committed could not be brought onto the disk.
     #[error("syncing {}: {source}", path.display())]
     Sync {
@@ -68,6 +73,7 @@ impl SqliteFailed {
         let source = match self {
             Self::Stopped => return Cause::Locked,
             Self::Damaged { .. } => return Cause::EngineDamaged,
+            Self::FileChanged(_) => return Cause::Other,
             Self::Sync { .. } => return Cause::Disk,
             Self::Sqlite { .. } if self.is_disk_full() => return Cause::DiskFull,
             Self::Sqlite { source, .. } => source,
@@ -104,7 +110,7 @@ impl SqliteFailed {
                         | ErrorCode::PermissionDenied
                 )
             ),
-            Self::Stopped => false,
+            Self::Stopped | Self::FileChanged(_) => false,
             // A file that is gone was taken away by somebody; what is at the path now can be opened.
             Self::Sync { source, .. } => source.kind() != io::ErrorKind::NotFound,
             Self::Damaged { .. } => true,
@@ -146,16 +152,15 @@ impl<T> While<T> for rusqlite::Result<T> {
 fn is_unexpected(error: &rusqlite::Error) -> bool {
     use rusqlite::Error::{
         FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, QueryReturnedNoRows,
-        SqlInputError,
     };
-    match error {
+    let is_missing = |message: &str| message.starts_with("no such table: _entgldb_");
+    matches!(
+        error,
         QueryReturnedNoRows
-        | InvalidColumnType(..)
-        | FromSqlConversionFailure(..)
-        | IntegralValueOutOfRange(..) => true,
-        SqlInputError { msg, .. } => msg.contains("no such table: _entgldb_"),
-        _ => false,
-    }
+            | InvalidColumnType(..)
+            | FromSqlConversionFailure(..)
+            | IntegralValueOutOfRange(..)
+    ) || message(error).is_some_and(is_missing)
 }
 
 /// An error without the SQL that it is about, and with what it means where SQLite's words do not say so.

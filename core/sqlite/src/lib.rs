@@ -15,7 +15,7 @@
 //!
 //! use entgldb_replica::limits;
 //! use entgldb_replica::store::{Store, UnitLimits};
-//! use entgldb_sqlite::{Durability, SqliteConfig, SqliteStore, Waker};
+//! use entgldb_sqlite::{Durability, Holder, SqliteConfig, SqliteStore, Waker};
 //!
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("shop.db");
@@ -27,6 +27,7 @@
 //!     durability: Durability::Full,
 //!     payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
 //!     stop: Arc::default(),
+//!     holder: Holder::unnamed(),
 //!     on_busy: None,
 //! })?;
 //! let (sender, woken) = std::sync::mpsc::channel();
@@ -74,6 +75,7 @@ mod json;
 pub mod own;
 mod quote;
 mod reading;
+mod repair;
 mod restore;
 mod store;
 mod table;
@@ -83,10 +85,14 @@ pub use detach::{Attached, Detached, attached, detach};
 pub use doctor::doctor;
 pub use failed::{Cause, SqliteFailed};
 pub use fields::by_hand::{AliasError, register_alias};
+pub use file::change::FileChange;
 pub use file::config::{Durability, SqliteConfig};
 pub use file::error::OpenError;
+pub use file::file_system::{FileSystem, file_system};
+pub use file::holder::{HeldBy, Holder};
 pub use file::watch::Waker;
 pub use inspect::export::{KnownHead, ListedMember};
+pub use repair::{RepairError, Repaired, repair};
 pub use restore::{LosingVersion, RestoreError, Restored, losing_version, restore};
 pub use store::{LookedThrough, SqliteStore, TableHealth};
 pub use verify::{Fault, Progress, Report, VerifyError, verify};

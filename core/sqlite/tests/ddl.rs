@@ -205,9 +205,20 @@ fn an_index_and_the_columns_it_named_can_be_dropped_in_whatever_way() {
     }
 }
 
+/// What `verify` says of a database's triggers.
+fn said_of_triggers(node: &Node) -> Vec<&'static str> {
+    let report = entgldb_sqlite::verify(&node.path, &mut |_| {}).unwrap();
+    let faults = report.faults.iter().map(|fault| &fault.what);
+    let texts: Vec<&String> =
+        report.notes.iter().chain(faults).filter(|text| text.contains("triggers")).collect();
+    let kinds = ["will be renewed at the next start", "do not note all rows", "not as the engine makes them"];
+    kinds.into_iter().filter(|kind| texts.iter().any(|text| text.contains(kind))).collect()
+}
+
 #[test]
 fn renamed_columns_and_tables_keep_their_triggers_working_and_nothing_is_looked_through() {
-    let schema = "CREATE TABLE t(k TEXT PRIMARY KEY, u TEXT, a TEXT, gone INTEGER, v TEXT);
+    let schema =
+        "CREATE TABLE z(z); CREATE TABLE t(k TEXT PRIMARY KEY, u TEXT, a TEXT, gone INTEGER, v TEXT);
         CREATE UNIQUE INDEX i ON t(u); CREATE UNIQUE INDEX j ON t(lower(a)) WHERE gone = 0";
     // The new row displaces row 2, by one index or the other.
     let (by_u, by_a) = ("'4', 'u2', 'E', 0, 'y'", "'4', 'u4', 'b', 0, 'y'");
@@ -227,6 +238,8 @@ fn renamed_columns_and_tables_keep_their_triggers_working_and_nothing_is_looked_
             "DROP INDEX i; ALTER TABLE t RENAME COLUMN v TO w; ALTER TABLE t DROP COLUMN u; ALTER TABLE t RENAME COLUMN w TO u",
             "'4', 'b', 0, 'y'",
         ),
+        ("DROP TABLE z; VACUUM", by_a),
+        ("DROP INDEX i", by_a),
     ];
     for (rename, row) in renames {
         let mut a = Node::new(1, schema, &["t"]);
@@ -234,6 +247,8 @@ fn renamed_columns_and_tables_keep_their_triggers_working_and_nothing_is_looked_
         a.capture();
         let done = a.app.execute_batch(rename);
         assert!(done.is_ok(), "{rename}: {done:?}");
+        let said = said_of_triggers(&a);
+        assert!(matches!(said.as_slice(), [] | ["will be renewed at the next start"]), "{rename}: {said:?}");
         a.sql(&format!("INSERT OR REPLACE INTO t VALUES({row})"));
         let drain = a.store.captured(&common::limits()).unwrap();
         assert!(!a.store.is_scanning().unwrap(), "{rename}");
@@ -246,16 +261,19 @@ fn renamed_columns_and_tables_keep_their_triggers_working_and_nothing_is_looked_
 }
 
 #[test]
-fn a_text_in_double_quotes_in_an_index_does_not_keep_other_columns_from_being_dropped() {
+fn an_application_that_takes_no_text_in_double_quotes_can_write_where_an_index_has_one() {
     let schema = "CREATE TABLE t(k TEXT PRIMARY KEY, a TEXT, b TEXT, c TEXT);
         CREATE UNIQUE INDEX i ON t(a || \"it's\"); CREATE UNIQUE INDEX j ON t(b) WHERE a <> \"none\"";
     let mut a = Node::new(1, schema, &["t"]);
     a.sql("INSERT INTO t VALUES('1', 'a', 'b', 'c'), ('2', 'none', 'b', 'd')");
     a.capture();
-    a.sql("ALTER TABLE t DROP COLUMN c; INSERT OR REPLACE INTO t VALUES('3', 'x', 'b'); DELETE FROM t WHERE k = '3'");
+    use rusqlite::config::DbConfig::{SQLITE_DBCONFIG_DQS_DDL, SQLITE_DBCONFIG_DQS_DML};
+    a.app.set_db_config(SQLITE_DBCONFIG_DQS_DDL, false).unwrap();
+    a.app.set_db_config(SQLITE_DBCONFIG_DQS_DML, false).unwrap();
+    a.sql("INSERT OR REPLACE INTO t VALUES('3', 'x', 'b', NULL); DELETE FROM t WHERE k = '3'");
     a.capture();
     assert_eq!(a.content("t", "1"), None, "it was displaced");
-    a.sql("DROP INDEX i; DROP INDEX j; ALTER TABLE t DROP COLUMN b; ALTER TABLE t DROP COLUMN a");
+    a.sql("DROP INDEX i; DROP INDEX j; ALTER TABLE t DROP COLUMN b; ALTER TABLE t DROP COLUMN c; ALTER TABLE t DROP COLUMN a");
 }
 
 /// How many rows a statement steps over in tables that it reads without an index, in triggers too.
@@ -310,6 +328,7 @@ fn a_trigger_before_a_write_that_somebody_altered_is_made_again_and_what_it_miss
         a.sql("INSERT INTO t VALUES('1', 'a'), ('2', 'b')");
         a.capture();
         a.sql(alteration);
+        assert_eq!(said_of_triggers(&a), ["do not note all rows"], "{alteration}");
         a.sql("INSERT OR REPLACE INTO t VALUES('3', 'a'); DELETE FROM t WHERE k = '3'");
         a.capture();
         assert_eq!(a.content("t", "1"), None, "{alteration}");
@@ -353,4 +372,34 @@ fn changes_of_others_are_applied_under_the_applications_triggers_whatever_it_doe
         assert_eq!(a.query("SELECT n FROM t WHERE k IN ('3', '4') ORDER BY k"), ["7", "1"], "{change}");
         assert_eq!((&a.problems, &b.problems), (&vec![], &vec![]), "{change}");
     }
+}
+
+#[test]
+fn an_application_that_attaches_the_database_is_captured_and_may_change_its_schema() {
+    let schema = "CREATE TABLE t(k TEXT PRIMARY KEY, u TEXT, v TEXT); CREATE UNIQUE INDEX i ON t(u); CREATE UNIQUE INDEX j ON t(v)";
+    let mut a = Node::new(1, schema, &["t"]);
+    a.sql("INSERT INTO t VALUES('1', 'u1', 'v1'), ('2', 'u2', 'v2')");
+    a.capture();
+    let other = rusqlite::Connection::open_in_memory().unwrap();
+    other.execute("ATTACH ?1 AS app", [a.path.to_str().unwrap()]).unwrap();
+    other
+        .execute_batch(
+            "CREATE TABLE main.t(k, u); CREATE TABLE main._entgldb_outbox(x);
+             INSERT OR REPLACE INTO app.t VALUES('3', 'u1', 'v3'); DELETE FROM app.t WHERE k = '3';
+             DROP INDEX app.i; ALTER TABLE app.t DROP COLUMN u; REPLACE INTO app.t VALUES('4', 'v2'); DELETE FROM app.t WHERE k = '4'",
+        )
+        .unwrap();
+    a.capture();
+    assert_eq!((a.content("t", "1"), a.content("t", "2")), (None, None));
+}
+
+#[test]
+fn a_table_renamed_in_the_old_way_takes_writes_again_once_the_node_has_looked() {
+    let schema = "CREATE TABLE t(k TEXT PRIMARY KEY, u TEXT); CREATE UNIQUE INDEX i ON t(u)";
+    let mut a = Node::new(1, schema, &["t"]);
+    a.sql("PRAGMA legacy_alter_table = ON; ALTER TABLE t RENAME TO other");
+    let refused = a.app.execute_batch("INSERT INTO other VALUES('1', 'u')").unwrap_err();
+    assert!(refused.to_string().contains("no such table: main.t"), "{refused}");
+    a.capture();
+    a.sql("INSERT INTO other VALUES('1', 'u')");
 }

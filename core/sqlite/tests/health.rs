@@ -74,6 +74,13 @@ fn a_table_that_is_dropped_is_a_problem_at_once_until_it_is_back_and_one_that_is
 fn problems_are_counted_as_long_as_they_are_there() {
     let mut node = Node::new(1, "CREATE TABLE t(k TEXT PRIMARY KEY, v)", &["t"]);
     node.sql("INSERT INTO t VALUES (NULL, 1)");
+    node.sql("INSERT INTO t VALUES (NULL, 2), (printf('%.*c', 2000, 'x'), 3), ('', 4)");
     node.capture();
-    assert_eq!(node.store.problem_count().unwrap(), 1);
+    assert_eq!(node.store.problem_count().unwrap(), 3, "{:?}", listed(&node));
+    node.sql("DELETE FROM t WHERE v = 1");
+    node.capture();
+    assert_eq!(node.store.problem_count().unwrap(), 3, "there is another row without a key");
+    node.sql("DELETE FROM t");
+    node.capture();
+    assert!(listed(&node).is_empty(), "{:?}", listed(&node));
 }

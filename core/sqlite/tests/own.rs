@@ -8,19 +8,21 @@ use entgldb_replica::id::{Collection, DocId, Key};
 use entgldb_replica::limits;
 use entgldb_replica::store::{Drain, Store, UnitLimits};
 use entgldb_sqlite::own::{Intake, Keeps, Number, OwnStore, Recorded, RecordedDoc};
-use entgldb_sqlite::{Durability, SqliteConfig, SqliteFailed};
+use entgldb_sqlite::{Durability, Holder, SqliteConfig, SqliteFailed};
 
 fn open(path: &Path, keeps: Keeps) -> (OwnStore, Intake) {
+    let holder = Holder::new("node", "node", path.parent().unwrap());
     let config = SqliteConfig {
         path: path.to_owned(),
         watch: vec!["t".into()],
         durability: Durability::Normal,
         payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
         stop: Arc::default(),
+        holder: holder.clone(),
         on_busy: None,
     };
     let store = OwnStore::open(config, keeps).unwrap();
-    let intake = Intake::open(path, keeps, Durability::Normal, Arc::default()).unwrap();
+    let intake = Intake::open(path, keeps, Durability::Normal, Arc::default(), &holder).unwrap();
     (store, intake)
 }
 

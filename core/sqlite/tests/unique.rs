@@ -268,6 +268,18 @@ const DISPLACING: &[(&str, &str, &str, &str)] = &[
             INSERT OR REPLACE INTO t VALUES(4, 'x', 'd', 'D', 0); DELETE FROM t WHERE id = 4",
     ),
     (
+        "expressions that compare",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, s INTEGER, c TEXT, n TEXT COLLATE NOCASE, r REAL, e TEXT);
+            CREATE UNIQUE INDEX i ON t(CASE WHEN s = '1' THEN e END); CREATE UNIQUE INDEX j ON t(c = 5, (n IN ('x')));
+            CREATE UNIQUE INDEX k ON t(CASE r WHEN '1' THEN e ELSE NULL END); CREATE UNIQUE INDEX l ON t((1)) WHERE e = 'single'",
+        "INSERT INTO t VALUES(1, 1, '5', 'X', 2, 'a'), (2, 2, '6', 'y', 1, 'b'), (3, x'00', '7', 'X', 1, 'c'), (4, 'text', x'05', NULL, 1, 'd'), (5, NULL, NULL, NULL, 3, 'single')",
+        "INSERT OR REPLACE INTO t VALUES(10, '1', NULL, NULL, 2, 'a'); DELETE FROM t WHERE id = 10;
+            INSERT OR REPLACE INTO t VALUES(10, 9, NULL, NULL, 1, 'b'); DELETE FROM t WHERE id = 10;
+            INSERT OR REPLACE INTO t VALUES(10, 9, NULL, NULL, 3, 'single'); DELETE FROM t WHERE id = 10;
+            INSERT OR REPLACE INTO t VALUES(10, 9, x'06', 'x', 3, 'g'); DELETE FROM t WHERE id = 10;
+            INSERT OR REPLACE INTO t VALUES(11, 9, 5, 'x', 3, 'h'); INSERT OR REPLACE INTO t VALUES(12, 9, '5', 'X', 3, 'i'); DELETE FROM t WHERE id = 12",
+    ),
+    (
         "an index that is there since the last look",
         "CREATE TABLE t(id INTEGER PRIMARY KEY, u TEXT, w TEXT); CREATE UNIQUE INDEX w ON t(w)",
         "INSERT INTO t VALUES(1, 'a', 'x'), (2, 'b', 'y'), (3, 'c', 'z')",

@@ -129,6 +129,9 @@ class Frozen:
 class Field(Scenario):
     """A scenario over a schema of its own."""
 
+    # Whether all nodes have the same logs in the end. Not if a table gets another name: what was written under the old one stays.
+    has_equal_vectors = True
+
     def node(self, name, schema, tables, **options):
         node = Node(self.folder, name, self.secret, schema, tables, **options)
         self.ends.append(node.end)
@@ -188,7 +191,7 @@ class Field(Scenario):
         # The marker may overtake rows that are found only by looking through a table.
         self.until(
             lambda: all(not is_looking_through(node) for node in nodes)
-            and len({json.dumps(vector(node)) for node in nodes}) == 1,
+            and (not self.has_equal_vectors or len({json.dumps(vector(node)) for node in nodes}) == 1),
             lambda: f"level with each other: {[(node.name, is_looking_through(node), vector(node)) for node in nodes]}",
         )
 

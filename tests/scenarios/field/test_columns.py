@@ -262,6 +262,8 @@ class NamesDifferInTheirCase(Field):
     """One version of a program made `Items(Name)`, another `items(name)`; to SQLite they are the same (EF Core and Rails programs
     on one database). They expect the same of sync."""
 
+    has_equal_vectors = False
+
     def test_tables(self):
         a = self.node("a", "CREATE TABLE Items(id TEXT PRIMARY KEY, v TEXT);", ["items"]).start()
         b = self.node("b", "CREATE TABLE items(id TEXT PRIMARY KEY, v TEXT);", ["items"]).start(a)
@@ -295,6 +297,8 @@ class NamesDifferInTheirCase(Field):
 class ATableIsRenamed(Field):
     """`product` becomes `goods` on a machine whose node runs (Django's AlterModelTable). Nothing of it travels any more under the
     old name; its user expects to be told, all other tables to go on, and to lose nothing when the node is started with the new name."""
+
+    has_equal_vectors = False
 
     def test_it_is_said_at_once_and_the_rows_are_there_under_the_new_name(self):
         a, b = self.pair("CREATE TABLE product(id TEXT PRIMARY KEY, name TEXT);", ["product"])

@@ -35,7 +35,7 @@ const OUTBOX_AT_ONCE: usize = 4096;
 
 /// See the module's documentation.
 pub(crate) struct HostedStore {
-    pub(super) own: OwnStore,
+    pub(crate) own: OwnStore,
     pub(super) host: HostCell,
     pub(super) hub: Hub,
     pub(super) stop: Arc<AtomicBool>,
@@ -88,9 +88,16 @@ impl HostedStore {
             info!(
                 "the last end was not a clean one: the application's store is compared with what is known of it"
             );
-            for collection in self.own.collections().to_vec() {
-                self.own.begin_compare(&collection)?;
-            }
+            return self.compare_all();
+        }
+        self.reconciling = Reconciling::of(&self.own)?;
+        Ok(())
+    }
+
+    /// All collections are to be compared with what is known of them.
+    pub(crate) fn compare_all(&mut self) -> Result<(), StoreError> {
+        for collection in self.own.collections().to_vec() {
+            self.own.begin_compare(&collection)?;
         }
         self.reconciling = Reconciling::of(&self.own)?;
         Ok(())

@@ -19,7 +19,7 @@ use entgldb_replica::limits::{FRAME_BYTES_DEFAULT, PAYLOAD_BYTES_DEFAULT};
 use entgldb_replica::store::{Problem, Store};
 use entgldb_replica::{Config, Input, Link, Output, Replica};
 use entgldb_sqlite::own::{Intake, Keeps, Recorded};
-use entgldb_sqlite::{Durability, SqliteConfig};
+use entgldb_sqlite::{Durability, Holder, SqliteConfig};
 use tempfile::TempDir;
 
 use super::{HostCell, HostedStore};
@@ -109,12 +109,14 @@ impl World {
                 (state.is_cut, state.begun, state.dropped) = (false, None, 0);
             }
             let stop = Arc::default();
+            let holder = Holder::new("side", "side", side.path.parent().unwrap());
             let config = SqliteConfig {
                 path: side.path.clone(),
                 watch: vec!["notes".into()],
                 durability: Durability::Normal,
                 payload_bytes_max: PAYLOAD_BYTES_DEFAULT,
                 stop,
+                holder: holder.clone(),
                 on_busy: None,
             };
             let opened = HostedStore::open(config, HostCell::new(side.memory.host()), Hub::default());
@@ -131,8 +133,8 @@ impl World {
                 Ok(replica) => {
                     side.replica = Some(replica);
                     let intake =
-                        Intake::open(&side.path, Keeps::Host, Durability::Normal, Arc::default()).unwrap();
-                    side.intake = Some(intake);
+                        Intake::open(&side.path, Keeps::Host, Durability::Normal, Arc::default(), &holder);
+                    side.intake = Some(intake.unwrap());
                     return;
                 }
                 Err(error) => assert!(error.contains("cut off"), "{error}"),

@@ -37,7 +37,7 @@ pub(crate) struct Applying<'a> {
     /// Documents that a trigger of the application does not let in, whatever is done.
     banned: &'a HashMap<DocId, String>,
     /// What was applied, for putting back; only kept if the application has triggers.
-    placed: Placed,
+    pub(super) placed: Placed,
     /// Documents whose rows do not say it all.
     inexact: Vec<(Arc<Table>, Key, Bytes)>,
     /// Documents that collided, until it is settled which of the rows stay. By table and place in the order of stamps.
@@ -100,7 +100,7 @@ impl Applying<'_> {
         remote.sort_by_key(|(write, _)| write.row.stamp);
         for (write, content) in remote {
             if !self.step.place_member(write)? {
-                let is_new = write.before.is_none() && content.is_some();
+                let is_new = self.is_proven_by_insert(write);
                 self.apply_one(&write.doc, write.row.stamp, content.clone(), is_new)?;
             }
         }

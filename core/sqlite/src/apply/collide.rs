@@ -18,12 +18,14 @@ use entgldb_replica::store::{ProblemKind, RowWrite};
 use rusqlite::OptionalExtension;
 
 use crate::apply::applying::{Applying, Fate};
+use crate::apply::putback;
 use crate::capture::notes;
 use crate::failed::{Outcome, While};
 use crate::journal::aside::{self, Aside, Reason};
 use crate::journal::commit::Stopped;
 use crate::quote::{identifier, joined};
-use crate::reading::standing::extra_of;
+use crate::reading::outgoing;
+use crate::reading::standing::{Content, Source, extra_of};
 use crate::table::definition::Table;
 use crate::table::document;
 use crate::table::rows;
@@ -113,10 +115,7 @@ impl Applying<'_> {
         place: Place,
         queue: &mut BTreeMap<Place, Aside>,
     ) -> Result<(), Stopped> {
-        self.prove(table, key)?;
-        let row = rows::read(self.step.connection, table, columns).doing("reading a row that collides")?;
-        let extra = extra_of(self.step.connection, table.no, key)?;
-        let content = row.map(|row| Bytes::from(document::content(table, &row, extra.as_ref())));
+        let content = self.content_to_evict(table, key, columns)?;
         self.remove_row(table, key)?;
         let aside =
             Aside { key: key.clone(), stamp: place.0, content, reason: Reason::Collided { blocker: None } };
@@ -124,8 +123,49 @@ impl Applying<'_> {
         Ok(())
     }
 
+    /// The document of a row that has to give way: what was applied in this step, or what stands. Where triggers of the
+    /// application have changed the row in this step, the table is not asked.
+    fn content_to_evict(
+        &self,
+        table: &Arc<Table>,
+        key: &Key,
+        columns: &[Sql<'static>],
+    ) -> Result<Option<Bytes>, Stopped> {
+        if let Some(placed) = self.placed.get(&(table.no, key.clone())) {
+            return Ok(placed.clone());
+        }
+        let (connection, names) = (self.step.connection, &*self.step.names);
+        let is_touched = self.watched.has_application_triggers
+            && putback::is_remembered(connection, table, columns).doing("comparing remembered rows")?;
+        if !is_touched {
+            self.prove(table, key)?;
+        }
+        let source = Source {
+            connection,
+            names,
+            collection: &table.collection,
+            no: table.no,
+            table: (!is_touched).then_some(&**table),
+            anything_aside: self.step.anything_aside,
+        };
+        if let Some(standing) = outgoing::standing(connection, names, table.no, key.as_str())?
+            && let Content::Is(content) = source.content(&standing)?
+        {
+            return Ok(content);
+        }
+        let row = rows::read(connection, table, columns).doing("reading a row that collides")?;
+        let extra = extra_of(connection, table.no, key)?;
+        Ok(row.map(|row| Bytes::from(document::content(table, &row, extra.as_ref()))))
+    }
+
     fn let_in(&mut self, table: &Arc<Table>, aside: Aside) -> Result<(), Stopped> {
         let doc = (table.collection.clone(), aside.key.clone());
+        if let Ok(columns) = table.form.decode(aside.key.as_str())
+            && notes::is_noted(self.step.connection, table, &columns)?
+        {
+            // The application has written a row of its own there, which is not captured yet.
+            return Ok(self.keep_out(table, Aside { reason: Reason::Collided { blocker: None }, ..aside })?);
+        }
         match self.place(table, &aside.key, aside.content.as_ref())? {
             Fate::Placed => {
                 self.remember_place(table, &aside.key, aside.content.clone());

@@ -31,8 +31,7 @@ impl Applying<'_> {
                 // It was written since the table is watched, and waits for the first copies of the table.
                 return Err(Stopped::OutboxMoved);
             }
-            let is_insert = write.before.is_none() && write.apply.as_ref().is_some_and(Option::is_some);
-            if is_insert {
+            if self.is_proven_by_insert(write) {
                 continue;
             }
             match self.judge(&table, &write.doc.1)? {
@@ -45,6 +44,13 @@ impl Applying<'_> {
             }
         }
         if found.is_empty() { Ok(()) } else { Err(Stopped::Found(found)) }
+    }
+
+    /// Whether a write is a plain insert, which fails if it meets a row. Triggers of the application may have made that row in
+    /// this very step, so where there are any it is looked at before.
+    pub(super) fn is_proven_by_insert(&self, write: &RowWrite) -> bool {
+        let is_put = write.apply.as_ref().is_some_and(Option::is_some);
+        is_put && write.before.is_none() && !self.watched.has_application_triggers
     }
 
     pub(super) fn judge(&self, table: &Table, key: &Key) -> Outcome<Verdict> {

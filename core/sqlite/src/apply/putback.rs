@@ -66,13 +66,28 @@ fn drop_all(connection: &Connection) -> Outcome<()> {
         .doing("reading temporary triggers")?;
     drop(statement);
     for name in names {
-        connection
-            // One whose table was renamed by another program is not known to SQLite until a table has that name again. So its
-            // name must not be given to another one.
-            .execute_batch(&format!("DROP TRIGGER IF EXISTS temp.{}", identifier(&name)))
-            .doing("dropping temporary triggers")?;
+        let dropped = connection.execute_batch(&format!("DROP TRIGGER temp.{}", identifier(&name)));
+        if dropped.is_err() {
+            // Its table was dropped by somebody else, so SQLite does not know it any more, but would again with a new table.
+            return forget_orphans(connection);
+        }
     }
     Ok(())
+}
+
+/// Takes temporary triggers of ours out of the schema whose tables are gone.
+fn forget_orphans(connection: &Connection) -> Outcome<()> {
+    let defend = |on| {
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, on).doing("dropping temporary triggers")
+    };
+    defend(false)?;
+    let forgotten = connection.execute_batch(
+        "PRAGMA writable_schema = ON;
+         DELETE FROM temp.sqlite_schema WHERE type = 'trigger' AND substr(name, 1, 9) = '_entgldb_';
+         PRAGMA writable_schema = RESET",
+    );
+    defend(true)?;
+    forgotten.doing("dropping temporary triggers")
 }
 
 /// Remembers from now on how the rows of a table are before they change on this connection.
@@ -198,6 +213,24 @@ fn applied(
         }
     }
     Ok(())
+}
+
+/// Whether the row with these key columns has been touched since this step began.
+pub(crate) fn is_remembered(
+    connection: &Connection,
+    table: &Table,
+    key: &[Sql<'_>],
+) -> rusqlite::Result<bool> {
+    let same =
+        table.key.iter().enumerate().map(|(number, position)| format!("c{position} IS ?{}", number + 1));
+    let sql = format!("SELECT EXISTS(SELECT 1 FROM temp.{} WHERE {})", memory(table), joined(same, " AND "));
+    let mut statement = connection.prepare_cached(&sql)?;
+    rows::bind(&mut statement, 1, key.iter())?;
+    let mut found = statement.raw_query();
+    match found.next()? {
+        Some(row) => row.get(0),
+        None => Ok(false),
+    }
 }
 
 /// Other rows, which must be as the first memory of them says.

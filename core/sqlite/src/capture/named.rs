@@ -28,6 +28,8 @@ pub(crate) fn collections(
         let table = match (definition::find(connection, name)?, renamed) {
             (Ok((found, _)), _) => found,
             (Err(_), Some(renamed)) => renamed,
+            // A table that was synced before waits until it is there again.
+            (Err(_), _) if names::is_known(connection, name)? => name.clone(),
             (Err(unwatchable), _) => return Err(refusal(connection, name, unwatchable)?),
         };
         let agreed = names::agreed(connection, &table)?;

@@ -17,6 +17,7 @@ use crate::fields::gone;
 use crate::journal::aside::{self, Reason};
 use crate::journal::names::Names;
 use crate::journal::problems::Refusal;
+use crate::quote::joined;
 use crate::reading::proof::shown_too_large;
 use crate::reading::standing::extra_of;
 use crate::table::definition::Table;
@@ -69,6 +70,8 @@ pub(crate) enum Found {
     Document(Key, Option<Bytes>),
     /// It is as it was, or nobody's.
     Nothing,
+    /// It could not travel, and is gone.
+    Gone(Problem),
     /// It can't travel. The hash is of what the table shows.
     Refused(Problem, Option<[u8; 32]>),
 }
@@ -88,6 +91,7 @@ impl Look<'_> {
         }
         let mut drain = Drain { mark: Some(mark(&notes[window - 1])), more, ..Drain::default() };
         let mut shown: Vec<Option<[u8; 32]>> = Vec::new();
+        let mut gone: Vec<Problem> = Vec::new();
         let mut bytes = 0;
         for note in &notes[..window] {
             let Some(at) = latest.remove(&(note.table, identity(&note.key))) else { continue };
@@ -101,6 +105,7 @@ impl Look<'_> {
             };
             match self.look(table, &note.key, &reading)? {
                 Found::Nothing => {}
+                Found::Gone(problem) => gone.push(problem),
                 Found::Refused(problem, shows) => {
                     drain.refused.push(problem);
                     shown.push(shows);
@@ -118,8 +123,15 @@ impl Look<'_> {
             }
         }
         let mark = drain.mark.unwrap_or(OutboxMark(0));
-        let refusal = |(problem, shown): (&Problem, _)| Refusal { mark, problem: problem.clone(), shown };
-        let refused = drain.refused.iter().zip(shown).map(refusal).collect();
+        let refusal = |(problem, shown): (&Problem, _)| Refusal {
+            mark,
+            problem: problem.clone(),
+            shown,
+            is_gone: false,
+        };
+        // Taken off the list first: another row may go by the same shortened key.
+        let gone = gone.into_iter().map(|problem| Refusal { mark, problem, shown: None, is_gone: true });
+        let refused = gone.chain(drain.refused.iter().zip(shown).map(refusal)).collect();
         Ok(Drained { drain, refused })
     }
 
@@ -266,7 +278,13 @@ impl Look<'_> {
         let refs: Vec<ValueRef<'_>> = columns.iter().map(Sql::as_ref).collect();
         let key = match table.form.encode(&refs) {
             Ok(key) => key,
-            Err(message) => return Ok(refused(table, &name_of(&refs), &message, None)),
+            Err(message) => {
+                let found = refused(table, &name_of(&refs), &message, None);
+                return Ok(match found {
+                    Found::Refused(problem, _) if !self.is_there(table, columns)? => Found::Gone(problem),
+                    found => found,
+                });
+            }
         };
         let has_extras = reading.with_extras.contains(&table.no);
         let extra = if has_extras { extra_of(self.connection, table.no, &key)? } else { None };
@@ -289,6 +307,24 @@ impl Look<'_> {
             return Ok(Found::Nothing);
         }
         Ok(Found::Document(key, content.map(Bytes::from)))
+    }
+
+    /// Whether a row with these key columns is there, or may be: a long key was cut.
+    fn is_there(&self, table: &Table, columns: &[Sql<'_>]) -> Outcome<bool> {
+        let is_cut =
+            |column: &Sql<'_>| matches!(column, Sql::Text(text) if text.len() >= NOTE_CHARACTERS_MAX);
+        if columns.iter().any(is_cut) {
+            return Ok(true);
+        }
+        let names = table.key_columns();
+        let same = names.iter().enumerate().map(|(number, name)| format!("{name} IS ?{}", number + 1));
+        let sql = format!("SELECT 1 FROM main.{} WHERE {} LIMIT 1", table.quoted, joined(same, " AND "));
+        let read = || {
+            let mut statement = self.connection.prepare_cached(&sql)?;
+            rows::bind(&mut statement, 1, columns.iter())?;
+            Ok(statement.raw_query().next()?.is_some())
+        };
+        read().doing("looking for a row")
     }
 
     fn too_large(&self, bytes: Option<usize>) -> String {

@@ -43,6 +43,14 @@ pub(crate) fn is_migrated(connection: &Connection, table: &Table) -> Outcome<boo
     Ok(stage.map(Stage::of) == Some(Stage::Rows))
 }
 
+/// How far looking through a table has come.
+pub(crate) fn stage(connection: &Connection, table: &Table) -> Outcome<Stage> {
+    let stage: i64 = connection
+        .query_row("SELECT scan FROM _entgldb_collections WHERE no = ?1", [table.no], |row| row.get(0))
+        .doing("looking for tables to look through")?;
+    Ok(Stage::of(stage))
+}
+
 /// A table is to be looked through: it was written to without triggers. To be called in a write transaction.
 pub(crate) fn begin(connection: &Connection, names: &Names, table: &Table) -> Outcome<()> {
     let owner: Option<[u8; 32]> = schema::get(connection, "owner")?;

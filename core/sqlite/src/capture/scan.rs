@@ -17,9 +17,9 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use crate::capture::clock::now_sql;
-use crate::capture::notes;
 use crate::capture::progress::Stage;
 use crate::capture::watched::Watched;
+use crate::capture::{notes, progress};
 use crate::failed::{Outcome, While};
 use crate::quote::joined;
 use crate::reading::proof::{Verdict, Witness};
@@ -61,6 +61,16 @@ pub(crate) fn due(connection: &Connection, watched: &Watched) -> Outcome<Vec<Due
 /// Whether any watched table is still to be looked through.
 pub(crate) fn is_pending(connection: &Connection, watched: &Watched) -> Outcome<bool> {
     due(connection, watched).map(|due| !due.is_empty())
+}
+
+/// All tables are to be looked through from their beginning. To be called in a write transaction.
+pub(crate) fn begin_all(connection: &Connection, watched: &Watched) -> Outcome<()> {
+    for table in watched.tables() {
+        if progress::stage(connection, table)? == Stage::Done {
+            progress::move_to(connection, table, Stage::Rows, &Sql::Null)?;
+        }
+    }
+    Ok(())
 }
 
 /// The tables whose rows are captured for the first time.

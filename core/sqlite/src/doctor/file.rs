@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::finding::Finding;
 use crate::failed::{Outcome, While};
+use crate::file::file_system::file_system;
 use crate::file::quiet::{Quiet, beside};
 
 /// The first sync writes about as much as the tables hold, and this.
@@ -165,27 +166,8 @@ fn free_bytes(_: &Path) -> Option<u64> {
 }
 
 /// The kind of network file system that a file is on; `None` if it is on none, or the system does not say.
-#[cfg(target_os = "linux")]
 fn network(path: &Path) -> Option<String> {
-    let kind = rustix::fs::statfs(path).ok()?.f_type;
-    // From statfs(2). What goes through FUSE or 9p may be local; WAL mode fails on it all the same where memory can't be
-    // shared, and then opening says so.
-    let name = match i128::from(kind) & 0xffff_ffff {
-        0x6969 => "NFS",
-        0xff53_4d42 | 0xfe53_4d42 | 0x517b => "SMB",
-        0x00c3_6400 => "Ceph",
-        0x5346_414f | 0x6b41_4653 => "AFS",
-        0x7375_7245 => "Coda",
-        0x0bd0_0bd0 => "Lustre",
-        0x0102_1997 => "9p",
-        _ => return None,
-    };
-    Some(name.to_owned())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn network(_: &Path) -> Option<String> {
-    None
+    file_system(path).filter(|found| found.is_network).map(|found| found.kind)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::failed::{SqliteFailed, While};
 use crate::fields::map::{self, Alias, Map};
 use crate::fields::{names, tables};
-use crate::file::connection::{harden, in_transaction, open_file};
+use crate::file::connection::{harden, in_plain_transaction, open_file};
 use crate::file::error::{FORMAT, OpenError};
 use crate::journal::schema;
 use crate::table::{column, definition};
@@ -105,7 +105,7 @@ pub fn register_alias(path: &Path, table: &str, old: &str, new: &str) -> Result<
         _ => return Err(AliasError::NeverSynced { path: path.to_owned() }),
     }
     let mut refused = None;
-    in_transaction(&connection, |connection| {
+    in_plain_transaction(&connection, |connection| {
         match register(connection, table, old, new) {
             Ok(()) => {}
             Err(AliasError::Failed(failed)) => return Err(failed),

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use crate::failed::{Outcome, While};
 use crate::fields::{problems, said, tables};
 use crate::journal::names::Names;
+use crate::journal::schema;
 use crate::table::definition::{self, Table, Unwatchable};
 
 /// Notes which table a collection is now. A table with the collection's name is it; else one that our triggers stand on, for they
@@ -51,6 +52,20 @@ pub(crate) fn follow(connection: &Connection, no: i64, collection: &Collection) 
         collection.as_str()
     );
     problems::note(connection, no, place, &message)
+}
+
+/// Whether a table of this name was synced before.
+pub(crate) fn is_known(connection: &Connection, name: &str) -> Outcome<bool> {
+    if schema::format(connection)?.is_none() {
+        return Ok(false);
+    }
+    connection
+        .query_row(
+            "SELECT EXISTS(SELECT 1 FROM _entgldb_collections WHERE name = ?1 COLLATE NOCASE)",
+            [name],
+            |row| row.get(0),
+        )
+        .doing("reading the collections")
 }
 
 /// The table of a collection that was renamed.

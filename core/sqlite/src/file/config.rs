@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use crate::file::holder::Holder;
+
 /// When a commit counts as durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Durability {
@@ -28,6 +30,8 @@ pub struct SqliteConfig {
     pub payload_bytes_max: usize,
     /// Set by another thread to make a wait for a locked database give up.
     pub stop: Arc<AtomicBool>,
+    /// Who opens it.
+    pub holder: Holder,
     /// Called about once a second, on the store's thread, while the database stays locked by another program, with the
     /// time waited so far.
     pub on_busy: Option<Box<dyn FnMut(Duration) + Send>>,

@@ -11,6 +11,7 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::failed::{Outcome, SqliteFailed, While, code};
+use crate::file::binding::Bound;
 use crate::file::config::{Durability, SqliteConfig};
 use crate::file::error::OpenError;
 
@@ -36,9 +37,10 @@ pub(crate) fn connect(config: &mut SqliteConfig) -> Result<Connection, OpenError
     if config.payload_bytes_max > PAYLOAD_BYTES_HARD {
         return Err(OpenError::PayloadLimit { asked: config.payload_bytes_max });
     }
+    put_stale_wal_aside(config)?;
     let mut connection = open_file(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection
-        .busy_handler(Some(busy_handler(config.stop.clone(), config.on_busy.take())))
+        .busy_handler(Some(busy_handler(config.stop.clone(), config.holder.haste(), config.on_busy.take())))
         .doing("setting the busy handler")?;
     harden(&connection).doing("setting up the connection")?;
     if connection.is_readonly(c"main").doing("looking at the file")? {
@@ -51,6 +53,18 @@ pub(crate) fn connect(config: &mut SqliteConfig) -> Result<Connection, OpenError
         ))
         .doing("setting up the connection")?;
     Ok(connection)
+}
+
+/// A WAL that belongs to the file that was at the path before would be read into the one that is there now.
+pub(crate) fn put_stale_wal_aside(config: &SqliteConfig) -> Result<(), OpenError> {
+    match config.holder.put_stale_log_aside() {
+        Ok(None) => Ok(()),
+        Ok(Some(aside)) => {
+            tracing::warn!(aside = %aside.display(), "the write-ahead log of the replaced database was put aside");
+            Ok(())
+        }
+        Err(source) => Err(OpenError::StaleWal { path: config.path.clone(), source }),
+    }
 }
 
 /// How SQLite makes the database's commits atomic now.
@@ -93,7 +107,9 @@ pub(crate) fn prepare_intake(
     durability: Durability,
     stop: Arc<AtomicBool>,
 ) -> Outcome<()> {
-    connection.busy_handler(Some(busy_handler(stop, None))).doing("setting the busy handler")?;
+    connection
+        .busy_handler(Some(busy_handler(stop, Arc::default(), None)))
+        .doing("setting the busy handler")?;
     harden(connection).doing("setting up the connection")?;
     let synchronous = match durability {
         Durability::Full => "FULL",
@@ -108,18 +124,28 @@ pub(crate) fn prepare_intake(
 
 /// Runs a write transaction.
 pub(crate) fn in_transaction<T>(
+    connection: &Bound,
+    work: impl FnOnce(&Connection) -> Outcome<T>,
+) -> Outcome<T> {
+    connection.begin()?;
+    let done = work(connection).inspect_err(|_| connection.roll_back())?;
+    connection.commit().map(|()| done)
+}
+
+/// Runs a write transaction on a connection that is no engine's. Beside an engine that is at work it MUST write nothing that
+/// that one has in memory.
+pub(crate) fn in_plain_transaction<T>(
     connection: &Connection,
     work: impl FnOnce(&Connection) -> Outcome<T>,
 ) -> Outcome<T> {
     connection.execute_batch("BEGIN IMMEDIATE").doing("beginning a transaction")?;
-    match work(connection) {
-        Ok(done) => connection.execute_batch("COMMIT").doing("committing").map(|()| done),
-        Err(failed) => {
-            // The first error is the one that matters.
-            let _ = connection.execute_batch("ROLLBACK");
-            Err(failed)
-        }
+    let done = work(connection)
+        .and_then(|done| connection.execute_batch("COMMIT").doing("committing").map(|()| done));
+    if !connection.is_autocommit() {
+        // The first error is the one that matters.
+        let _ = connection.execute_batch("ROLLBACK");
     }
+    done
 }
 
 /// Opens the file, which must be there and be a database.
@@ -156,6 +182,7 @@ pub(crate) fn harden(connection: &Connection) -> rusqlite::Result<()> {
 
 fn busy_handler(
     stop: Arc<AtomicBool>,
+    is_hasty: Arc<AtomicBool>,
     mut on_busy: Option<Box<dyn FnMut(Duration) + Send>>,
 ) -> impl FnMut(i32) -> bool + Send + 'static {
     let mut since = Instant::now();
@@ -165,7 +192,7 @@ fn busy_handler(
             since = Instant::now();
             reported = Duration::ZERO;
         }
-        if stop.load(Ordering::Relaxed) {
+        if stop.load(Ordering::Relaxed) || is_hasty.load(Ordering::Relaxed) {
             return false;
         }
         let waited = since.elapsed();

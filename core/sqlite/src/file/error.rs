@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use entgldb_replica::limits::PAYLOAD_BYTES_HARD;
 
 use crate::failed::SqliteFailed;
+use crate::file::holder::HeldBy;
 
 /// Number of the layout of the engine's tables.
 pub(crate) const FORMAT: i64 = 4;
@@ -128,6 +129,41 @@ pub enum OpenError {
         /// The path as given.
         path: PathBuf,
     },
+    /// Another engine is at work on the file. Nothing was changed.
+    #[error(
+        "{path} is in use by another engine: {by}. A database has one engine: use that one, or stop it before another one is \
+         started"
+    )]
+    InUse {
+        /// The path as given.
+        path: PathBuf,
+        /// Who is at work.
+        by: Box<HeldBy>,
+    },
+    /// The file has several names that lead to different write-ahead logs, and says that an engine is at work on it which can't
+    /// be asked by this name.
+    #[error(
+        "{path} has another name (a hard link, or a mount of the file alone), and {by} may be at work on it by that name. \
+         SQLite keeps a log for each name, and two of them damage a database: stop that engine, remove the other name, and \
+         start once with the data folder of that engine"
+    )]
+    SeveralNames {
+        /// The path as given.
+        path: PathBuf,
+        /// Who may be at work.
+        by: Box<HeldBy>,
+    },
+    /// The write-ahead log of the file that was at the path before is beside the one that is there now, and can't be put aside.
+    #[error(
+        "the write-ahead log of the database that was at {path} before can't be put aside: {source}. SQLite would read it into \
+         the one that is there now: rename the -wal file and delete the -shm file"
+    )]
+    StaleWal {
+        /// The path as given.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The engine's tables were written by a later version.
     #[error("{path} has engine tables of format {found}; this version knows {FORMAT}: use the newer version")]
     NewerFormat {
@@ -147,7 +183,10 @@ impl OpenError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Failed(failed) => failed.is_final(),
-            Self::NotADatabase { .. } | Self::NewerFormat { .. } => true,
+            Self::NotADatabase { .. }
+            | Self::NewerFormat { .. }
+            | Self::InUse { .. }
+            | Self::SeveralNames { .. } => true,
             _ => false,
         }
     }

@@ -24,13 +24,11 @@ pub(crate) struct WalFile {
 
 impl WalFile {
     /// `None` if this connection does not sync its commits.
-    pub(crate) fn of(connection: &Connection, database: &Path) -> Outcome<Option<Self>> {
+    pub(crate) fn of(connection: &Connection, wal: &Path) -> Outcome<Option<Self>> {
         let synchronous: i64 = connection
             .query_row("PRAGMA main.synchronous", [], |row| row.get(0))
             .doing("reading how commits are synced")?;
-        let mut path = database.to_owned().into_os_string();
-        path.push("-wal");
-        Ok((synchronous == FULL).then(|| Self { path: path.into(), file: None }))
+        Ok((synchronous == FULL).then(|| Self { path: wal.to_owned(), file: None }))
     }
 
     /// The next transaction commits without a sync.

@@ -90,7 +90,7 @@ fn watch(
                 // A reader that opens the WAL sets its permissions: that is no write.
                 let written = match event.kind {
                     EventKind::Modify(what) => !matches!(what, ModifyKind::Metadata(_)),
-                    EventKind::Create(_) | EventKind::Any => true,
+                    EventKind::Create(_) | EventKind::Remove(_) | EventKind::Any => true,
                     _ => false,
                 };
                 let ours = event.paths.iter().any(|path| *path == wal || *path == database);

@@ -5,9 +5,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use entgldb_replica::clock::WallMillis;
+use bytes::Bytes;
+use entgldb_replica::clock::{Stamp, WallMillis};
+use entgldb_replica::entry::Linked;
 use entgldb_replica::id::{Collection, DocId, Key};
 use entgldb_replica::member::members;
+use entgldb_replica::resolve::{Conflict, Side};
 use entgldb_replica::store::{Commit, ConflictWrite, Guard, OutboxMark, Problem, ProblemKind, RowWrite};
 use rusqlite::Connection;
 
@@ -81,7 +84,7 @@ pub(crate) fn carry_out<'a>(
         step.names.keep_public_key(step.connection, key)?;
     }
     step.append(commit)?;
-    step.take_back(&commit.rows)?;
+    step.take_back(commit)?;
     placing.place(&commit.rows)?;
     placing.step().note(commit)?;
     Ok(())
@@ -155,17 +158,21 @@ impl<'a> Step<'a> {
         Ok(())
     }
 
-    /// A newer version, from here or elsewhere, takes the place of one that is set aside.
-    fn take_back(&mut self, writes: &[RowWrite]) -> Outcome<()> {
-        for RowWrite { doc, .. } in writes.iter().filter(|_| self.anything_aside) {
+    /// A newer version, from here or elsewhere, takes the place of one that is set aside. Who wrote it here did not see the one
+    /// that was set aside, so that one is kept in the conflict list.
+    fn take_back(&mut self, commit: &Commit) -> Outcome<()> {
+        for RowWrite { doc, row, apply, .. } in commit.rows.iter().filter(|_| self.anything_aside) {
             let no = self.names.collection_no(self.connection, &doc.0)?;
-            if aside::remove(self.connection, no, &doc.1)? {
-                self.problems.push(problem(
-                    doc,
-                    ProblemKind::CameBack,
-                    "a newer version has taken its place",
-                ));
+            let Some(aside) = aside::get(self.connection, self.names, no, &doc.1)? else { continue };
+            aside::remove(self.connection, no, &doc.1)?;
+            let content = written(commit, doc, row.stamp);
+            if apply.is_none() && content != aside.content {
+                let winner = Side { stamp: row.stamp, content };
+                let loser = Side { stamp: aside.stamp, content: aside.content };
+                let conflict = Conflict { doc: doc.clone(), winner, loser, missing: None };
+                conflicts::put(self.connection, self.names, &conflict, self.wall)?;
             }
+            self.problems.push(problem(doc, ProblemKind::CameBack, "a newer version has taken its place"));
         }
         Ok(())
     }
@@ -244,11 +251,25 @@ impl<'a> Step<'a> {
             let no = self.names.collection_no(self.connection, &doc.0)?;
             problems::remove(self.connection, no, doc.1.as_str())?;
         }
-        for Refusal { problem, shown, .. } in refused {
-            problems::put(self.connection, self.names, (problem, *shown), self.wall.0)?;
+        for Refusal { problem, shown, is_gone, .. } in refused {
+            if *is_gone {
+                let no = self.names.collection_no(self.connection, &problem.collection)?;
+                problems::remove(self.connection, no, &problem.key)?;
+            } else {
+                problems::put(self.connection, self.names, (problem, *shown), self.wall.0)?;
+            }
         }
         Ok(())
     }
+}
+
+/// The content that an entry of a commit writes.
+fn written(commit: &Commit, doc: &DocId, stamp: Stamp) -> Option<Bytes> {
+    let of_author =
+        commit.appended.iter().filter(|run| run.log.author == stamp.node && run.log.collection == doc.0);
+    let mut entries = of_author.flat_map(|run| &run.entries).map(Linked::entry);
+    let entry = entries.find(|entry| entry.hlc == stamp.hlc && entry.key == doc.1)?;
+    entry.content().cloned()
 }
 
 fn problem((collection, key): &DocId, kind: ProblemKind, message: impl Into<String>) -> Problem {

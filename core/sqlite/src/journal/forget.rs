@@ -83,12 +83,14 @@ impl Journal {
         let pages = (pragma("PRAGMA main.freelist_count")? - PAGES_SPARE).min(PAGES_GIVEN_BACK_MAX);
         if pages > 0 {
             // Each step gives back one page.
-            let mut statement = self
-                .connection
-                .prepare(&format!("PRAGMA main.incremental_vacuum({pages})"))
-                .doing("giving room back")?;
-            let mut given_back = statement.query([]).doing("giving room back")?;
-            while given_back.next().doing("giving room back")?.is_some() {}
+            in_transaction(&self.connection, |connection| {
+                let mut statement = connection
+                    .prepare(&format!("PRAGMA main.incremental_vacuum({pages})"))
+                    .doing("giving room back")?;
+                let mut given_back = statement.query([]).doing("giving room back")?;
+                while given_back.next().doing("giving room back")?.is_some() {}
+                Ok(())
+            })?;
         }
         Ok(())
     }

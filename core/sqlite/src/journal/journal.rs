@@ -9,9 +9,10 @@ use entgldb_replica::id::{Collection, DocId, Incarnation, LogId, NodeId};
 use entgldb_replica::resolve::{Row, Version};
 use entgldb_replica::store::{Committed, Durable, Guard, OutboxMark, Problem, ReadLimits, Stored};
 use entgldb_replica::version::{Hash, Seq};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::OptionalExtension;
 
 use crate::failed::{Outcome, SqliteFailed, While};
+use crate::file::binding::Bound;
 use crate::file::room::Room;
 use crate::file::wal::WalFile;
 use crate::journal::commit::{Step, Stopped};
@@ -22,7 +23,7 @@ use crate::journal::{conflicts, note, oplog, outbox, schema, unnumbered, unsynce
 /// See the module's documentation. Used from one thread.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    pub(crate) connection: Connection,
+    pub(crate) connection: Bound,
     pub(crate) names: Names,
     pub(crate) path: PathBuf,
     room: Room,
@@ -33,15 +34,21 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    pub(crate) fn of(connection: Connection, path: PathBuf) -> Outcome<Self> {
+    pub(crate) fn of(connection: Bound, path: PathBuf) -> Outcome<Self> {
         let names = Names::load(&connection)?;
-        let wal = WalFile::of(&connection, &path)?;
+        let wal = WalFile::of(&connection, connection.identity().wal())?;
         Ok(Self { connection, names, path, room: Room::default(), wal, refused: Vec::new() })
     }
 
     /// Ends with everything on the disk.
     pub(crate) fn close(self) -> Outcome<()> {
-        unsynced::end(&self.connection)
+        unsynced::end(&self.connection)?;
+        self.connection.release()
+    }
+
+    /// Looks whether the file is still the one that was opened.
+    pub(crate) fn look_at_file(&self) -> Outcome<()> {
+        self.connection.look()
     }
 
     /// How many problems of any kind there are now.
@@ -101,35 +108,25 @@ impl Journal {
         wall: WallMillis,
         work: impl FnOnce(Step<'_>) -> Result<Option<Vec<Problem>>, Stopped>,
     ) -> Result<Option<Vec<Problem>>, Stopped> {
-        self.connection.execute_batch("BEGIN IMMEDIATE").doing("beginning a transaction")?;
+        self.connection.begin()?;
         let step = Step::new(&self.connection, &mut self.names, wall).map_err(Stopped::from);
         match step.and_then(work) {
             Ok(Some(problems)) => {
-                if let Err(failed) = self.connection.execute_batch("COMMIT").doing("committing") {
-                    self.roll_back();
-                    return Err(failed.into());
-                }
+                self.connection.commit()?;
                 Ok(Some(problems))
             }
             Ok(None) | Err(Stopped::OutboxMoved) => {
-                self.roll_back();
+                self.connection.roll_back();
                 self.reload_names()?;
                 Ok(None)
             }
             Err(stopped) => {
-                self.roll_back();
+                self.connection.roll_back();
                 if !matches!(stopped, Stopped::Failed(_)) {
                     self.reload_names()?;
                 }
                 Err(stopped)
             }
-        }
-    }
-
-    fn roll_back(&self) {
-        if !self.connection.is_autocommit() {
-            // The cause is reported; a rollback that fails leaves nothing behind either.
-            let _ = self.connection.execute_batch("ROLLBACK");
         }
     }
 

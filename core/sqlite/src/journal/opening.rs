@@ -3,8 +3,10 @@
 use rusqlite::Connection;
 
 use crate::failed::{Outcome, SqliteFailed, While};
+use crate::file::binding::Bound;
+use crate::file::challenge::{Claimant, bind, claim};
 use crate::file::config::{Durability, SqliteConfig};
-use crate::file::connection::{connect, in_transaction, journal_mode, switch_to_wal};
+use crate::file::connection::{connect, journal_mode, switch_to_wal};
 use crate::file::error::{FORMAT, OpenError};
 use crate::journal::{schema, unsynced};
 
@@ -15,7 +17,7 @@ pub(crate) fn open(
     config: &mut SqliteConfig,
     check: impl FnOnce(&Connection) -> Result<(), OpenError>,
     make: impl FnOnce(&Connection) -> Outcome<()>,
-) -> Result<Connection, OpenError> {
+) -> Result<Bound, OpenError> {
     let path = config.path.clone();
     let connection = connect(config)?;
     let found = schema::format(&connection)?;
@@ -37,18 +39,15 @@ pub(crate) fn open(
     }
     let before = journal_mode(&connection)?;
     switch_to_wal(&connection, &path, &config.stop)?;
-    match found {
-        Some(FORMAT) => {}
-        Some(_) => in_transaction(&connection, schema::upgrade)?,
-        None => {
-            let made = in_transaction(&connection, |connection| create_tables(connection, &before, make));
-            if made.is_err() && !before.eq_ignore_ascii_case("wal") {
-                // The first error is the one that matters; and another program that has it open by now keeps it in WAL mode.
-                let _ = connection.query_row("PRAGMA main.journal_mode = DELETE", [], |_| Ok(()));
-            }
-            made?;
-        }
+    let claimant = Claimant { path: &path, holder: &config.holder, stop: &config.stop };
+    let mut make = Some(make);
+    let claimed = claim(&connection, claimant, |connection| tables(connection, &before, &mut make));
+    if claimed.is_err() && found.is_none() && !before.eq_ignore_ascii_case("wal") {
+        // The first error is the one that matters; and another program that has it open by now keeps it in WAL mode.
+        let _ = connection.query_row("PRAGMA main.journal_mode = DELETE", [], |_| Ok(()));
     }
+    claimed?;
+    let connection = bind(connection, claimant)?;
     unsynced::begin(&connection, config.durability)?;
     if config.durability == Durability::Normal {
         connection.execute_batch("PRAGMA synchronous = NORMAL").doing("setting up the connection")?;
@@ -56,23 +55,27 @@ pub(crate) fn open(
     Ok(connection)
 }
 
-/// Another process may have been faster.
-fn create_tables(
+/// Makes the engine's tables, or brings those of an earlier version up to this one.
+fn tables(
     connection: &Connection,
     journal_mode: &str,
-    make: impl FnOnce(&Connection) -> Outcome<()>,
+    make: &mut Option<impl FnOnce(&Connection) -> Outcome<()>>,
 ) -> Outcome<()> {
-    if schema::format(connection)?.is_some() {
-        return Ok(());
+    match schema::format(connection)? {
+        Some(found) if found < FORMAT => schema::upgrade(connection),
+        Some(_) => Ok(()),
+        None => {
+            schema::create(connection)?;
+            schema::put(connection, schema::JOURNAL_BEFORE, journal_mode)?;
+            make.take().map_or(Ok(()), |make| make(connection))
+        }
     }
-    schema::create(connection)?;
-    schema::put(connection, schema::JOURNAL_BEFORE, journal_mode)?;
-    make(connection)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file::holder::Holder;
 
     #[test]
     fn a_first_start_that_fails_half_way_leaves_no_table_and_the_journal_mode() {
@@ -86,6 +89,7 @@ mod tests {
             durability: Durability::Full,
             payload_bytes_max: 1 << 20,
             stop: Default::default(),
+            holder: Holder::unnamed(),
             on_busy: None,
         };
         let fails = |connection: &Connection| {

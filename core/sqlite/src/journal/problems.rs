@@ -15,6 +15,8 @@ pub(crate) struct Refusal {
     pub(crate) problem: Problem,
     /// Hash of what the application's table shows of it.
     pub(crate) shown: Option<[u8; 32]>,
+    /// Whether the row is gone: then it is a problem no longer.
+    pub(crate) is_gone: bool,
 }
 
 /// Whether anything is on the list.

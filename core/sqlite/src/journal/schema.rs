@@ -16,7 +16,7 @@ use crate::fields::tables;
 use crate::file::error::FORMAT;
 
 /// Names of the values in the engine's state.
-pub(crate) const NAMES: [&str; 12] = [
+pub(crate) const NAMES: [&str; 16] = [
     "format",
     "owner",
     "incarnation",
@@ -26,6 +26,10 @@ pub(crate) const NAMES: [&str; 12] = [
     "keeps",
     "in_use",
     "outbox_after",
+    "token",
+    "commits",
+    "holder",
+    "challenge",
     "first_copies",
     "payload_bytes_max",
     JOURNAL_BEFORE,
@@ -136,6 +140,25 @@ pub(crate) fn create(connection: &Connection) -> Outcome<()> {
     connection.execute_batch(PROVING).doing("creating the engine's tables")?;
     tables::create(connection)?;
     put(connection, "format", FORMAT)
+}
+
+/// A table or index: its name, and the SQL that makes it.
+pub(crate) type Definition = (String, Option<String>);
+
+/// The tables and indexes as this version makes them.
+pub(crate) fn wanted() -> Outcome<Vec<Definition>> {
+    let fresh = Connection::open_in_memory().doing("making the engine's tables")?;
+    create(&fresh)?;
+    definitions(&fresh)
+}
+
+/// Names and definitions of the engine's tables and indexes.
+pub(crate) fn definitions(connection: &Connection) -> Outcome<Vec<Definition>> {
+    let mut statement = connection
+        .prepare("SELECT name, sql FROM main.sqlite_schema WHERE type IN ('table', 'index') AND tbl_name LIKE '\\_entgldb\\_%' ESCAPE '\\'")
+        .doing("reading the schema")?;
+    let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+    found.and_then(Iterator::collect).doing("reading the schema")
 }
 
 /// Brings tables of an earlier format up to this one. To be called in a write transaction.

@@ -5,6 +5,7 @@ use entgldb_replica::clock::WallMillis;
 use entgldb_replica::store::FirstCopy;
 
 use crate::failed::{Outcome, While};
+use crate::file::connection::in_transaction;
 use crate::journal::journal::Journal;
 
 /// Size of the WAL above which it is moved into the database, in bytes.
@@ -35,9 +36,11 @@ impl Journal {
             .and_then(|mut statement| statement.query_row(bounds, |row| row.get(0)))
             .doing("looking for old conflicts")?;
         if old {
-            self.connection
-                .execute(&format!("DELETE FROM _entgldb_conflicts WHERE {OLD}"), bounds)
-                .doing("dropping old conflicts")?;
+            in_transaction(&self.connection, |connection| {
+                connection
+                    .execute(&format!("DELETE FROM _entgldb_conflicts WHERE {OLD}"), bounds)
+                    .doing("dropping old conflicts")
+            })?;
         }
         Ok(())
     }

@@ -3,9 +3,9 @@
 
 use entgldb_replica::id::LogId;
 use entgldb_replica::version::Seq;
-use rusqlite::Connection;
 
 use crate::failed::{Outcome, While};
+use crate::file::binding::Bound;
 use crate::file::connection::in_transaction;
 use crate::journal::names::{Names, entry_id};
 
@@ -13,7 +13,7 @@ use crate::journal::names::{Names, entry_id};
 const SIGNATURE_ID: i64 = 0;
 
 /// Drops what is kept of such logs; answers which they were.
-pub(crate) fn drop_all(connection: &Connection, names: &mut Names) -> Outcome<Vec<LogId>> {
+pub(crate) fn drop_all(connection: &Bound, names: &mut Names) -> Outcome<Vec<LogId>> {
     let unnumbered = std::mem::take(&mut names.unnumbered);
     if unnumbered.is_empty() {
         return Ok(Vec::new());

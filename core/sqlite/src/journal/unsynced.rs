@@ -5,9 +5,8 @@
 //! because the application writes on meanwhile. So after any end but a clean one the oplog counts as a new one: its
 //! entries stay, and the node goes on in a new incarnation.
 
-use rusqlite::Connection;
-
 use crate::failed::{Outcome, While};
+use crate::file::binding::Bound;
 use crate::file::config::Durability;
 use crate::file::connection::in_transaction;
 use crate::journal::schema;
@@ -16,7 +15,7 @@ use crate::journal::schema;
 const NAME: &str = "unsynced";
 
 /// Notes durably how commits are made from now on. To be called while commits are still synced.
-pub(crate) fn begin(connection: &Connection, durability: Durability) -> Outcome<()> {
+pub(crate) fn begin(connection: &Bound, durability: Durability) -> Outcome<()> {
     let may_have_lost = schema::get::<bool>(connection, NAME)?.unwrap_or_default();
     let is_unsynced = durability == Durability::Normal;
     if !may_have_lost && !is_unsynced {
@@ -33,10 +32,10 @@ pub(crate) fn begin(connection: &Connection, durability: Durability) -> Outcome<
 }
 
 /// Syncs everything, and notes that nothing can be lost any more.
-pub(crate) fn end(connection: &Connection) -> Outcome<()> {
+pub(crate) fn end(connection: &Bound) -> Outcome<()> {
     if schema::get::<bool>(connection, NAME)?.unwrap_or_default() {
         connection.execute_batch("PRAGMA synchronous = FULL").doing("ending")?;
-        schema::put(connection, NAME, false)?;
+        in_transaction(connection, |connection| schema::put(connection, NAME, false))?;
     }
     Ok(())
 }

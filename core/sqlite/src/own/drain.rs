@@ -78,7 +78,8 @@ impl OwnStore {
 
     fn keep_refused(&mut self, drain: &Drain) {
         let Some(mark) = drain.mark else { return };
-        let refusal = |problem: &Problem| Refusal { mark, problem: problem.clone(), shown: None };
+        let refusal =
+            |problem: &Problem| Refusal { mark, problem: problem.clone(), shown: None, is_gone: false };
         self.journal.keep_refused(drain.refused.iter().map(refusal).collect());
     }
 

@@ -1,6 +1,6 @@
 //! Where changes of the application's come in: a connection of its own, so that nobody waits for the store's thread.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,9 +12,12 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use super::documents;
 use super::store::Keeps;
 use crate::failed::{Outcome, SqliteFailed, While};
+use crate::file::binding::Bound;
+use crate::file::change::FileChange;
 use crate::file::config::Durability;
 use crate::file::connection::{self, in_transaction, prepare_intake};
 use crate::file::error::OpenError;
+use crate::file::holder::{Holder, Token};
 
 /// What was done to a document, as a note says it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,8 +41,14 @@ pub type RecordedDoc = (DocId, Recorded, u64);
 
 /// Takes changes in, durably. One thread at a time uses it; every call may wait for the store's own writes.
 pub struct Intake {
-    connection: Connection,
+    connection: Bound,
     keeps: Keeps,
+    path: PathBuf,
+    durability: Durability,
+    stop: Arc<AtomicBool>,
+    holder: Holder,
+    /// The store's claim on the file that this is connected to.
+    token: Token,
 }
 
 impl std::fmt::Debug for Intake {
@@ -49,7 +58,8 @@ impl std::fmt::Debug for Intake {
 }
 
 impl Intake {
-    /// Opens the intake of a file that an [`OwnStore`](super::OwnStore) has open. `stop` makes a wait for it give up.
+    /// Opens the intake of a file that an [`OwnStore`](super::OwnStore) has open for the same `holder`. `stop` makes a wait for
+    /// it give up.
     ///
     /// # Errors
     /// When the file can't be used.
@@ -58,10 +68,26 @@ impl Intake {
         keeps: Keeps,
         durability: Durability,
         stop: Arc<AtomicBool>,
+        holder: &Holder,
     ) -> Result<Self, OpenError> {
-        let mut connection = open_file(path)?;
-        prepare_intake(&mut connection, durability, stop)?;
-        Ok(Self { connection, keeps })
+        let token = holder.claim().token;
+        let connection = connect(path, durability, &stop, holder)?;
+        Ok(Self { connection, keeps, path: path.to_owned(), durability, stop, holder: holder.clone(), token })
+    }
+
+    /// Goes on with the file that the store has opened meanwhile. A file that is at the path and that the store has not
+    /// claimed yet is not touched.
+    fn follow(&mut self) -> Outcome<()> {
+        let token = self.holder.claim().token;
+        if token != self.token {
+            self.connection = match connect(&self.path, self.durability, &self.stop, &self.holder) {
+                Ok(connection) => connection,
+                Err(OpenError::Failed(failed)) => return Err(failed),
+                Err(_) => return Err(SqliteFailed::FileChanged(FileChange::Missing { leaves_wal: false })),
+            };
+            self.token = token;
+        }
+        self.connection.look_at_path()
     }
 
     /// Takes changes in as one unit. Where the documents are in the file, they are written too.
@@ -72,6 +98,7 @@ impl Intake {
         if changes.is_empty() {
             return Ok(());
         }
+        self.follow()?;
         let keeps = self.keeps;
         in_transaction(&self.connection, |connection| {
             let mut first = None;
@@ -97,7 +124,8 @@ impl Intake {
     ///
     /// # Errors
     /// When the file can't be read.
-    pub fn get(&self, collection: &Collection, key: &Key) -> Result<Option<Bytes>, SqliteFailed> {
+    pub fn get(&mut self, collection: &Collection, key: &Key) -> Result<Option<Bytes>, SqliteFailed> {
+        self.follow()?;
         self.connection
             .prepare_cached(
                 "SELECT d.content FROM _entgldb_documents d JOIN _entgldb_collections c ON c.no = d.collection_no
@@ -116,12 +144,13 @@ impl Intake {
     /// # Errors
     /// When the file can't be read.
     pub fn scan(
-        &self,
+        &mut self,
         collection: &Collection,
         prefix: &str,
         after: Option<&Key>,
         limit: usize,
     ) -> Result<Vec<(Key, Bytes)>, SqliteFailed> {
+        self.follow()?;
         let mut statement = self
             .connection
             .prepare_cached(
@@ -147,8 +176,15 @@ impl Intake {
     }
 }
 
-fn open_file(path: &Path) -> Result<Connection, OpenError> {
-    connection::open_file(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+fn connect(
+    path: &Path,
+    durability: Durability,
+    stop: &Arc<AtomicBool>,
+    holder: &Holder,
+) -> Result<Bound, OpenError> {
+    let mut connection = connection::open_file(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    prepare_intake(&mut connection, durability, Arc::clone(stop))?;
+    Ok(Bound::of(connection, holder.clone(), path)?)
 }
 
 fn number(connection: &Connection, collection: &Collection) -> Outcome<i64> {

@@ -52,6 +52,7 @@ impl Store for OwnStore {
     }
 
     fn captured(&mut self, limits: &UnitLimits) -> Outcome<Drain> {
+        self.journal.look_at_file()?;
         self.journal.connection.execute_batch("BEGIN").doing("beginning to read")?;
         let drain = self.drain(limits, &mut |store, docs| store.documents_now(docs));
         self.journal.connection.execute_batch("COMMIT").doing("ending to read")?;

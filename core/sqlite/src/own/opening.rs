@@ -10,7 +10,7 @@ use super::store::{Keeps, OwnStore};
 use super::{compare, tables};
 use crate::failed::Outcome;
 use crate::file::config::SqliteConfig;
-use crate::file::connection::in_transaction;
+use crate::file::connection::{in_transaction, put_stale_wal_aside};
 use crate::file::error::OpenError;
 use crate::journal::journal::Journal;
 use crate::journal::opening;
@@ -22,12 +22,8 @@ impl OwnStore {
     /// Why it can't be opened, and what to do about it. See [`OpenError`].
     pub fn open(mut config: SqliteConfig, keeps: Keeps) -> Result<Self, OpenError> {
         let collections = collections(&config.watch)?;
-        if let Err(source) = File::options().append(true).create(true).open(&config.path) {
-            return Err(match source.kind() {
-                io::ErrorKind::PermissionDenied => OpenError::ReadOnly { path: config.path },
-                _ => OpenError::NotMade { path: config.path, source },
-            });
-        }
+        make(&config)?;
+        put_stale_wal_aside(&config)?;
         tables::check_empty_or_own(&config.path, keeps)?;
         let connection = opening::open(&mut config, |_| Ok(()), |_| Ok(()))?;
         in_transaction(&connection, |connection| tables::create(connection, keeps))?;
@@ -66,6 +62,22 @@ impl OwnStore {
             }
         }
         Ok(collection)
+    }
+}
+
+/// Makes the file if it was never there. One that is there is not opened: closing it would drop the locks that this process
+/// holds on it. One that has gone while it was in use is not made again, for it may come back.
+fn make(config: &SqliteConfig) -> Result<(), OpenError> {
+    if config.holder.claim().identity.is_some() {
+        return Ok(());
+    }
+    match File::options().write(true).create_new(true).open(&config.path) {
+        Ok(_) => Ok(()),
+        Err(source) => match source.kind() {
+            io::ErrorKind::AlreadyExists => Ok(()),
+            io::ErrorKind::PermissionDenied => Err(OpenError::ReadOnly { path: config.path.clone() }),
+            _ => Err(OpenError::NotMade { path: config.path.clone(), source }),
+        },
     }
 }
 

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use entgldb_replica::id::{Collection, DocId};
 
 use crate::failed::SqliteFailed;
+use crate::file::change::FileChange;
+use crate::file::connection::in_transaction;
 use crate::journal::journal::Journal;
 use crate::journal::schema;
 
@@ -55,7 +57,15 @@ impl OwnStore {
     /// # Errors
     /// When the file can't be read.
     pub fn outbox_is_empty(&mut self) -> Result<bool, SqliteFailed> {
+        self.journal.look_at_file()?;
         self.journal.outbox_is_empty()
+    }
+
+    /// How the file differs from the one that was opened; `None` if it does not. To be asked after an error, which may have
+    /// come from that.
+    #[must_use]
+    pub fn file_change(&self) -> Option<FileChange> {
+        self.journal.connection.change()
     }
 
     /// Whether remote changes have to wait because the disk is nearly full.
@@ -93,7 +103,9 @@ impl OwnStore {
     /// # Errors
     /// When it is not certain that it is durable.
     pub fn put_number(&mut self, name: Number, value: u64) -> Result<(), SqliteFailed> {
-        schema::put(&self.journal.connection, name.name(), value.cast_signed())
+        in_transaction(&self.journal.connection, |connection| {
+            schema::put(connection, name.name(), value.cast_signed())
+        })
     }
 }
 

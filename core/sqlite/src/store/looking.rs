@@ -222,7 +222,7 @@ impl SqliteStore {
                         refused.push((problem.clone(), *shown));
                         continue;
                     }
-                    Found::Nothing => continue,
+                    Found::Nothing | Found::Gone(_) => continue,
                 };
                 if noted.contains(&key) {
                     continue;

@@ -41,6 +41,8 @@ impl Store for SqliteStore {
     }
 
     fn captured(&mut self, limits: &UnitLimits) -> Outcome<Drain> {
+        self.journal.look_at_file()?;
+        self.begin_to_look_all_through()?;
         self.refresh()?;
         let (problems, more) = self.catch_up()?;
         let mut drain = self.look(limits)?;

@@ -16,13 +16,14 @@ use crate::capture::watched::{Watched, schema_version};
 use crate::capture::{named, notes, rebuild, scan, trouble};
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::fields::names;
+use crate::file::change::FileChange;
 use crate::file::config::SqliteConfig;
 use crate::file::connection::in_transaction;
 use crate::file::error::OpenError;
 use crate::journal::commit::Stopped;
 use crate::journal::journal::Journal;
 use crate::journal::names::Names;
-use crate::journal::{opening, problems, schema};
+use crate::journal::{opening, outbox, problems, schema};
 use crate::own::tables::is_own;
 use crate::table::definition::Unwatchable;
 
@@ -57,6 +58,8 @@ pub struct SqliteStore {
     pub(super) counts: BTreeMap<i64, Count>,
     /// What the last look into the outbox took, until it is committed.
     pub(super) looked: Option<(OutboxMark, Vec<(DocId, Bytes)>)>,
+    /// Whether all tables are to be looked through once no note waits.
+    looks_all_through: bool,
 }
 
 /// Where work that may wait goes on.
@@ -111,11 +114,17 @@ impl SqliteStore {
         }
         let watch = named::collections(&connection, &config.watch)?;
         let mut journal = Journal::of(connection, config.path)?;
+        let is_known =
+            |(collection, _): &(Collection, String)| journal.names.known_collection(collection).is_some();
+        let known: Vec<bool> = watch.iter().map(is_known).collect();
         adopt_names(&mut journal, &watch)?;
         let watch: Vec<Collection> = watch.into_iter().map(|(collection, _)| collection).collect();
         let (watched, missing) = read_watched(&mut journal, &watch)?;
-        if let Some((collection, unwatchable)) = missing.into_iter().next() {
-            return Err(named::refusal(&journal.connection, collection.as_str(), unwatchable)?);
+        let is_new = |collection: &Collection| {
+            watch.iter().zip(&known).any(|(watched, known)| watched == collection && !known)
+        };
+        if let Some((collection, unwatchable)) = missing.iter().find(|(collection, _)| is_new(collection)) {
+            return Err(named::refusal(&journal.connection, collection.as_str(), *unwatchable)?);
         }
         let mut store = Self {
             known_tables: rebuild::table_names(&journal.connection)?,
@@ -133,9 +142,10 @@ impl SqliteStore {
             told: Vec::new(),
             troubled: Vec::new(),
             counts: BTreeMap::new(),
+            looks_all_through: false,
         };
-        store.use_watched(watched, watch, &[])?;
-        store.note_trouble(Vec::new(), &BTreeMap::new())?;
+        store.use_watched(watched, watch, &missing)?;
+        store.note_trouble(missing, &BTreeMap::new())?;
         store.try_problems_again(config.payload_bytes_max)?;
         Ok(store)
     }
@@ -192,8 +202,22 @@ impl SqliteStore {
     /// # Errors
     /// When the store can't be read.
     pub fn outbox_is_empty(&mut self) -> Result<bool, SqliteFailed> {
+        self.journal.look_at_file()?;
         let is_known = schema_version(&self.journal.connection)? == self.watched.version();
         Ok(is_known && self.journal.outbox_is_empty()?)
+    }
+
+    /// How the file differs from the one that was opened; `None` if it does not. To be asked after an error, which may have
+    /// come from that.
+    #[must_use]
+    pub fn file_change(&self) -> Option<FileChange> {
+        self.journal.connection.change()
+    }
+
+    /// All tables are to be looked through, because the file is another one than before. Notes that are in it come first: they
+    /// have the time of their write.
+    pub fn look_all_through(&mut self) {
+        self.looks_all_through = true;
     }
 
     /// Whether tables are still being looked through: rows that were there before they were watched.
@@ -202,7 +226,7 @@ impl SqliteStore {
     /// # Errors
     /// When the store can't be read.
     pub fn is_scanning(&mut self) -> Result<bool, SqliteFailed> {
-        scan::is_pending(&self.journal.connection, &self.watched)
+        Ok(self.looks_all_through || scan::is_pending(&self.journal.connection, &self.watched)?)
     }
 
     /// Works with other tables, or with the same ones under another schema, from now on.
@@ -245,6 +269,17 @@ impl SqliteStore {
         self.use_watched(watched, self.watch.clone(), &missing)?;
         self.catches_up = true;
         self.note_trouble(missing, &renamed)
+    }
+
+    /// Begins to look all tables through, if that is wanted and no note waits.
+    pub(super) fn begin_to_look_all_through(&mut self) -> Outcome<()> {
+        if !self.looks_all_through || !outbox::is_empty(&self.journal.connection)? {
+            return Ok(());
+        }
+        let watched = &self.watched;
+        in_transaction(&self.journal.connection, |connection| scan::begin_all(connection, watched))?;
+        self.looks_all_through = false;
+        Ok(())
     }
 
     /// Carries work out in a write transaction, again and again if a trigger of the application rolls it back. `work`

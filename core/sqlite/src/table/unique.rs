@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::quote::{identifier, joined};
+use crate::table::value::Affinity;
 
 /// A unique index (or the primary key, where equal keys need not be the same key).
 #[derive(Clone, Debug)]
@@ -18,7 +19,7 @@ pub(crate) struct Unique {
     /// The rows that a partial index covers.
     predicate: Option<String>,
     /// The columns that it has to do with.
-    columns: Vec<UniqueColumn>,
+    columns: Vec<Column>,
 }
 
 /// An index that was made by `CREATE INDEX`.
@@ -36,12 +37,16 @@ struct Term {
     sql: String,
     collation: String,
     is_column: bool,
+    /// Whether it may compare values inside.
+    compares: bool,
 }
 
-/// A column that an index has to do with.
+/// A column of the table.
 #[derive(Clone, Debug)]
-struct UniqueColumn {
+struct Column {
+    name: String,
     quoted: String,
+    affinity: Affinity,
     /// What `OR REPLACE` puts in the place of NULL, as a literal: after the triggers before the write have run.
     instead_of_null: Option<String>,
 }
@@ -76,7 +81,8 @@ impl Unique {
                 }
                 _ => return Ok(None),
             };
-            terms.push(Term { sql, collation: identifier(&row.get::<_, String>(3)?), is_column });
+            let compares = !is_column && compares(&sql);
+            terms.push(Term { sql, collation: identifier(&row.get::<_, String>(3)?), is_column, compares });
         }
         let partial: bool = connection.query_row(
             "SELECT count(*) FROM pragma_index_list(?1) WHERE name = ?2 AND partial",
@@ -91,8 +97,10 @@ impl Unique {
             return Ok(None);
         }
         let texts: Vec<&String> = terms.iter().map(|term| &term.sql).chain(&predicate).collect();
-        let columns = columns.into_iter().filter(|column| texts.iter().any(|text| mentions(text, column)));
-        let columns = columns.map(SchemaColumn::of_index).collect();
+        let columns = columns
+            .into_iter()
+            .filter(|column| texts.iter().any(|text| has_name(text, &column.name)))
+            .collect();
         let created = rowid.zip(sql).map(|(rowid, _)| Created { name: index.to_owned(), rowid });
         Ok(Some(Self { table: identifier(table), created, terms, predicate, columns }))
     }
@@ -113,22 +121,36 @@ impl Unique {
 
     /// An SQL condition on a row of the table, in a trigger: it may collide with the row that is going to be written.
     ///
-    /// Whether a partial index covers the new row is not asked: `NEW` does not show a number that SQLite has still to draw,
-    /// and compares its values without affinity and collation.
+    /// Whether a partial index covers the new row is not asked: `NEW` does not show a number that SQLite has still to draw.
     pub(crate) fn collides_with_new(&self) -> String {
-        let values = self.columns.iter().map(|column| format!("{} AS {}", column.of_new(), column.quoted));
-        let row = format!("(SELECT {}) AS {}", joined(values, ", "), self.table);
-        let equal = |Term { sql, collation, is_column }: &Term| {
-            let column = self.columns.iter().find(|column| *is_column && column.quoted == *sql);
-            let value = match column {
-                Some(column) => column.of_new(),
-                None => format!("(SELECT {sql} FROM {row})"),
-            };
-            format!("{sql} = {value} COLLATE {collation}")
-        };
+        let equal = |term: &Term| format!("{} = {} COLLATE {}", term.sql, self.of_new(term), term.collation);
         let mut conditions: Vec<String> = self.terms.iter().map(equal).collect();
         conditions.extend(self.predicate.iter().map(|predicate| format!("({predicate})")));
         conditions.join(" AND ")
+    }
+
+    /// What a term is of the row that is going to be written. In a query of its own, so that names are looked for in the
+    /// trigger's `NEW` first and then further out, whatever tables stand in `FROM`.
+    fn of_new(&self, term: &Term) -> String {
+        let columns: Vec<&Column> =
+            self.columns.iter().filter(|column| has_name(&term.sql, &column.name)).collect();
+        if term.is_column {
+            return format!("(SELECT {})", joined(columns.iter().map(|column| column.of_new()), ""));
+        }
+        let of_row = |value: &dyn Fn(&Column) -> String| {
+            let values = columns.iter().map(|column| format!("{} AS {}", value(column), column.quoted));
+            // An index may be on nothing but a constant.
+            let values = if columns.is_empty() { "NULL".to_owned() } else { joined(values, ", ") };
+            format!("(SELECT {} FROM (SELECT {values}) AS {})", term.sql, self.table)
+        };
+        let plain = of_row(&Column::of_new);
+        let typed: Vec<String> = columns.iter().filter_map(|column| column.is_of_type()).collect();
+        if !term.compares || typed.is_empty() {
+            return plain;
+        }
+        // `NEW` has no affinity, so it would compare otherwise than the column does; `CAST` gives it one. It must not change
+        // a value that is not of the column's type.
+        format!("CASE WHEN {} THEN {} ELSE {plain} END", typed.join(" AND "), of_row(&Column::cast))
     }
 
     /// A `SELECT` of NULL for each column that the index has to do with: where a name leads to that a column lacks.
@@ -140,30 +162,34 @@ impl Unique {
     }
 }
 
-impl UniqueColumn {
-    /// The value in the row that is going to be written. In a query of its own, so that the name is looked for in the
-    /// trigger's `NEW` first and then further out, whatever tables stand in `FROM`.
+impl Column {
+    /// The value in the row that is going to be written.
     fn of_new(&self) -> String {
-        let value = format!("(SELECT NEW.{})", self.quoted);
         match &self.instead_of_null {
-            Some(literal) => format!("coalesce({value}, {literal})"),
-            None => value,
+            Some(literal) => format!("coalesce(NEW.{}, {literal})", self.quoted),
+            None => format!("NEW.{}", self.quoted),
         }
     }
-}
 
-/// A column as the schema has it.
-struct SchemaColumn {
-    name: String,
-    /// The default as an SQL expression, if the column must not be NULL.
-    instead_of_null: Option<String>,
-}
+    /// The value with the column's affinity.
+    fn cast(&self) -> String {
+        match self.affinity {
+            Affinity::Blob => self.of_new(),
+            Affinity::Text => format!("CAST({} AS TEXT)", self.of_new()),
+            Affinity::Integer | Affinity::Numeric => format!("CAST({} AS NUMERIC)", self.of_new()),
+            Affinity::Real => format!("CAST({} AS REAL)", self.of_new()),
+        }
+    }
 
-impl SchemaColumn {
-    fn of_index(self) -> UniqueColumn {
-        // A default that differs from row to row is not known beforehand.
-        let literal = self.instead_of_null.filter(|default| is_literal(default));
-        UniqueColumn { quoted: identifier(&self.name), instead_of_null: literal }
+    /// A condition: [`Column::cast`] does not change the value. `None` if it never does.
+    fn is_of_type(&self) -> Option<String> {
+        let types = match self.affinity {
+            Affinity::Blob => return None,
+            Affinity::Text => "'text', 'null'",
+            Affinity::Integer | Affinity::Numeric => "'integer', 'real', 'null'",
+            Affinity::Real => "'real', 'null'",
+        };
+        Some(format!("(SELECT typeof({})) IN ({types})", self.of_new()))
     }
 }
 
@@ -176,21 +202,44 @@ fn is_literal(expression: &str) -> bool {
     })
 }
 
-fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<SchemaColumn>> {
-    let mut statement = connection
-        .prepare("SELECT name, CASE WHEN \"notnull\" THEN dflt_value END FROM pragma_table_xinfo(?1) WHERE hidden <> 1")?;
-    let rows = statement
-        .query_map([table], |row| Ok(SchemaColumn { name: row.get(0)?, instead_of_null: row.get(1)? }))?;
+/// Whether an expression may compare values, or a `CASE` in it.
+fn compares(expression: &str) -> bool {
+    let words = ["in", "is", "between", "case"];
+    tokens(expression).into_iter().any(|(_, token)| {
+        matches!(token, "=" | "<" | ">" | "!") || words.iter().any(|word| token.eq_ignore_ascii_case(word))
+    })
+}
+
+fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
+    let strict: bool = connection.query_row(
+        "SELECT strict FROM pragma_table_list WHERE schema = 'main' AND name = ?1",
+        [table],
+        |row| row.get(0),
+    )?;
+    let mut statement = connection.prepare(
+        "SELECT name, type, CASE WHEN \"notnull\" THEN dflt_value END FROM pragma_table_xinfo(?1) WHERE hidden <> 1",
+    )?;
+    let rows = statement.query_map([table], |row| {
+        let (name, declared, default): (String, String, Option<String>) =
+            (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(Column {
+            quoted: identifier(&name),
+            name,
+            affinity: Affinity::of(&declared, strict),
+            // A default that differs from row to row is not known beforehand.
+            instead_of_null: default.filter(|default| is_literal(default)),
+        })
+    })?;
     rows.collect()
 }
 
-/// Whether an index's text has the name of a column in it.
-fn mentions(text: &str, column: &SchemaColumn) -> bool {
-    tokens(text).into_iter().any(|(_, token)| is_name(token, &column.name))
+/// Whether SQL has a name in it.
+fn has_name(sql: &str, name: &str) -> bool {
+    tokens(sql).into_iter().any(|(_, token)| is_name(token, name))
 }
 
 /// The terms and the `WHERE` of a `CREATE INDEX` statement.
-fn definition(sql: &str, columns: &[SchemaColumn]) -> Option<(Vec<String>, Option<String>)> {
+fn definition(sql: &str, columns: &[Column]) -> Option<(Vec<String>, Option<String>)> {
     let (mut terms, mut predicate) = (Vec::new(), None);
     let (mut depth, mut from, mut closed) = (0usize, 0, None);
     for (at, token) in tokens(sql) {
@@ -224,9 +273,9 @@ fn definition(sql: &str, columns: &[SchemaColumn]) -> Option<(Vec<String>, Optio
 }
 
 /// An index term or condition on its own: without `ASC` or `DESC` behind it (a `COLLATE` may stay: the outer one that
-/// follows is the same), without comments around it, and with texts in the quotes of texts. SQLite takes `"x"` for a text
-/// where there is no such column; but where it checks the triggers after a column was dropped, it does not.
-fn part(text: &str, columns: &[SchemaColumn]) -> String {
+/// follows is the same), without comments around it, and with texts in the quotes of texts. In an index SQLite takes `"x"`
+/// for a text if there is no such column; in a trigger only if the application has not switched that off.
+fn part(text: &str, columns: &[Column]) -> String {
     let mut tokens = tokens(text);
     if let Some((_, last)) = tokens.last()
         && tokens.len() > 1
@@ -321,7 +370,12 @@ mod tests {
 
     #[test]
     fn an_index_definition_is_taken_apart_whatever_is_quoted_in_it() {
-        let column = |name: &str| SchemaColumn { name: name.to_owned(), instead_of_null: None };
+        let column = |name: &str| Column {
+            name: name.to_owned(),
+            quoted: identifier(name),
+            affinity: Affinity::Text,
+            instead_of_null: None,
+        };
         let columns = [column("b,c"), column("D"), column("h \"i\"")];
         let (terms, predicate) = definition(
             r#"CREATE UNIQUE INDEX "a (where" ON t ("b,c" COLLATE NOCASE DESC, lower("d" || ')'), -- x,y

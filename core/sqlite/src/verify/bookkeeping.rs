@@ -3,7 +3,6 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use entgldb_replica::clock::Hlc;
-use rusqlite::Connection;
 
 use crate::capture::triggers::{self, Installed};
 use crate::failed::{Outcome, While};
@@ -20,9 +19,7 @@ const AHEAD_MAX_MS: u64 = 24 * 3_600_000;
 impl Check<'_> {
     /// The engine's tables are made as this version makes them.
     pub(crate) fn engine_tables(&mut self) -> Outcome<()> {
-        let fresh = Connection::open_in_memory().doing("making the engine's tables anew")?;
-        schema::create(&fresh)?;
-        let (wanted, found) = (definitions(&fresh)?, definitions(self.connection())?);
+        let (wanted, found) = (schema::wanted()?, schema::definitions(self.connection())?);
         for (name, sql) in &wanted {
             if !found.contains(&(name.clone(), sql.clone())) {
                 self.bookkeeping_fault(format!("the engine's table {name} is not as the engine makes it"));
@@ -95,8 +92,8 @@ impl Check<'_> {
             }
             Installed::Displacing => {
                 self.report.note(format!(
-                    "the triggers of {:?} do not know a unique index yet: at the next start they will be renewed, \
-                     and rows that it displaced are looked for",
+                    "the triggers of {:?} do not note all rows that unique indexes displace: at the next start they will \
+                     be made again, and such rows are looked for",
                     table.collection
                 ));
                 return Ok(());
@@ -117,13 +114,4 @@ impl Check<'_> {
     fn bookkeeping_fault(&mut self, what: String) {
         self.report.fault(Fault { what, ..Fault::default() });
     }
-}
-
-/// Names and definitions of the engine's tables and indexes.
-fn definitions(connection: &Connection) -> Outcome<Vec<(String, Option<String>)>> {
-    let mut statement = connection
-        .prepare("SELECT name, sql FROM main.sqlite_schema WHERE type IN ('table', 'index') AND tbl_name LIKE '\\_entgldb\\_%' ESCAPE '\\'")
-        .doing("reading the schema")?;
-    let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
-    found.and_then(Iterator::collect).doing("reading the schema")
 }

@@ -15,7 +15,7 @@ use crate::capture::noted;
 use crate::failed::{Outcome, While};
 use crate::fields::reconcile;
 use crate::journal::aside;
-use crate::journal::names::{LogEnd, log_of};
+use crate::journal::names::{LogEnd, Names, log_of};
 use crate::journal::oplog;
 use crate::journal::schema;
 use crate::table::definition::Table;
@@ -103,7 +103,7 @@ impl Check<'_> {
         let mut tally = Tally::default();
         let mut after: Option<String> = None;
         loop {
-            let page = row_page(self.connection(), no, after.as_deref())?;
+            let page = row_page(self.connection(), &self.names, no, after.as_deref())?;
             let Some(last) = page.last() else { break };
             if after.as_ref().is_some_and(|after| *after >= last.key) {
                 // A damaged file can lead in circles.
@@ -256,6 +256,16 @@ impl Check<'_> {
         let now = rows::read(self.connection(), &compared.table, &columns).doing("reading a row")?;
         self.report.table_rows += 1;
         let extra = row.extra.as_deref().and_then(Extra::from_text);
+        if let Some(now) = &now
+            && self.is_as_left(
+                key,
+                row,
+                compared,
+                &document::content(&compared.table, now, extra.as_ref()),
+            )?
+        {
+            return Ok(None);
+        }
         Ok(match (now, content) {
             (None, None) => None,
             (Some(_), None) => Some("the document is deleted, but the table has a row for it".into()),
@@ -275,6 +285,32 @@ impl Check<'_> {
                 }
             }
         })
+    }
+
+    /// Whether a row shows what the engine left there, though that is not the document: under another schema, or because what
+    /// the application wrote can't travel.
+    pub(crate) fn is_as_left(
+        &self,
+        key: &Key,
+        row: &RowRecord,
+        compared: &Compared,
+        content: &[u8],
+    ) -> Outcome<bool> {
+        let shows = sha256(content);
+        if row.shown == Some(shows) {
+            return Ok(true);
+        }
+        if !self.names.proves {
+            return Ok(false);
+        }
+        self.connection()
+            .prepare_cached(
+                "SELECT EXISTS(SELECT 1 FROM _entgldb_problems WHERE collection_no = ?1 AND key = ?2 AND shown = ?3)",
+            )
+            .and_then(|mut statement| {
+                statement.query_row((compared.table.no, key.as_str(), shows.as_slice()), |row| row.get(0))
+            })
+            .doing("reading problems")
     }
 
     /// Rows of the table that no document stands for.
@@ -367,13 +403,21 @@ pub(crate) struct RowRecord {
     pub(crate) hash: Option<[u8; 32]>,
     pub(crate) entry: Option<i64>,
     pub(crate) extra: Option<String>,
+    pub(crate) shown: Option<[u8; 32]>,
 }
 
-fn row_page(connection: &rusqlite::Connection, no: i64, after: Option<&str>) -> Outcome<Vec<RowRecord>> {
+fn row_page(
+    connection: &rusqlite::Connection,
+    names: &Names,
+    no: i64,
+    after: Option<&str>,
+) -> Outcome<Vec<RowRecord>> {
     let mut statement = connection
-        .prepare_cached(
-            "SELECT key, hlc, author_no, hash, entry, extra FROM _entgldb_rows WHERE collection_no = ?1 AND key > ?2 ORDER BY key LIMIT 1000",
-        )
+        .prepare_cached(&format!(
+            "SELECT key, hlc, author_no, hash, entry, extra, {} FROM _entgldb_rows WHERE collection_no = ?1 AND key > ?2
+             ORDER BY key LIMIT 1000",
+            if names.proves { "shown" } else { "NULL" }
+        ))
         .doing("reading rows")?;
     let rows = statement.query_map((no, after.unwrap_or_default()), |row| {
         Ok(RowRecord {
@@ -383,6 +427,7 @@ fn row_page(connection: &rusqlite::Connection, no: i64, after: Option<&str>) -> 
             hash: row.get(3)?,
             entry: row.get(4)?,
             extra: row.get(5)?,
+            shown: row.get(6)?,
         })
     });
     rows.and_then(Iterator::collect).doing("reading rows")

@@ -18,7 +18,7 @@ use entgldb_replica::store::{
     Store, UnitLimits,
 };
 use entgldb_replica::version::{Hash, Head, Seq};
-use entgldb_sqlite::{Durability, OpenError, SqliteConfig, SqliteStore};
+use entgldb_sqlite::{Durability, Holder, OpenError, SqliteConfig, SqliteStore};
 use rusqlite::Connection;
 
 /// Far ahead of any time in these tests.
@@ -40,6 +40,8 @@ pub fn config(path: &Path, watch: &[&str]) -> SqliteConfig {
         durability: Durability::Normal,
         payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
         stop: Arc::new(AtomicBool::new(false)),
+        // Opened again after a crash, a node has its folder as before.
+        holder: Holder::new("node", "node", path.parent().unwrap_or(path)),
         on_busy: None,
     }
 }
@@ -98,6 +100,19 @@ impl Node {
         let watch: Vec<&str> = self.watch.iter().map(String::as_str).collect();
         self.store = SqliteStore::open(config(&self.path, &watch)).unwrap();
         self.load();
+    }
+
+    /// Ends the engine in order. It is of no use until it is opened again.
+    pub fn close(&mut self) {
+        let other = self.folder.path().join("closed.db");
+        if !other.exists() {
+            Connection::open(&other)
+                .unwrap()
+                .execute_batch("CREATE TABLE closed(k TEXT PRIMARY KEY)")
+                .unwrap();
+        }
+        let none = SqliteStore::open(config(&other, &["closed"])).unwrap();
+        std::mem::replace(&mut self.store, none).close().unwrap();
     }
 
     fn load(&mut self) {

@@ -5,6 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Fields of columns that a migration adds are numbered from here on.
+pub const FIRST_ADDED_FIELD: usize = 10;
+
 /// The rows of a table by the keys of their documents: values by field.
 pub type Image = BTreeMap<String, BTreeMap<usize, Option<String>>>;
 
@@ -52,6 +55,8 @@ pub struct Accounts {
     /// How often each node's users changed each document.
     pub changes: BTreeMap<(usize, String), u64>,
     pub dropped_fields: BTreeSet<usize>,
+    /// The last transaction of a user that deleted a document.
+    deleted: BTreeMap<String, u64>,
     /// What was among the documents set aside at some time.
     pub set_aside: BTreeSet<Written>,
 }
@@ -94,6 +99,9 @@ impl Accounts {
                 continue;
             }
             *self.changes.entry((node, doc.clone())).or_default() += 1;
+            if !after.contains_key(doc) {
+                self.deleted.insert(doc.clone(), event);
+            }
             let (old, new) = (ids(before.get(doc)), ids(after.get(doc)));
             let how = match (is_dropped, after.contains_key(doc)) {
                 (true, _) => How::Dropped,
@@ -109,6 +117,11 @@ impl Accounts {
                 self.written.entry((doc.clone(), *id)).or_insert(origin);
             }
         }
+    }
+
+    /// Whether a value of a field that came later went with its row, which a user of the old schema deleted: there it did not show.
+    pub fn went_unseen(&self, (doc, _): &Written, origin: &Origin) -> bool {
+        origin.field >= FIRST_ADDED_FIELD && self.deleted.get(doc).is_some_and(|event| *event > origin.event)
     }
 
     /// Whether some user took the value away who saw it.

@@ -103,6 +103,7 @@ fn nothing_is_lost(accounts: &Accounts, image: &Image, kept: &BTreeSet<Written>,
         if is_there
             || accounts.dropped_fields.contains(&origin.field)
             || accounts.excused.contains(written)
+            || accounts.went_unseen(written, origin)
             || accounts.was_superseded(written)
             || kept.contains(written)
             || SET_ASIDE_IS_FORGOTTEN && accounts.set_aside.contains(written)

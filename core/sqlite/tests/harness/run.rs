@@ -162,17 +162,7 @@ impl Run {
         let cleanly = self.rng.u8(..4) == 0;
         self.world.note(format!("  node {at} ends{}", if cleanly { " cleanly" } else { "" }));
         self.world.stop(at, cleanly);
-        // A program that migrates does so before its engine starts, so all of it is there.
-        self.finish_migration(at);
         self.world.start(at);
-    }
-
-    /// Without its table a store does not open.
-    fn finish_migration(&mut self, at: usize) {
-        let app = self.world.nodes[at].app.clone();
-        while !app.borrow().is_open() {
-            app.borrow_mut().migrate();
-        }
     }
 
     /// Turns a node off, or on again.
@@ -188,7 +178,6 @@ impl Run {
             if self.has(Class::Large) && self.rng.bool() {
                 self.world.nodes[at].payload_bytes_max = PAYLOAD_BYTES_DEFAULT;
             }
-            self.finish_migration(at);
             self.world.start(at);
         }
     }
@@ -293,7 +282,6 @@ impl Run {
         self.world.parted.clear();
         for at in 0..self.world.nodes.len() {
             self.world.nodes[at].gaps.borrow_mut().armed.clear();
-            self.finish_migration(at);
             self.world.start(at);
         }
         while let Some(at) = self.next_to_migrate() {

@@ -2,6 +2,7 @@
 
 use fastrand::Rng;
 
+use super::accounts::FIRST_ADDED_FIELD;
 use super::mix::{Class, KeyKind, Mix};
 
 /// The table's name.
@@ -213,7 +214,7 @@ impl Planner {
         self.added += 1;
         let default = rng.bool().then(|| "fill".to_owned());
         let name = format!("d{}", self.added);
-        let field = 10 + self.added;
+        let field = FIRST_ADDED_FIELD + self.added;
         Column { name, field, holds: Holds::Writes, default, kind: None, is_not_null: false }
     }
 

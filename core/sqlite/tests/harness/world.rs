@@ -16,7 +16,7 @@ use entgldb_replica::limits::{FRAME_BYTES_DEFAULT, Limits, PAYLOAD_BYTES_DEFAULT
 use entgldb_replica::store::ProblemKind;
 use entgldb_replica::{Config, Input, Link, Mark, Output, Replica, StoreFailed};
 use entgldb_sqlite::inspect::Inspector;
-use entgldb_sqlite::{Durability, SqliteConfig, SqliteStore};
+use entgldb_sqlite::{Durability, Holder, SqliteConfig, SqliteStore};
 use fastrand::Rng;
 use tempfile::TempDir;
 
@@ -149,9 +149,14 @@ impl World {
         self.nodes[at].replica.is_some()
     }
 
-    /// Starts a node: again, if it is ended in the middle of that.
+    /// Starts a node: again, if it is ended in the middle of that. Its application first ends a migration in several steps that
+    /// it is in the middle of: without its table a store does not open.
     pub fn start(&mut self, at: usize) {
         while !self.is_on(at) {
+            let app = self.nodes[at].app.clone();
+            while !app.borrow().is_open() {
+                app.borrow_mut().migrate();
+            }
             self.start_once(at);
         }
     }
@@ -165,6 +170,7 @@ impl World {
             durability: if self.mix.has(Class::Unsynced) { Durability::Normal } else { Durability::Full },
             payload_bytes_max: node.payload_bytes_max,
             stop: Arc::default(),
+            holder: Holder::new("node", &format!("node {at}"), node.path.parent().expect("in a folder")),
             on_busy: None,
         };
         let inner = match SqliteStore::open(config) {
