@@ -1,5 +1,7 @@
 //! `entgldb schema`: what documents call the columns of the synced tables, and what other members have that this node lacks.
 
+use std::path::Path;
+
 use console::style;
 use entgldb::inspect::{FieldInfo, LackingField, TableFields};
 use entgldb::{AliasError, register_alias};
@@ -42,10 +44,10 @@ struct LackingLine {
 }
 
 pub(crate) fn run(arguments: &SchemaArguments) -> Result<(), Failure> {
+    let database = &arguments.place.database()?;
     if let Some(alias) = &arguments.alias {
-        return register(arguments, alias);
+        return register(arguments, database, alias);
     }
-    let database = &arguments.database;
     let tables = inspection::open(database)?.fields();
     let tables = tables.map_err(|error| inspection::unreadable(database, &error))?;
     let lines: Vec<Line> = tables.into_iter().map(Line::of).collect();
@@ -64,13 +66,12 @@ pub(crate) fn run(arguments: &SchemaArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn register(arguments: &SchemaArguments, alias: &Alias) -> Result<(), Failure> {
+fn register(arguments: &SchemaArguments, database: &Path, alias: &Alias) -> Result<(), Failure> {
     let Alias { table, old, new } = alias;
-    register_alias(&arguments.database, table, old, new).map_err(|error| match &error {
-        AliasError::NeverSynced { .. } => inspection::never_synced(&arguments.database),
-        AliasError::Open(_) | AliasError::Failed(_) => {
-            Failure::run(&error, "nothing was changed; try again once no program holds the database locked")
-        }
+    register_alias(database, table, old, new).map_err(|error| match &error {
+        AliasError::NeverSynced { .. } => inspection::never_synced(database),
+        AliasError::Open(error) => inspection::unusable(database, error),
+        AliasError::Failed(failed) => inspection::unreadable(database, failed),
         _ => Failure::start(&error, "`entgldb schema DB` shows the tables, their columns and fields"),
     })?;
     if arguments.json {
