@@ -151,6 +151,10 @@ pub(crate) struct DoctorArguments {
     /// A table that shall be synced; give it once for each. Without this option all tables are asked about.
     #[arg(long, value_name = "TABLE")]
     pub(crate) watch: Vec<String>,
+    /// First make the engine's tables sound again, if they are damaged. Your own tables are not touched. The node must not be
+    /// running.
+    #[arg(long)]
+    pub(crate) repair: bool,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,
@@ -250,9 +254,8 @@ Example, after a column was renamed in a table in which no row has a value in it
     entgldb schema shop.db --alias products.name=title         # `title` is the column that was called `name`
     entgldb schema shop.db --alias products.title=title        # `title` is another column than any before")]
 pub(crate) struct SchemaArguments {
-    /// The database that a node syncs or has synced. The node may be running.
-    #[arg(value_name = "DB")]
-    pub(crate) database: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: NodePlace,
     /// Say that a column of a table is the one that was called otherwise before, where no row shows it.
     #[arg(long, value_name = "TABLE.OLD=NEW", value_parser = parse_alias)]
     pub(crate) alias: Option<Alias>,
@@ -451,7 +454,7 @@ mod tests {
     #[test]
     fn a_node_is_named_by_its_database_or_its_folder_or_both_in_every_command_that_looks_at_one() {
         let parse = |line: String| Arguments::try_parse_from(line.split(' '));
-        for command in ["status", "peers", "members", "conflicts", "problems", "verify"] {
+        for command in ["status", "peers", "members", "conflicts", "problems", "schema", "verify"] {
             assert!(parse(format!("entgldb {command} a.db --json")).is_ok(), "{command}");
             assert!(parse(format!("entgldb {command} --data-dir d")).is_ok(), "{command}");
             assert!(parse(format!("entgldb {command} a.db --data-dir d --json")).is_ok(), "{command}");

@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &SchemaArguments) -> Result<(), Failure> {
     if let Some(alias) = &arguments.alias {
         return register(arguments, alias);
     }
-    let database = &arguments.database;
+    let database = &arguments.place.database()?;
     let tables = inspection::open(database)?.fields();
     let tables = tables.map_err(|error| inspection::unreadable(database, &error))?;
     let lines: Vec<Line> = tables.into_iter().map(Line::of).collect();
@@ -66,12 +66,12 @@ pub(crate) fn run(arguments: &SchemaArguments) -> Result<(), Failure> {
 
 fn register(arguments: &SchemaArguments, alias: &Alias) -> Result<(), Failure> {
     let Alias { table, old, new } = alias;
-    register_alias(&arguments.database, table, old, new).map_err(|error| match &error {
-        AliasError::NeverSynced { .. } => inspection::never_synced(&arguments.database),
-        AliasError::Open(_) | AliasError::Failed(_) => {
-            Failure::run(&error, "nothing was changed; try again once no program holds the database locked")
-        }
-        _ => Failure::start(&error, "`entgldb schema DB` shows the tables, their columns and fields"),
+    let database = &arguments.place.database()?;
+    register_alias(database, table, old, new).map_err(|error| match error {
+        AliasError::NeverSynced { .. } => inspection::never_synced(database),
+        AliasError::Open(error) => inspection::unusable(database, &error),
+        AliasError::Failed(failed) => inspection::unreadable(database, &failed),
+        error => Failure::start(&error, "`entgldb schema DB` shows the tables, their columns and fields"),
     })?;
     if arguments.json {
         output::json_line(&json!({ "table": table, "old": old, "column": new }))?;
