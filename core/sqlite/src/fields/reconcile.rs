@@ -228,13 +228,16 @@ impl Work<'_> {
         self.put(Field { added, fill, is_computed, known_fill, ..self.new_field(field, column) })
     }
 
-    /// Whether a column can be one that was there before: it has the same type, or the values of the documents, converted.
+    /// Whether a column can be one that was there before: it has the same type, or in most rows the values of the documents,
+    /// converted.
     fn fits(&self, before: &Field, column: &RawColumn) -> Outcome<bool> {
         if self.affinity(&before.declared) == self.affinity(&column.declared) {
             return Ok(true);
         }
         let tally = self.asked().ask(&[&before.field], &[&column.name])?;
-        Ok(tally.of(0, 0).different == 0)
+        // Some rows may have been changed without a note, as when a file is put back.
+        let votes = tally.of(0, 0);
+        Ok(votes.different <= votes.equal)
     }
 
     /// A field for a column whose name is that of another field: with the type, and a number if need be.

@@ -43,7 +43,11 @@ impl Store for SqliteStore {
     fn captured(&mut self, limits: &UnitLimits) -> Outcome<Drain> {
         self.journal.look_at_file()?;
         self.begin_to_look_all_through()?;
+        self.refresh()?;
+        let (problems, more) = self.catch_up()?;
         let mut drain = self.look(limits)?;
+        drain.more |= more;
+        drain.refused.extend(problems);
         drain.refused.append(&mut self.news_of_schema()?);
         Ok(drain)
     }

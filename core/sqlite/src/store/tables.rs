@@ -47,6 +47,8 @@ pub struct SqliteStore {
     pub(super) has_to_tell: bool,
     /// Whether the tables were read again since it was looked what a person should know of them, and what that was.
     pub(super) has_schema_news: bool,
+    /// Whether the schema has changed and not all of what that makes possible is done.
+    pub(super) catches_up: bool,
     pub(super) told: Vec<Problem>,
     /// Where looking through tables goes on.
     pub(super) looking: Looking,
@@ -69,11 +71,18 @@ pub(super) struct Tending {
     pub(super) extras: Option<(usize, String)>,
     /// Last row looked at for fields whose columns were dropped; `None` when all have been.
     pub(super) gone: Option<(usize, String)>,
+    /// Whether all documents that were set aside have been tried again since the schema is as it is.
+    pub(super) all_retried: bool,
 }
 
 impl Default for Tending {
     fn default() -> Self {
-        Self { aside: (0, String::new()), extras: Some((0, String::new())), gone: Some((0, String::new())) }
+        Self {
+            aside: (0, String::new()),
+            extras: Some((0, String::new())),
+            gone: Some((0, String::new())),
+            all_retried: false,
+        }
     }
 }
 
@@ -129,6 +138,7 @@ impl SqliteStore {
             is_known_otherwise: false,
             has_to_tell: true,
             has_schema_news: true,
+            catches_up: false,
             told: Vec::new(),
             troubled: Vec::new(),
             counts: BTreeMap::new(),
@@ -257,6 +267,7 @@ impl SqliteStore {
         let appeared: Vec<String> = names.iter().filter(is_new).cloned().collect();
         watched.perhaps_copied = rebuild::copied(&self.journal.connection, &watched, &appeared)?;
         self.use_watched(watched, self.watch.clone(), &missing)?;
+        self.catches_up = true;
         self.note_trouble(missing, &renamed)
     }
 

@@ -5,6 +5,7 @@ use entgldb_replica::id::Key;
 use entgldb_replica::store::{Problem, ProblemKind};
 
 use super::SqliteStore;
+use crate::capture::clock;
 use crate::failed::{Outcome, While};
 use crate::fields::gone;
 use crate::file::connection::in_transaction;
@@ -13,6 +14,8 @@ use crate::table::document::Extra;
 
 /// Documents tried again in one go, and rows looked at for columns that were added.
 const SLICE: usize = 128;
+/// Slices in one look into the outbox after the schema has changed.
+const CATCH_UP_SLICES: usize = 8;
 /// Rows looked at for fields without a column in one go.
 const GONE_SLICE: usize = 1_024;
 
@@ -31,14 +34,34 @@ impl SqliteStore {
         Ok(problems)
     }
 
+    /// Does at once what a changed schema, or what was learned of fields, makes possible: documents that were set aside are tried
+    /// again, fields get the columns that they have now. Returns what there is to report, and whether there is more to do.
+    pub(super) fn catch_up(&mut self) -> Outcome<(Vec<Problem>, bool)> {
+        let mut problems = Vec::new();
+        for _ in 0..CATCH_UP_SLICES {
+            if !self.catches_up || !self.journal.has_room() {
+                return Ok((problems, false));
+            }
+            let wall = WallMillis(clock::now_ms(&self.journal.connection)?);
+            if !self.tending.all_retried {
+                problems.extend(self.try_again(wall)?);
+            }
+            problems.extend(self.fill_new_columns(wall)?);
+            self.catches_up = !self.tending.all_retried || self.tending.extras.is_some();
+        }
+        Ok((problems, self.catches_up))
+    }
+
     /// Tries the next documents that were set aside.
     fn try_again(&mut self, wall: WallMillis) -> Outcome<Vec<Problem>> {
         if !aside::any(&self.journal.connection)? {
+            self.tending.all_retried = true;
             return Ok(Vec::new());
         }
         let (place, after) = self.tending.aside.clone();
         let Some(table) = self.watched.tables().get(place).cloned() else {
             self.tending.aside = (0, String::new());
+            self.tending.all_retried = true;
             return Ok(Vec::new());
         };
         let waiting = aside::waiting(&self.journal.connection, &self.journal.names, table.no, &after, SLICE)?;

@@ -186,7 +186,7 @@ impl Extra {
             .into_iter()
             .map(|field| (field.name.clone().into_owned(), field.raw.to_owned()))
             .collect::<Vec<_>>();
-        let mut extra = extra.unwrap_or_else(Self::default);
+        let mut extra = extra.unwrap_or_default();
         extra.unknown.extend(added);
         Some(extra)
     }

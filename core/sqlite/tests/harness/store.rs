@@ -7,7 +7,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
 use entgldb_replica::entry::SignedHead;
-use entgldb_replica::id::{Collection, DocId, Key, LogId};
+use entgldb_replica::id::{Collection, DocId, Key, LogId, NodeId};
 use entgldb_replica::resolve::{Row, Version};
 use entgldb_replica::store::{
     Commit, Committed, Drain, Durable, Problem, ReadLimits, Scan, ScanLimits, Store, Stored, UnitLimits,
@@ -153,6 +153,10 @@ impl Store for Gapped {
 
     fn commit(&mut self, commit: &Commit) -> Result<Committed, Ended> {
         self.call("commit", |store| store.commit(commit))
+    }
+
+    fn about(&mut self, node: &NodeId) -> Result<Vec<(Key, Bytes)>, Ended> {
+        self.call("about", |store| store.about(node))
     }
 
     fn tend(&mut self, conflicts_before: WallMillis) -> Result<Vec<Problem>, Ended> {
