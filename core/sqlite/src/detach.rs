@@ -121,7 +121,11 @@ pub fn detach(path: &Path) -> Result<Detached, OpenError> {
         return Err(OpenError::OtherKind { path: path.to_owned() });
     }
     let (holder, stop) = (Holder::unnamed(), AtomicBool::new(false));
-    free(&connection, Claimant { path, holder: &holder, stop: &stop, had_log })?;
+    let is_free = free(&connection, Claimant { path, holder: &holder, stop: &stop, had_log });
+    is_free.map_err(|error| match error {
+        OpenError::Failed(failed) => locked(path, failed),
+        refused => refused,
+    })?;
     let journal_before = schema::get::<String>(&connection, schema::JOURNAL_BEFORE).ok().flatten();
     let (triggers, tables) =
         in_plain_transaction(&connection, drop_all).map_err(|failed| locked(path, failed))?;
