@@ -139,6 +139,8 @@ fn another_key_under_a_known_name_is_turned_away_until_it_is_forgotten() {
     let place = Place::new();
     let (one, two) = (place.database("one.db"), place.database("two.db"));
     let (one_node, two_node) = pair(&place);
+    // Only who has synced is pinned.
+    until("a pin", || place.path("one.db-entgldb").join("known_peers.json").exists());
     two_node.stop();
     one_node.stop();
     std::fs::remove_file(place.path("two.db-entgldb").join("identity")).unwrap();

@@ -205,6 +205,18 @@ impl Config {
         self.data_dir.clone().unwrap_or_else(|| default_data_dir(&self.database))
     }
 
+    /// The same with paths that mean the same after the process has changed its folder, as every daemon does.
+    pub(crate) fn anchored(mut self) -> Self {
+        let paths = [&mut self.database, &mut self.secret_file];
+        for path in paths.into_iter().chain(self.data_dir.as_mut()) {
+            // Only an empty path has no absolute form; it is refused when it is opened.
+            if let Ok(absolute) = std::path::absolute(&*path) {
+                *path = absolute;
+            }
+        }
+        self
+    }
+
     pub(crate) fn check(&self) -> Result<Checked, ConfigError> {
         if self.watch.is_empty() {
             return Err(invalid("watch", "name at least one table to sync"));
@@ -314,6 +326,15 @@ mod tests {
         let mut config = Config::new("shop.db", "secret");
         config.watch.push("products".to_owned());
         config
+    }
+
+    #[test]
+    fn relative_paths_are_bound_to_the_folder_of_the_start() {
+        let mut config = Config::new("dir/shop.db", "secret");
+        config.data_dir = Some("data".into());
+        let (here, config) = (std::env::current_dir().unwrap(), config.anchored());
+        assert_eq!((config.database, config.secret_file), (here.join("dir/shop.db"), here.join("secret")));
+        assert_eq!(config.data_dir, Some(here.join("data")));
     }
 
     #[test]

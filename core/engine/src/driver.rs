@@ -4,14 +4,15 @@
 //! replica's next wake. It hands that to the replica and carries out what the replica answers. Nothing else calls the
 //! replica, so the store is used from one thread, one call at a time, with no lock held.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender};
 use entgldb_net::{Frame, NetEvent, SendError, Transport};
 use entgldb_replica::event::Event as ReplicaEvent;
-use entgldb_replica::id::Collection;
+use entgldb_replica::id::{Collection, LinkId};
 use entgldb_replica::{Config as ReplicaConfig, Input, Link, Output, Replica, wire};
 use entgldb_sqlite::Waker;
 use tracing::{debug, info, warn};
@@ -21,7 +22,6 @@ use crate::clocks::{Clocks, wall_ms};
 use crate::command::Job;
 use crate::control::Control;
 use crate::event::Event;
-use crate::guard::GuardError;
 use crate::held::{Held, HeldFrame};
 use crate::hub::Hub;
 use crate::mark::MarkFile;
@@ -31,47 +31,15 @@ use crate::recipe::{Keeping, Recipe};
 use crate::reopening::Reopening;
 use crate::status::State;
 use crate::store::{AnyStore, StoreError};
+use crate::sync_now::{Reply, SyncError};
 use crate::trust::Trust;
-
-/// Why [`crate::Node::sync_now`] did not end well. Syncing goes on all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SyncError {
-    /// No peer is linked.
-    #[error("no peer is linked")]
-    NoPeer,
-    /// It takes longer.
-    #[error(
-        "not done in time: {behind} entries are still to come, {ahead} still to go{}",
-        if *capturing { ", and rows are still to be captured" } else { "" }
-    )]
-    Timeout {
-        /// Entries still to come.
-        behind: u64,
-        /// Entries still to go.
-        ahead: u64,
-        /// Whether rows that are in the tables are still to be captured.
-        capturing: bool,
-    },
-    /// The store has failed; see the status.
-    #[error("the store is not available")]
-    StoreFailed,
-    /// The call must not be made here.
-    #[error(transparent)]
-    Guard(#[from] GuardError),
-    /// The node has stopped.
-    #[error("the node has stopped")]
-    Stopped,
-}
-
-/// How `sync_now` ended.
-pub(crate) type Synced = Result<(), SyncError>;
-/// Who waits for it.
-pub(crate) type Reply = Sender<Synced>;
+use crate::turns::Turns;
 
 /// What the thread waits for.
 pub(crate) enum Message {
     Net(NetEvent),
+    /// Something came over this link; it waits in [`Turns`].
+    Link(LinkId),
     /// The database's files changed.
     Wake,
     AddPeer(String),
@@ -90,8 +58,11 @@ pub(crate) struct Driver {
     pub(crate) replica: Option<Replica<AnyStore>>,
     pub(crate) transport: Transport,
     inbox: Receiver<Message>,
+    turns: Arc<Turns<NetEvent>>,
+    /// Links of which something waits, in the order of their turns.
+    line: VecDeque<LinkId>,
     pub(crate) clocks: Clocks,
-    trust: Trust,
+    pub(crate) trust: Trust,
     hub: Hub,
     pub(crate) mark: MarkFile,
     pub(crate) control: Control,
@@ -112,6 +83,7 @@ pub(crate) struct Parts {
     pub(crate) store: AnyStore,
     pub(crate) transport: Transport,
     pub(crate) inbox: Receiver<Message>,
+    pub(crate) turns: Arc<Turns<NetEvent>>,
     pub(crate) clocks: Clocks,
     pub(crate) trust: Trust,
     pub(crate) hub: Hub,
@@ -130,6 +102,8 @@ impl Driver {
             replica: None,
             transport: parts.transport,
             inbox: parts.inbox,
+            turns: parts.turns,
+            line: VecDeque::new(),
             clocks: parts.clocks,
             trust: parts.trust,
             hub: parts.hub,
@@ -157,9 +131,11 @@ impl Driver {
             match self.inbox.recv_timeout(self.wait()) {
                 Ok(Message::Stop) => break,
                 Ok(message) => self.take(message),
-                Err(crossbeam_channel::RecvTimeoutError::Timeout) => self.take_time(),
+                Err(crossbeam_channel::RecvTimeoutError::Timeout) if self.line.is_empty() => self.take_time(),
+                Err(crossbeam_channel::RecvTimeoutError::Timeout) => {}
                 Err(crossbeam_channel::RecvTimeoutError::Disconnected) => break,
             }
+            self.take_turn();
             self.tell_caught_up();
             self.answer_waiting();
             self.publish(false);
@@ -184,6 +160,9 @@ impl Driver {
     }
 
     fn wait(&self) -> Duration {
+        if !self.line.is_empty() {
+            return Duration::ZERO;
+        }
         let mut wait = self.publisher.due().saturating_duration_since(Instant::now());
         match &self.replica {
             Some(replica) => {
@@ -203,6 +182,7 @@ impl Driver {
     fn take(&mut self, message: Message) {
         match message {
             Message::Net(event) => self.take_net(event),
+            Message::Link(link) => self.line.push_back(link),
             Message::Wake if self.replica.is_none() => self.woken_while_closed(),
             Message::Wake => {
                 self.attention.woken();
@@ -226,6 +206,23 @@ impl Driver {
                 self.input(Input::SyncNow);
             }
             Message::Stop => unreachable!("the loop ends on it"),
+        }
+    }
+
+    /// Takes one event of the link whose turn it is.
+    fn take_turn(&mut self) {
+        let Some(link) = self.line.pop_front() else { return };
+        let Some((event, more)) = self.turns.take(link) else { return };
+        if more {
+            self.line.push_back(link);
+        }
+        self.take_net(event);
+        // However much comes in, the application's changes are looked at in time.
+        if more && self.attention.is_due() {
+            self.look();
+        }
+        if more && self.held.is_due(Instant::now()) {
+            self.let_in();
         }
     }
 
@@ -254,13 +251,8 @@ impl Driver {
         }
         match event {
             NetEvent::LinkUp { link, peer, address, we_dialled, target } => {
-                let admitted = self.trust.admit(&peer.name, peer.node, wall_ms());
-                let reason = match admitted {
-                    Ok(Ok(())) => None,
-                    Ok(Err(untrusted)) => Some(untrusted.to_string()),
-                    Err(error) => Some(error.to_string()),
-                };
-                if let Some(reason) = reason {
+                if let Err(untrusted) = self.trust.admit(&peer.name, peer.node, wall_ms()) {
+                    let reason = untrusted.to_string();
                     warn!(node = %peer.node.short(), name = peer.name, %address, reason, "peer refused");
                     self.transport.close(link, &reason);
                     let node = peer.node.to_string();
@@ -432,11 +424,6 @@ impl Driver {
 /// A channel for the thread.
 pub(crate) fn channel() -> (Sender<Message>, Receiver<Message>) {
     crossbeam_channel::unbounded()
-}
-
-/// A channel for one answer.
-pub(crate) fn reply() -> (Reply, Receiver<Synced>) {
-    bounded(1)
 }
 
 /// Tells a store that waits for a lock to give up.

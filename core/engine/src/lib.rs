@@ -88,8 +88,10 @@ mod retention;
 mod standing;
 mod status;
 mod store;
+mod sync_now;
 mod sync_with;
 mod trust;
+mod turns;
 
 pub use command::CommandError;
 pub use config::{Config, ConfigError, Durability, default_data_dir};
@@ -97,7 +99,6 @@ pub use control::{Answer, ControlError, Request, request};
 pub use data_dir::{DataDirError, node_runs};
 pub use detaching::{DetachError, detach};
 pub use documents::{DocumentChange, DocumentError, DocumentWatch, Documents};
-pub use driver::SyncError;
 pub use entgldb_net::{ClusterSecret, SecretError};
 pub use entgldb_replica::LawBroken;
 pub use entgldb_replica::custom::{Resolver, ResolverFailed};
@@ -133,5 +134,6 @@ pub use status::{
     StatusError, TableState, TableStatus, TargetHealth, TrafficCounts, Unconfirmed, read_status,
 };
 pub use store::StoreError;
+pub use sync_now::SyncError;
 pub use sync_with::SyncWithError;
 pub use trust::{KnownPeer, TrustError, forget_peer, known_peers};

@@ -13,7 +13,7 @@ use entgldb_replica::id::Incarnation;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::data_dir::replace;
+use crate::data_dir::{open_private, replace};
 
 const FILE: &str = "oplog_mark.json";
 /// The file always has so many bytes, so that it can be written over in place, with one small write.
@@ -84,7 +84,7 @@ impl MarkFile {
             none => {
                 // A file of an earlier version is shorter or longer.
                 replace(&self.path, bytes)?;
-                none.insert(File::options().write(true).open(&self.path)?)
+                none.insert(open_private(&self.path)?)
             }
         };
         file.seek(SeekFrom::Start(0))?;

@@ -14,7 +14,7 @@ use entgldb_sqlite::{RestoreError, Restored};
 use crate::command::{CommandError, ask};
 use crate::config::{Config, ConfigError, check_target};
 use crate::documents::Watchers;
-use crate::driver::{self, Driver, Message, SyncError};
+use crate::driver::{Driver, Message};
 use crate::ending::Ending;
 use crate::event::Event;
 use crate::guard::{GuardError, Home};
@@ -27,6 +27,7 @@ use crate::portable::{Exported, PortableError};
 use crate::recipe::Keeping;
 use crate::recording::Recorder;
 use crate::status::{HookHealth, Status};
+use crate::sync_now::{self, SyncError};
 
 /// A node has not come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -187,7 +188,7 @@ impl Node {
     /// When that is not so after `timeout`.
     pub fn sync_now(&self, timeout: Duration) -> Result<(), SyncError> {
         self.home.may_wait()?;
-        let (reply, answer) = driver::reply();
+        let (reply, answer) = sync_now::reply();
         let deadline = Instant::now() + timeout;
         self.to_driver.send(Message::SyncNow { deadline, reply }).map_err(|_| SyncError::Stopped)?;
         answer.recv().unwrap_or(Err(SyncError::Stopped))

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use crossbeam_channel::Sender;
 use entgldb_net::{
-    Bound, ClusterSecret, Codec, Identity, IdentityError, NetConfig, SecretError, StartError, Transport,
+    Bound, ClusterSecret, Codec, Identity, IdentityError, NetConfig, NetEvent, SecretError, Sink, StartError,
+    Transport,
 };
 use entgldb_replica::Config as ReplicaConfig;
 use entgldb_replica::custom::Resolver;
@@ -35,6 +37,7 @@ use crate::resolver::guarded_all;
 use crate::status::{STATUS_FILE, State, Status};
 use crate::store::{StoreError, StoreOpenError};
 use crate::trust::{Trust, TrustError};
+use crate::turns::Turns;
 
 /// Threads for the network. Encryption and compression are the load; the store thread is the bottleneck.
 const NET_THREADS: usize = 2;
@@ -73,6 +76,14 @@ pub enum OpenError {
     /// The database was opened and then failed.
     #[error("the database failed: {0}")]
     StoreFailed(#[from] StoreError),
+    /// The engine's own file can't be made.
+    #[error("the engine's own file {path} can't be made: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The network can't be used.
     #[error(transparent)]
     Network(#[from] StartError),
@@ -86,6 +97,7 @@ impl From<StoreOpenError> for OpenError {
         match error {
             StoreOpenError::Open(error) => Self::Store(error),
             StoreOpenError::Failed(failed) => Self::StoreFailed(failed),
+            StoreOpenError::File { path, source } => Self::File { path, source },
         }
     }
 }
@@ -115,6 +127,7 @@ impl Foundation {
 
 impl Node {
     pub(crate) fn open_keeping(config: Config, keeping: Keeping) -> Result<(Self, Events), OpenError> {
+        let config = config.anchored();
         let Foundation { secret, mut data_dir, identity, name, trust, listen } = Foundation::lay(&config)?;
         let id = identity.node_id();
         let hub = Hub::default();
@@ -130,8 +143,8 @@ impl Node {
         let store = recipe.open_store()?;
         data_dir.keep();
         let (to_driver, inbox) = driver::channel();
-        let sink = to_driver.clone();
-        let sink = Arc::new(move |event| drop(sink.send(Message::Net(event))));
+        let turns = Arc::<Turns<NetEvent>>::default();
+        let sink = sink(&to_driver, &turns);
         let transport = Transport::start_bound(runtime.handle(), &net, bound, (&secret, &identity), sink);
         let address = transport.local_address().map(|address| address.to_string());
         let status = Arc::new(Mutex::new(first_status(&config, id, &name, address)));
@@ -149,6 +162,7 @@ impl Node {
             store,
             transport: transport.clone(),
             inbox,
+            turns,
             clocks: Clocks::start(),
             trust,
             hub: hub.clone(),
@@ -315,6 +329,20 @@ fn runtime() -> Result<tokio::runtime::Runtime, OpenError> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(NET_THREADS).thread_name("entgldb-net").enable_all();
     builder.build().map_err(OpenError::Threads)
+}
+
+/// Where the transport's events go: those of a link into its queue, the others into the inbox.
+fn sink(to_driver: &Sender<Message>, turns: &Arc<Turns<NetEvent>>) -> Sink {
+    let (to_driver, turns) = (to_driver.clone(), Arc::clone(turns));
+    // A driver that has ended takes nothing any more.
+    Arc::new(move |event: NetEvent| match event.link() {
+        None => drop(to_driver.send(Message::Net(event))),
+        Some(link) => {
+            if turns.put(link, event) {
+                drop(to_driver.send(Message::Link(link)));
+            }
+        }
+    })
 }
 
 /// Listens to the files at the database's path, each time to those that are there then.

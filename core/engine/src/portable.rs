@@ -16,7 +16,7 @@ use entgldb_sqlite::{OpenError, SqliteFailed};
 use serde::{Deserialize, Serialize};
 
 use crate::clocks::wall_ms;
-use crate::data_dir::sync_folder;
+use crate::data_dir::{create_fresh, sync_folder};
 
 const MAGIC: &[u8; 17] = b"EntglDb snapshot\n";
 const VERSION: u32 = 1;
@@ -132,8 +132,10 @@ pub fn export_snapshot(
         return Err(PortableError::NeverSynced);
     }
     let io = |source| PortableError::Io { path: file.to_owned(), source };
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|_| io(io::Error::other("the system gives no random bytes")))?;
     let mut name = file.as_os_str().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
+    name.push(format!(".{:016x}.part", u64::from_be_bytes(random)));
     let part = PathBuf::from(name);
     let mut writer = Writer::create(&part).map_err(io)?;
     let written = (|| {
@@ -228,7 +230,7 @@ struct Writer {
 
 impl Writer {
     fn create(path: &Path) -> io::Result<Self> {
-        let mut file = BufWriter::new(File::options().write(true).create(true).truncate(true).open(path)?);
+        let mut file = BufWriter::new(create_fresh(path)?);
         let mut head = MAGIC.to_vec();
         head.extend_from_slice(&VERSION.to_be_bytes());
         file.write_all(&head)?;

@@ -10,6 +10,7 @@ use entgldb_sqlite::own::{Keeps, OwnStore};
 use entgldb_sqlite::{Holder, SqliteConfig, SqliteStore};
 use tracing::warn;
 
+use crate::data_dir::create_if_missing;
 use crate::documents::Watchers;
 use crate::event::Event;
 use crate::host::{HostCell, HostedStore};
@@ -41,10 +42,12 @@ impl Recipe {
         Ok(match &self.keeping {
             Keeping::Tables => AnyStore::Tables(Box::new(self.store.open()?)),
             Keeping::Documents(watchers) => {
+                self.store.make_private()?;
                 let store = OwnStore::open(self.store.config(), Keeps::Documents)?;
                 AnyStore::Documents(Box::new(store), watchers.clone())
             }
             Keeping::Host(host) => {
+                self.store.make_private()?;
                 let store = HostedStore::open(self.store.config(), host.clone(), self.store.hub.clone())?;
                 AnyStore::Host(Box::new(store))
             }
@@ -66,6 +69,12 @@ pub(crate) struct SqliteRecipe {
 impl SqliteRecipe {
     pub(crate) fn open(&self) -> Result<SqliteStore, entgldb_sqlite::OpenError> {
         SqliteStore::open(self.config())
+    }
+
+    /// The engine's own file holds all documents, or all of the history: it is made for this user only.
+    fn make_private(&self) -> Result<(), StoreOpenError> {
+        create_if_missing(&self.path)
+            .map_err(|source| StoreOpenError::File { path: self.path.clone(), source })
     }
 
     fn config(&self) -> SqliteConfig {

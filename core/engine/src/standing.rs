@@ -3,10 +3,12 @@
 
 use std::time::Instant;
 
-use entgldb_replica::Replica;
+use entgldb_replica::{PeerStatus, Replica};
+use tracing::warn;
 
-use crate::driver::{Driver, Reply, SyncError};
+use crate::driver::Driver;
 use crate::event::Event;
+use crate::sync_now::{Reply, SyncError};
 
 impl Driver {
     /// Whether rows that are in the tables are still to be captured.
@@ -69,6 +71,15 @@ impl Driver {
         }
     }
 
+    /// Pins the labels of peers that were found to hold the same as this node.
+    fn pin(&mut self, peers: &[PeerStatus]) {
+        for peer in peers.iter().filter(|peer| peer.in_sync.is_some()) {
+            if let Err(error) = self.trust.synced(&peer.name, peer.node) {
+                warn!(%error, "a peer's label can't be pinned; trying again");
+            }
+        }
+    }
+
     /// Brings the status up to date, at most once a second or right now.
     pub(crate) fn publish(&mut self, now: bool) {
         if now || Instant::now() >= self.publisher.due() {
@@ -86,6 +97,7 @@ impl Driver {
                 self.tell(&event);
             }
             let replica = self.replica.as_ref().map(Replica::status).zip(health);
+            self.pin(replica.as_ref().map_or(&[], |(status, _)| &status.peers));
             self.publisher.publish(replica, self.transport.traffic(), &self.recipe.store.path);
             if let Some(replica) = &self.replica {
                 self.mark.note(replica.mark());

@@ -2,6 +2,8 @@
 //! store of the application's.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
@@ -58,6 +60,8 @@ pub(crate) enum StoreOpenError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Failed(#[from] StoreError),
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: io::Error },
 }
 
 impl StoreOpenError {
@@ -65,6 +69,7 @@ impl StoreOpenError {
         match self {
             Self::Open(error) => error.is_final(),
             Self::Failed(failed) => failed.is_final(),
+            Self::File { .. } => false,
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::driver::SyncError;
 use crate::node::{AddPeerError, Node};
+use crate::sync_now::SyncError;
 
 /// How often it is looked whether the peer is linked.
 const LOOK_MS: u64 = 10;

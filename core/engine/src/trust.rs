@@ -1,8 +1,11 @@
 //! Who may be a peer, beyond having the cluster secret.
 //!
-//! The first identity seen under a label is pinned to it: a later peer with that label and another key is turned away
+//! The first identity that synced under a label is pinned to it: a later peer with that label and another key is turned away
 //! loudly, because either somebody poses as that node, or it lost its identity and a person should know. An optional list
 //! lets in only the nodes on it. Pins are in `known_peers.json` in the data folder, which people may edit.
+//!
+//! Until a peer has synced, its label is only noted: another key may take it, and where there are too many the oldest note
+//! goes. So nobody takes labels before their owners come, or all the room, by linking up alone.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -68,46 +71,60 @@ pub(crate) enum Untrusted {
 #[derive(Debug)]
 pub(crate) struct Trust {
     path: PathBuf,
+    /// Pinned, as in the file.
     known: BTreeMap<String, KnownPeer>,
+    /// Peers that have not synced yet.
+    noted: BTreeMap<String, KnownPeer>,
     allow: Option<Vec<NodeId>>,
 }
 
 impl Trust {
     pub(crate) fn load(data_dir: &Path, allow: Option<Vec<NodeId>>) -> Result<Self, TrustError> {
         let path = data_dir.join(FILE);
-        Ok(Self { known: read(&path)?, path, allow })
+        Ok(Self { known: read(&path)?, noted: BTreeMap::new(), path, allow })
     }
 
-    /// Decides on an authenticated peer; a new label is pinned durably first.
+    /// Decides on an authenticated peer.
     ///
     /// # Errors
-    /// The inner one says why it is turned away; the outer one that the pin could not be written.
-    pub(crate) fn admit(
-        &mut self,
-        name: &str,
-        node: NodeId,
-        now_ms: u64,
-    ) -> Result<Result<(), Untrusted>, TrustError> {
+    /// Why it is turned away.
+    pub(crate) fn admit(&mut self, name: &str, node: NodeId, now_ms: u64) -> Result<(), Untrusted> {
         if self.allow.as_ref().is_some_and(|allow| !allow.contains(&node)) {
-            return Ok(Err(Untrusted::NotAllowed(node)));
+            return Err(Untrusted::NotAllowed(node));
         }
         match self.known.get(name) {
-            Some(pinned) if pinned.node == node.to_string() => return Ok(Ok(())),
+            Some(pinned) if pinned.node == node.to_string() => return Ok(()),
             Some(pinned) => {
                 let (name, pinned) = (name.to_owned(), pinned.node.clone());
-                return Ok(Err(Untrusted::OtherKey { name, pinned, found: node }));
+                return Err(Untrusted::OtherKey { name, pinned, found: node });
             }
-            None if self.known.len() >= PEERS_MAX => return Ok(Err(Untrusted::TooMany)),
+            None if self.known.len() >= PEERS_MAX => return Err(Untrusted::TooMany),
             None => {}
         }
-        let peer = KnownPeer { node: node.to_string(), first_seen_ms: now_ms };
-        self.known.insert(name.to_owned(), peer);
-        if let Err(error) = write(&self.path, &self.known) {
-            // Else the next attempt would find a pin that no restart knows.
-            self.known.remove(name);
-            return Err(error);
+        if self.known.len() + self.noted.len() >= PEERS_MAX && !self.noted.contains_key(name) {
+            let oldest = self.noted.iter().min_by_key(|(_, peer)| peer.first_seen_ms);
+            if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
+                self.noted.remove(&oldest);
+            }
         }
-        Ok(Ok(()))
+        let peer = KnownPeer { node: node.to_string(), first_seen_ms: now_ms };
+        self.noted.insert(name.to_owned(), peer);
+        Ok(())
+    }
+
+    /// A peer has synced: its label is pinned durably.
+    ///
+    /// # Errors
+    /// When the pin can't be written. It is tried again the next time that the peer is seen to have synced.
+    pub(crate) fn synced(&mut self, name: &str, node: NodeId) -> Result<(), TrustError> {
+        let is_its = |peer: &KnownPeer| peer.node == node.to_string();
+        let Some(peer) = self.noted.get(name).filter(|peer| is_its(peer)) else { return Ok(()) };
+        let mut known = self.known.clone();
+        known.insert(name.to_owned(), peer.clone());
+        write(&self.path, &known)?;
+        self.known = known;
+        self.noted.remove(name);
+        Ok(())
     }
 }
 
@@ -156,39 +173,82 @@ mod tests {
     const B: NodeId = NodeId([2; 32]);
 
     #[test]
-    fn the_first_key_under_a_label_is_pinned_and_another_one_is_refused_until_it_is_forgotten() {
+    fn the_first_key_that_syncs_under_a_label_is_pinned_and_another_one_is_refused_until_it_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let mut trust = Trust::load(dir.path(), None).unwrap();
-        assert_eq!(trust.admit("till", A, 5).unwrap(), Ok(()));
-        assert_eq!(trust.admit("till", A, 6).unwrap(), Ok(()));
+        assert_eq!(trust.admit("till", A, 5), Ok(()));
+        trust.synced("till", A).unwrap();
+        assert_eq!(trust.admit("till", A, 6), Ok(()));
         let mut trust = Trust::load(dir.path(), None).unwrap();
-        assert!(matches!(trust.admit("till", B, 7).unwrap(), Err(Untrusted::OtherKey { .. })));
-        assert_eq!(trust.admit("office", B, 7).unwrap(), Ok(()));
+        assert!(matches!(trust.admit("till", B, 7), Err(Untrusted::OtherKey { .. })));
+        assert_eq!(trust.admit("office", B, 7), Ok(()));
         assert!(forget_peer(dir.path(), "till").unwrap());
         assert!(!forget_peer(dir.path(), "till").unwrap());
         let mut trust = Trust::load(dir.path(), None).unwrap();
-        assert_eq!(trust.admit("till", B, 8).unwrap(), Ok(()));
+        assert_eq!(trust.admit("till", B, 8), Ok(()));
+        trust.synced("till", B).unwrap();
         assert_eq!(known_peers(dir.path()).unwrap()["till"].first_seen_ms, 8);
     }
 
     #[test]
-    fn with_a_list_only_the_nodes_on_it_are_let_in_and_others_are_not_pinned() {
+    fn a_label_that_somebody_took_and_never_synced_under_is_its_owners_when_that_comes() {
         let dir = tempfile::tempdir().unwrap();
-        let mut trust = Trust::load(dir.path(), Some(vec![A])).unwrap();
-        assert_eq!(trust.admit("till", B, 5).unwrap(), Err(Untrusted::NotAllowed(B)));
-        assert_eq!(trust.admit("till", A, 5).unwrap(), Ok(()));
+        let mut trust = Trust::load(dir.path(), None).unwrap();
+        assert_eq!(trust.admit("till", B, 5), Ok(()));
+        assert_eq!(trust.admit("till", A, 6), Ok(()));
+        trust.synced("till", B).unwrap();
+        trust.synced("till", A).unwrap();
+        assert!(matches!(trust.admit("till", B, 7), Err(Untrusted::OtherKey { .. })));
+        assert_eq!(known_peers(dir.path()).unwrap()["till"].node, A.to_string());
     }
 
     #[test]
-    fn a_peer_that_could_not_be_pinned_is_not_let_in_the_next_time_either() {
+    fn made_up_labels_take_no_room_from_anybody() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut trust = Trust::load(dir.path(), None).unwrap();
+        trust.admit("till", A, 1).unwrap();
+        trust.synced("till", A).unwrap();
+        for number in 0..3 * PEERS_MAX as u64 {
+            assert_eq!(trust.admit(&format!("made up {number}"), B, 2 + number), Ok(()));
+        }
+        assert!(trust.noted.len() < PEERS_MAX);
+        assert_eq!(trust.admit("office", A, 9_000), Ok(()), "somebody new can join");
+        trust.synced("office", A).unwrap();
+        let known = known_peers(dir.path()).unwrap();
+        assert_eq!(known.keys().collect::<Vec<_>>(), ["office", "till"]);
+    }
+
+    #[test]
+    fn pins_over_the_limit_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let peer = KnownPeer { node: A.to_string(), first_seen_ms: 1 };
+        let known = (0..PEERS_MAX).map(|number| (number.to_string(), peer.clone())).collect();
+        write(&dir.path().join(FILE), &known).unwrap();
+        let mut trust = Trust::load(dir.path(), None).unwrap();
+        assert_eq!(trust.admit("one more", B, 2), Err(Untrusted::TooMany));
+        assert_eq!(trust.admit("7", A, 2), Ok(()));
+    }
+
+    #[test]
+    fn with_a_list_only_the_nodes_on_it_are_let_in_and_others_are_not_noted() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut trust = Trust::load(dir.path(), Some(vec![A])).unwrap();
+        assert_eq!(trust.admit("till", B, 5), Err(Untrusted::NotAllowed(B)));
+        assert!(trust.noted.is_empty());
+        assert_eq!(trust.admit("till", A, 5), Ok(()));
+    }
+
+    #[test]
+    fn a_pin_that_could_not_be_written_is_written_the_next_time() {
         let dir = tempfile::tempdir().unwrap();
         let mut trust = Trust::load(dir.path(), None).unwrap();
         let blocked = dir.path().join(FILE);
         fs::create_dir(&blocked).unwrap();
-        assert!(trust.admit("till", A, 5).is_err());
-        assert!(trust.admit("till", A, 6).is_err());
+        trust.admit("till", A, 5).unwrap();
+        assert!(trust.synced("till", A).is_err());
         fs::remove_dir(&blocked).unwrap();
-        assert_eq!(trust.admit("till", A, 7).unwrap(), Ok(()));
+        trust.synced("till", A).unwrap();
+        assert!(known_peers(dir.path()).unwrap().contains_key("till"));
     }
 
     #[test]

@@ -165,9 +165,8 @@ fn agreement(heard: Message) -> Option<Message> {
 fn wait_event(events: &Events) -> Event {
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
-        match events.next(Duration::from_millis(100)) {
-            Ok(event @ Event::Blocked { .. }) => return event,
-            _ => {}
+        if let Ok(event @ Event::Blocked { .. }) = events.next(Duration::from_millis(100)) {
+            return event;
         }
     }
     panic!("no event within {PATIENCE:?}");

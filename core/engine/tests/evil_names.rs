@@ -302,6 +302,11 @@ fn evil_labels_of_nodes_are_labels_only() {
             let event = events.next(Duration::from_secs(1));
             matches!(event, Ok(Event::PeerUp { name: shown, .. }) if shown == name)
         });
+        // Only who has synced is pinned.
+        wait_for("a sync", || {
+            let is_it = |peer: &entgldb::PeerHealth| peer.name == name && peer.in_sync_ms.is_some();
+            first.status().peers.iter().any(is_it)
+        });
         drop(second);
         place.assert_only_our_files();
         assert!(number > 0 || rows(&b, "t").is_empty());

@@ -238,6 +238,8 @@ fn another_key_under_a_known_label_is_refused_loudly() {
     config.name = Some("till".to_owned());
     let second = Node::open(config.clone()).unwrap();
     wait_event(&events, "the first till", |event| matches!(event, Event::PeerUp { .. }));
+    // Only who has synced is pinned.
+    wait_for("the first sync", || first.status().peers.iter().any(|peer| peer.in_sync_ms.is_some()));
     drop(second);
     std::fs::remove_file(config.data_dir().join("identity")).unwrap();
     let second = Node::open(config).unwrap();

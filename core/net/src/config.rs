@@ -13,8 +13,9 @@ pub(crate) const DIAL_ADDRESSES_MAX: usize = 8;
 pub(crate) const REFUSED_EVENTS_PER_SECOND: u32 = 8;
 /// Longest reason in a close frame, in bytes of UTF-8; a longer one is cut.
 pub(crate) const CLOSE_TEXT_BYTES_MAX: usize = 256;
-/// What one waiting frame costs of the in-flight budget beside its body, so that very many empty frames are bounded too.
-pub(crate) const FRAME_COST_BYTES: usize = 128;
+/// What one waiting frame costs of the in-flight budget beside its body: a small question may take as much work as a large
+/// page, so a peer has a few thousand frames waiting at most.
+pub(crate) const FRAME_COST_BYTES: usize = 4 << 10;
 
 /// A way to compress frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]

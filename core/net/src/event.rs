@@ -98,6 +98,20 @@ pub enum NetEvent {
     ListenResumed,
 }
 
+impl NetEvent {
+    /// The link that it is about.
+    #[must_use]
+    pub fn link(&self) -> Option<LinkId> {
+        match self {
+            Self::LinkUp { link, .. } | Self::Frame { link, .. } | Self::LinkDown { link, .. } => Some(*link),
+            Self::DialFailed { .. }
+            | Self::Refused { .. }
+            | Self::ListenPaused { .. }
+            | Self::ListenResumed => None,
+        }
+    }
+}
+
 /// Why a link ended. Whatever was not acknowledged by the session layer must be offered again on the next one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

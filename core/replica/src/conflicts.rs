@@ -12,7 +12,7 @@ use crate::entry::{Entry, Op};
 use crate::id::{DocId, NodeId, sha256};
 use crate::merge::Merged;
 use crate::oplog::Logs;
-use crate::resolve::{Conflict, Relation, Row, Side, Version, relation};
+use crate::resolve::{Chain, Conflict, Relation, Row, Side, Version};
 use crate::states;
 use crate::store::{ConflictWrite, FirstCopy, Problem, ProblemKind, Store};
 use crate::version::Hash;
@@ -23,6 +23,9 @@ const OPEN_CONFLICTS_MAX: usize = 10_000;
 /// Conflicts that are not certain yet, by document.
 pub(crate) type OpenConflicts = BTreeMap<DocId, Vec<Conflict>>;
 
+/// Most versions that are looked at for one page, over all its documents: what is left of it is then noted as conflicts,
+/// without a look at what lies between. So nobody can send a page that takes long to compare.
+const STEPS_MAX: usize = 16_384;
 /// Versions of a document that a first copy is compared with, at most.
 const OLD_COPY_WALK_MAX: usize = 256;
 /// Documents whose last conflicts are remembered.
@@ -74,6 +77,10 @@ pub(crate) struct Conflicts<'a, S: Store> {
     open: &'a OpenConflicts,
     branches: &'a mut Branches,
     resolvers: &'a Resolvers,
+    /// The ways back from the versions that stand, as far as they were walked.
+    chains: BTreeMap<DocId, Chain>,
+    /// Versions that were looked at on these ways.
+    steps: usize,
     writes: Vec<ConflictWrite>,
     problems: Vec<Problem>,
 }
@@ -86,7 +93,9 @@ impl<'a, S: Store> Conflicts<'a, S> {
         (open, branches): (&'a OpenConflicts, &'a mut Branches),
         resolvers: &'a Resolvers,
     ) -> Self {
-        Self { store, logs, incoming, open, branches, resolvers, writes: Vec::new(), problems: Vec::new() }
+        let (chains, steps) = (BTreeMap::new(), 0);
+        let (writes, problems) = (Vec::new(), Vec::new());
+        Self { store, logs, incoming, open, branches, resolvers, chains, steps, writes, problems }
     }
 
     /// The store, for reading.
@@ -330,11 +339,22 @@ impl<'a, S: Store> Conflicts<'a, S> {
         older: Stamp,
         younger_replaces: Option<Stamp>,
     ) -> Result<Relation, S::Error> {
-        relation(older, younger_replaces, |stamp| {
-            let version = self.version(doc, stamp)?;
+        let Self { store, logs, incoming, chains, steps, .. } = self;
+        let incoming: &Versions<'_> = incoming;
+        let chain = chains.entry(doc.clone()).or_insert_with(|| Chain::new(younger_replaces));
+        chain.relate(older, younger_replaces, |stamp| {
+            *steps += 1;
+            if *steps > STEPS_MAX {
+                // As if nothing had come before it: it counts as a conflict.
+                return Ok(Some(None));
+            }
+            let version = match incoming.get(&(doc, stamp)) {
+                Some(entry) => Some(entry.replaces),
+                None => store.version(doc, &stamp)?.map(|version| version.replaces),
+            };
             // What is forgotten was known to all: nothing that comes now was made before it.
-            let is_gone = version.is_none() && self.logs.is_forgotten(&doc.0, stamp);
-            Ok(if is_gone { Some(None) } else { version.map(|version| version.replaces) })
+            let is_gone = version.is_none() && logs.is_forgotten(&doc.0, stamp);
+            Ok(if is_gone { Some(None) } else { version })
         })
     }
 

@@ -251,6 +251,7 @@ impl<S: Store> Ledger<S> {
         for (log, code, detail) in refused {
             let (node, told) = (from, detail.clone());
             match code {
+                Code::Bad if told.is_empty() => {}
                 Code::Bad => events.push(Event::Refused { node, log: log.clone(), detail: told }),
                 Code::ClockSkew => {
                     events.push(Event::ClockSkew { node, log: Some(log.clone()), detail: told });
@@ -302,9 +303,9 @@ impl<S: Store> Ledger<S> {
     pub(crate) fn page(
         &mut self,
         positions: &BTreeMap<LogId, Seq>,
-        room: Room,
+        (room, latest): (Room, Hlc),
     ) -> Result<Vec<Run>, S::Error> {
-        build_page(&mut self.store, &self.logs, positions, room)
+        build_page(&mut self.store, &self.logs, positions, room, latest)
     }
 
     /// The least that can be sent to it.

@@ -47,8 +47,13 @@ pub const PAGES_IN_FLIGHT_MAX: usize = 4;
 pub const VECTOR_LOGS_MAX: usize = 4096;
 /// Heads in one question whether a peer holds them, before it goes on with a snapshot that another began.
 pub const HELD_HEADS_MAX: usize = 256;
-/// Most logs that a peer may name in one vector, over all its parts.
+/// Most logs that a node takes, and that it reads of a peer's vector; what is beyond is passed over.
 pub const LOGS_MAX: usize = 1 << 16;
+/// With more logs than this a node takes no new ones of authors that have [`AUTHOR_LOGS`] already: who makes up very many
+/// leaves room for all others.
+pub const LOGS_CROWDED: usize = 1 << 15;
+/// See [`LOGS_CROWDED`]. Each unclean end of a node begins a new log in each of its collections.
+pub const AUTHOR_LOGS: usize = 1 << 10;
 /// Most collections in one node's interest.
 pub const INTEREST_MAX: usize = 256;
 /// Links that a node takes pushed entries from at the same time; the others repair through digests.

@@ -137,11 +137,16 @@ impl Members {
     /// Takes in a document. Answers what changed for people: a member that was removed, or is back.
     pub(crate) fn learn(&mut self, key: &Key, stamp: Stamp, content: Option<&Bytes>) -> Option<Change> {
         let node: NodeId = key.as_str().parse().ok()?;
-        let Some(member) = content.and_then(Member::decode) else {
+        let member = content.and_then(Member::decode);
+        let removed = member.as_ref().is_some_and(|member| member.removed);
+        // Only a member itself says what it holds. What others may say of it is that it will not come back.
+        if stamp.node != node && !removed {
+            return None;
+        }
+        let Some(member) = member else {
             self.known.remove(&node);
             return None;
         };
-        let removed = member.removed;
         let before = self.known.insert(node, (stamp, member));
         let was_removed = before.is_some_and(|(_, before)| before.removed);
         match (was_removed, removed) {
@@ -185,4 +190,67 @@ pub(crate) fn acknowledged(vector: &Vector, interests: &BTreeSet<Collection>) ->
     let is_wanted = |log: &LogId| log.collection == *members() || interests.contains(&log.collection);
     let heads = vector.iter().filter(|(log, _)| is_wanted(log));
     heads.map(|(log, head)| (log.clone(), head.seq)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Hlc;
+
+    const HERE: NodeId = NodeId([1; 32]);
+    const PEER: NodeId = NodeId([2; 32]);
+    const MALLORY: NodeId = NodeId([66; 32]);
+
+    fn log() -> LogId {
+        LogId { author: HERE, incarnation: Incarnation(1), collection: Collection::new("t").unwrap() }
+    }
+
+    fn holding(seq: u64, removed: bool) -> Bytes {
+        let interests = BTreeSet::from([Collection::new("t").unwrap()]);
+        let acknowledged = BTreeMap::from([(log(), Seq(seq))]);
+        Member { name: "till".into(), incarnation: Incarnation(7), interests, acknowledged, removed }.encode()
+    }
+
+    fn learn(members: &mut Members, about: NodeId, by: NodeId, at: u64, content: &Bytes) -> Option<Change> {
+        members.learn(&document_of(&about).1, Stamp { hlc: Hlc(at), node: by }, Some(content))
+    }
+
+    fn held(members: &Members) -> Seq {
+        members.held_by_all(&log(), &HERE, Seq(100))
+    }
+
+    #[test]
+    fn only_a_member_itself_says_what_it_holds() {
+        let mut members = Members::default();
+        learn(&mut members, PEER, PEER, 1, &holding(5, false));
+        assert_eq!(held(&members), Seq(5));
+        learn(&mut members, PEER, MALLORY, 2, &holding(90, false));
+        assert_eq!(held(&members), Seq(5), "history that the peer lacks would be forgotten");
+        learn(&mut members, PEER, PEER, 3, &holding(50, false));
+        assert_eq!(held(&members), Seq(50));
+    }
+
+    #[test]
+    fn members_that_somebody_else_made_up_hold_no_history_back() {
+        let mut members = Members::default();
+        for number in 0..1000u64 {
+            let mut id = [9; 32];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            learn(&mut members, NodeId(id), MALLORY, number, &holding(0, false));
+        }
+        assert_eq!((members.iter().count(), held(&members)), (0, Seq(100)));
+    }
+
+    #[test]
+    fn anybody_may_say_that_a_member_will_not_come_back_and_it_alone_that_it_is_back() {
+        let mut members = Members::default();
+        learn(&mut members, PEER, PEER, 1, &holding(5, false));
+        let removed = Change::Removed { node: PEER, by: HERE };
+        assert_eq!(learn(&mut members, PEER, HERE, 2, &holding(5, true)), Some(removed));
+        assert_eq!(held(&members), Seq(100));
+        assert_eq!(learn(&mut members, PEER, MALLORY, 3, &holding(5, false)), None);
+        let returned = Change::Returned { node: PEER };
+        assert_eq!(learn(&mut members, PEER, PEER, 4, &holding(6, false)), Some(returned));
+        assert_eq!(held(&members), Seq(6));
+    }
 }

@@ -9,6 +9,7 @@ use crate::clock::{Clock, Hlc, Stamp, TooFarAhead, WallMillis};
 use crate::entry::{Chain, ChainError, SignatureError};
 use crate::fingerprint::{Fingerprint, Tally};
 use crate::id::{Collection, Incarnation, Key, LogId, NodeId, PublicKey};
+use crate::limits::{AUTHOR_LOGS, LOGS_CROWDED, LOGS_MAX};
 use crate::store::{Appended, Durable};
 use crate::version::{Head, Seq, Vector};
 use crate::wire::{Code, Page, Run, check_of};
@@ -25,6 +26,15 @@ pub(crate) struct Logs {
     floors: BTreeMap<LogId, (Seq, Hlc)>,
     /// How often a head has moved.
     moves: u64,
+    /// How many logs each author has.
+    of_author: BTreeMap<NodeId, usize>,
+}
+
+/// New logs that are taken together, counted by author.
+#[derive(Default)]
+pub(crate) struct NewLogs {
+    of_author: BTreeMap<NodeId, usize>,
+    all: usize,
 }
 
 impl Logs {
@@ -125,9 +135,28 @@ impl Logs {
         (vector, rows)
     }
 
+    /// Whether a log may be taken beside others that are new as well: it is known, or there is room for it.
+    pub(crate) fn admit(&self, log: &LogId, new: &mut NewLogs) -> bool {
+        if self.vector.head(log).seq > Seq(0) {
+            return true;
+        }
+        let of = |counts: &BTreeMap<NodeId, usize>| counts.get(&log.author).copied().unwrap_or_default();
+        let all = self.vector.len() + new.all;
+        let is_crowded = all >= LOGS_CROWDED && of(&self.of_author) + of(&new.of_author) >= AUTHOR_LOGS;
+        if all >= LOGS_MAX || is_crowded {
+            return false;
+        }
+        *new.of_author.entry(log.author).or_default() += 1;
+        new.all += 1;
+        true
+    }
+
     fn advance(&mut self, log: &LogId, head: Head, hlc: Hlc) {
         self.moves += 1;
         let before = self.vector.advance(log, head);
+        if before.seq == Seq(0) && head.seq > Seq(0) {
+            *self.of_author.entry(log.author).or_default() += 1;
+        }
         let digest = self.vector_digests.entry(log.collection.clone()).or_default();
         if before.seq > Seq(0) {
             digest.remove(Fingerprint::of_head(log, &before));
@@ -252,6 +281,10 @@ fn verify_alone(run: &Run) -> Result<(), RunError> {
     if chain.head() == signed.head { Ok(()) } else { Err(RunError::WrongHead { first, last }) }
 }
 
+/// Why a new log is not taken.
+const TOO_MANY_LOGS: &str =
+    "there are too many logs, over all or of this author (LOGS_MAX, LOGS_CROWDED): no new one is taken";
+
 /// The runs of a page, sorted into those to take and those to refuse.
 #[derive(Default)]
 pub(crate) struct Verdicts {
@@ -267,9 +300,16 @@ pub(crate) struct Verdicts {
 pub(crate) fn check_page(logs: &Logs, clock: &Clock, wall: WallMillis, page: Page) -> Verdicts {
     let mut verdicts = Verdicts::default();
     let mut waits: BTreeMap<(NodeId, Incarnation), (Code, String)> = BTreeMap::new();
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut new, mut is_told) = (BTreeSet::new(), NewLogs::default(), false);
     for run in page.runs {
         let (log, key) = (run.log.clone(), run.public_key);
+        if !logs.admit(&log, &mut new) {
+            // Told once for all that come together: there may be very many.
+            let told = if is_told { String::new() } else { format!("{log}: {TOO_MANY_LOGS}") };
+            verdicts.refused.push((log, Code::Bad, told));
+            is_told = true;
+            continue;
+        }
         if !seen.insert(log.clone()) {
             verdicts.refused.push((log, Code::Bad, "the log came twice in one page".to_owned()));
             continue;
@@ -305,4 +345,46 @@ pub(crate) fn check_page(logs: &Logs, clock: &Clock, wall: WallMillis, page: Pag
         }
     }
     verdicts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::version::Hash;
+
+    fn log(author: u8, incarnation: usize) -> LogId {
+        let (author, collection) = (NodeId([author; 32]), Collection::new("t").unwrap());
+        LogId { author, incarnation: Incarnation(incarnation as u64), collection }
+    }
+
+    fn holding(logs: impl IntoIterator<Item = LogId>) -> Logs {
+        let head = Head { seq: Seq(1), hash: Hash([1; 32]) };
+        let heads = logs.into_iter().map(|log| (log, head, Hlc(1))).collect();
+        Logs::from_durable(&Durable { heads, ..Durable::default() })
+    }
+
+    /// How many of so many new logs of an author are taken, all at once.
+    fn taken(logs: &Logs, author: u8, count: usize) -> usize {
+        let mut new = NewLogs::default();
+        (0..count).filter(|number| logs.admit(&log(author, 1_000_000 + number), &mut new)).count()
+    }
+
+    #[test]
+    fn one_author_can_take_half_of_the_room_for_logs_and_leaves_the_rest_to_all_others() {
+        assert_eq!(taken(&holding([]), 66, LOGS_MAX), LOGS_CROWDED);
+        let logs = holding((0..LOGS_CROWDED).map(|number| log(66, number)));
+        assert_eq!(taken(&logs, 66, 10), 0, "no more of whoever has very many");
+        assert_eq!(taken(&logs, 1, 10_000), AUTHOR_LOGS, "an author with few has room");
+        assert!(logs.admit(&log(66, 7), &mut NewLogs::default()), "what is known goes on");
+    }
+
+    #[test]
+    fn there_are_never_more_logs_than_the_limit() {
+        let authors = (LOGS_MAX / AUTHOR_LOGS) as u8;
+        let logs = (0..authors).flat_map(|author| (0..AUTHOR_LOGS).map(move |number| log(author, number)));
+        let logs = holding(logs);
+        assert_eq!(logs.vector().len(), LOGS_MAX);
+        assert_eq!(taken(&logs, 200, 10), 0);
+        assert!(logs.admit(&log(0, 7), &mut NewLogs::default()), "what is known goes on");
+    }
 }

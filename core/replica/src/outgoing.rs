@@ -42,6 +42,8 @@ pub(crate) struct Outgoing {
     held: BTreeMap<LogId, Mono>,
     /// Authors whose entries the peer can't take yet. All their logs wait together: a unit may lie in several.
     held_authors: BTreeMap<(NodeId, Incarnation), Mono>,
+    /// Whether the peer has refused entries because their time was too far ahead for it.
+    is_behind_in_time: bool,
     pages_sent: u64,
     /// How often anything of this has changed.
     changes: u64,
@@ -153,6 +155,16 @@ impl Outgoing {
         self.held.extend(logs.into_iter().map(|log| (log, now.plus(BAD_LOG_RETRY_MS))));
     }
 
+    /// Nothing of these logs is old enough for the peer yet.
+    pub(crate) fn hold_for_their_time(&mut self, logs: impl IntoIterator<Item = LogId>, now: Mono) {
+        logs.into_iter().for_each(|log| self.hold_author(&log, now.plus(SKEW_RETRY_MS)));
+    }
+
+    /// Whether the peer has refused entries because their time was too far ahead for it.
+    pub(crate) fn is_behind_in_time(&self) -> bool {
+        self.is_behind_in_time
+    }
+
     /// Takes an acknowledgement; answers what the peer refused and why.
     pub(crate) fn acknowledged(
         &mut self,
@@ -178,7 +190,10 @@ impl Outgoing {
             self.theirs.insert(log.clone(), seq);
             self.sent.remove(&log);
             match code {
-                Code::ClockSkew => self.hold_author(&log, now.plus(SKEW_RETRY_MS)),
+                Code::ClockSkew => {
+                    self.is_behind_in_time = true;
+                    self.hold_author(&log, now.plus(SKEW_RETRY_MS));
+                }
                 Code::Busy => self.hold_author(&log, now.plus(BUSY_RETRY_MS)),
                 Code::Bad => drop(self.held.insert(log.clone(), now.plus(BAD_LOG_RETRY_MS))),
                 Code::Gap | Code::Taken => {}

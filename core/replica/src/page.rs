@@ -40,20 +40,24 @@ struct Stretch {
     runs: Vec<(LogId, Vec<Stored>, SignedHead)>,
 }
 
-/// Reads the next page for a peer that holds `positions` and lacks something of each of these logs. May be empty, which
-/// means that no signed cut was found.
+/// Reads the next page for a peer that holds `positions` and lacks something of each of these logs, and takes nothing that is
+/// later than `latest`. May be empty, which means that no signed cut was found.
 pub(crate) fn build_page<S: Store>(
     store: &mut S,
     logs: &Logs,
     positions: &Positions,
     mut room: Room,
+    latest: Hlc,
 ) -> Result<Vec<Run>, S::Error> {
     let mut queue = queue_all(store, positions)?;
     let mut runs: BTreeMap<LogId, Run> = BTreeMap::new();
     while room.entries > 0 && room.bytes > 0 {
-        let Some(((_, group), mut positions)) = queue.pop_first() else { break };
+        let Some(((first, group), mut positions)) = queue.pop_first() else { break };
+        if first > latest {
+            break;
+        }
         // Up to where the next author's turn begins.
-        let until = queue.first_key_value().map_or(Hlc(u64::MAX), |((hlc, _), _)| *hlc);
+        let until = queue.first_key_value().map_or(latest, |((hlc, _), _)| latest.min(*hlc));
         let stretch = match fitting_stretch(store, &positions, until, room)? {
             Some(stretch) => stretch,
             None if runs.is_empty() => match whole_stretch(store, &positions)? {
@@ -65,6 +69,9 @@ pub(crate) fn build_page<S: Store>(
             },
             None => break,
         };
+        if stretch.runs.iter().any(|(.., signed)| signed.hlc > latest) {
+            continue;
+        }
         for (log, entries, signed) in stretch.runs {
             room.entries = room.entries.saturating_sub(entries.len());
             room.bytes =
@@ -313,6 +320,8 @@ mod tests {
     const PAYLOAD_BYTES: usize = 10;
     const AMPLE: Room = Room { entries: 1_000, bytes: 1 << 20 };
 
+    const EVER: Hlc = Hlc(u64::MAX);
+
     /// Whether the entry's head is signed.
     const SIGNED: bool = true;
     const UNSIGNED: bool = false;
@@ -359,7 +368,7 @@ mod tests {
         /// From where to where the next page goes in each of these logs, for a peer that holds so much of them.
         fn page(&mut self, held: &[(&LogId, u64)], room: Room) -> Vec<(LogId, u64, u64)> {
             let (logs, positions) = (self.logs(), positions(held));
-            extents(build_page(&mut self.store, &logs, &positions, room).unwrap())
+            extents(build_page(&mut self.store, &logs, &positions, room, EVER).unwrap())
         }
 
         fn shortest(&mut self, held: &[(&LogId, u64)]) -> Vec<(LogId, u64, u64)> {
@@ -421,6 +430,23 @@ mod tests {
         let times = [(9, UNSIGNED), (9, UNSIGNED), (9, SIGNED), (3, UNSIGNED), (4, SIGNED)];
         let mut shelf = Shelf::default().with(&a, times);
         assert_eq!(shelf.page(&[(&a, 3)], Room { entries: 1, ..AMPLE }), [(a.clone(), 4, 5)]);
+    }
+
+    #[test]
+    fn nothing_is_taken_that_is_later_than_the_peer_may_take_and_all_that_is_not() {
+        let (a, b) = (log(1, "a"), log(2, "a"));
+        let late = [(4, SIGNED), (5, UNSIGNED), (9, SIGNED)];
+        let mut shelf = Shelf::default().with(&a, units([1, 2, 8, 9])).with(&b, late);
+        let mut until = |latest| {
+            let (logs, held) = (shelf.logs(), positions(&[(&a, 0), (&b, 0)]));
+            let mut page = extents(build_page(&mut shelf.store, &logs, &held, AMPLE, Hlc(latest)).unwrap());
+            page.sort_by_key(|(log, ..)| *log != a);
+            page
+        };
+        assert_eq!(until(0), []);
+        assert_eq!(until(1), [(a.clone(), 1, 1)]);
+        assert_eq!(until(7), [(a.clone(), 1, 2), (b.clone(), 1, 1)], "5 is signed at 9 only");
+        assert_eq!(until(9), until(u64::MAX), "all of it is old enough");
     }
 
     #[test]
@@ -546,7 +572,7 @@ mod tests {
                 shelf = shelf.with(log, units(times.iter().copied()));
             }
             let held: Vec<_> = logs.iter().map(|(log, _)| (*log, 0)).collect();
-            build_page(&mut shelf.store.clone(), &shelf.logs(), &positions(&held), AMPLE).unwrap()
+            build_page(&mut shelf.store.clone(), &shelf.logs(), &positions(&held), AMPLE, EVER).unwrap()
         };
         let (a, b) = (log(1, "a"), log(1, "b"));
         assert!(!is_several_units(&runs(&[(&a, vec![1])])));

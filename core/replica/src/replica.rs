@@ -433,7 +433,7 @@ impl<S: Store> Replica<S> {
         self.more = false;
         let mut built = Built::new();
         for session in self.sessions.values_mut() {
-            self.more |= send_page(session, &mut self.ledger, &self.local, now.mono, &mut built, out)?;
+            self.more |= send_page(session, &mut self.ledger, &self.local, now, &mut built, out)?;
         }
         Ok(())
     }

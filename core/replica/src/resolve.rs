@@ -6,6 +6,8 @@
 //! Stamps alone cannot tell an edit of a version from an edit beside it. `replaces` can: two versions conflict if neither
 //! replaces the other, directly or through versions in between.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
 use crate::clock::Stamp;
@@ -83,35 +85,105 @@ pub enum Relation {
     },
 }
 
-/// Most steps of a walk back through replaced versions. A document rewritten more often than that between two versions
-/// that arrive out of order is reported as a conflict: too much noise is better than silence.
+/// Most versions that a walk back through replaced versions passes. A document rewritten more often than that between two
+/// versions that arrive out of order is reported as a conflict: too much noise is better than silence.
 const WALK_MAX: usize = 1024;
 
-/// Follows `replaces` from the younger version back towards the older.
+/// The versions that a version of a document replaced, one after the other, as far as they were looked at.
 ///
-/// `younger_replaces` is what the younger version replaced; `version_of` answers, for a stamp, whether that version is
-/// known and what it replaced.
-///
-/// # Errors
-/// Those of `version_of`.
-pub fn relation<E>(
-    older: Stamp,
-    younger_replaces: Option<Stamp>,
-    mut version_of: impl FnMut(Stamp) -> Result<Option<Option<Stamp>>, E>,
-) -> Result<Relation, E> {
-    let mut at = younger_replaces;
-    for _ in 0..WALK_MAX {
-        match at {
-            Some(stamp) if stamp == older => return Ok(Relation::Succession),
-            Some(stamp) if stamp > older => match version_of(stamp)? {
-                Some(replaced) => at = replaced,
-                None => return Ok(Relation::Unknown { missing: stamp }),
-            },
+/// Many versions of one document may come at once, each to be compared with the one that stands: the way back is walked once
+/// for all of them.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    /// The oldest one first.
+    stamps: VecDeque<Stamp>,
+    below: Below,
+}
+
+/// What comes before the oldest version of a chain.
+#[derive(Clone, Copy, Debug)]
+enum Below {
+    /// This version, which was not looked at yet, or none.
+    Next(Option<Stamp>),
+    /// This version, which has not arrived.
+    Missing(Stamp),
+}
+
+impl Chain {
+    /// Nothing of it is known yet.
+    pub(crate) fn new(newest: Option<Stamp>) -> Self {
+        Self { stamps: VecDeque::new(), below: Below::Next(newest) }
+    }
+
+    /// Whether it is the chain of this version, or goes through it.
+    fn has(&self, stamp: &Stamp) -> bool {
+        self.stamps.binary_search(stamp).is_ok()
+    }
+
+    /// How an older version relates to the one that replaced `newest`: follows `replaces` back towards the older one.
+    /// `version_of` answers, for a stamp, whether that version is known and what it replaced.
+    ///
+    /// # Errors
+    /// Those of `version_of`.
+    pub(crate) fn relate<E>(
+        &mut self,
+        older: Stamp,
+        newest: Option<Stamp>,
+        mut version_of: impl FnMut(Stamp) -> Result<Option<Option<Stamp>>, E>,
+    ) -> Result<Relation, E> {
+        let Some(newest) = newest else { return Ok(Relation::Conflict) };
+        if !self.has(&newest) {
+            // Another version stands by now; where its way meets the old one, that is known.
+            let old = std::mem::replace(self, Self::new(Some(newest)));
+            return self.walk(older, Some(old), &mut version_of);
+        }
+        while self.stamps.back().is_some_and(|last| *last > newest) {
+            self.stamps.pop_back();
+        }
+        self.walk(older, None, &mut version_of)
+    }
+
+    fn walk<E>(
+        &mut self,
+        older: Stamp,
+        mut old: Option<Self>,
+        version_of: &mut impl FnMut(Stamp) -> Result<Option<Option<Stamp>>, E>,
+    ) -> Result<Relation, E> {
+        loop {
+            if self.has(&older) {
+                return Ok(Relation::Succession);
+            }
             // Each step goes back in time: the older version cannot come any more.
-            _ => return Ok(Relation::Conflict),
+            if self.stamps.front().is_some_and(|oldest| *oldest < older) {
+                return Ok(Relation::Conflict);
+            }
+            let next = match self.below {
+                Below::Next(Some(next)) => next,
+                Below::Missing(missing) if missing > older => return Ok(Relation::Unknown { missing }),
+                Below::Missing(next) if next == older => return Ok(Relation::Succession),
+                Below::Next(None) | Below::Missing(_) => return Ok(Relation::Conflict),
+            };
+            if next == older {
+                return Ok(Relation::Succession);
+            }
+            if next < older || self.stamps.len() >= WALK_MAX {
+                return Ok(Relation::Conflict);
+            }
+            if let Some(mut old) = old.take_if(|old| old.has(&next)) {
+                old.stamps.retain(|stamp| *stamp <= next);
+                old.stamps.append(&mut self.stamps);
+                *self = old;
+                continue;
+            }
+            match version_of(next)? {
+                Some(replaced) => {
+                    self.stamps.push_front(next);
+                    self.below = Below::Next(replaced);
+                }
+                None => self.below = Below::Missing(next),
+            }
         }
     }
-    Ok(Relation::Conflict)
 }
 
 /// A version in the conflict list.
@@ -152,7 +224,52 @@ mod tests {
         let known: BTreeMap<u64, Option<u64>> = known.iter().copied().collect();
         let version_of =
             |s: Stamp| Ok::<_, Infallible>(known.get(&s.hlc.0).map(|replaced| replaced.map(stamp)));
-        relation(stamp(older), younger_replaces.map(stamp), version_of).unwrap()
+        let newest = younger_replaces.map(stamp);
+        Chain::new(newest).relate(stamp(older), newest, version_of).unwrap()
+    }
+
+    /// A chain of versions 10, 20, ... each of which replaced the one before.
+    fn tens(s: Stamp) -> Option<Option<Stamp>> {
+        let time = s.hlc.0;
+        time.is_multiple_of(10).then(|| (time > 10).then(|| stamp(time - 10)))
+    }
+
+    #[test]
+    fn a_chain_is_walked_once_for_all_that_are_compared_with_it() {
+        let (mut chain, mut looked_at) = (Chain::new(Some(stamp(250))), 0);
+        for older in (1..=250).rev() {
+            let found = chain.relate(stamp(older), Some(stamp(250)), |s| {
+                looked_at += 1;
+                Ok::<_, Infallible>(tens(s))
+            });
+            let expected = if older % 10 == 0 { Relation::Succession } else { Relation::Conflict };
+            assert_eq!(found, Ok(expected), "{older}");
+        }
+        assert!(looked_at <= 25, "{looked_at} versions were looked at");
+        // A younger version stands: the way from it to what is known is all that is new.
+        let mut fresh = 0;
+        let found = chain.relate(stamp(30), Some(stamp(254)), |s| {
+            fresh += 1;
+            Ok::<_, Infallible>(if s == stamp(254) { Some(Some(stamp(240))) } else { tens(s) })
+        });
+        assert_eq!((found, fresh), (Ok(Relation::Succession), 1));
+        assert_eq!(
+            chain.relate(stamp(250), Some(stamp(254)), |_| -> Result<_, Infallible> { panic!() }),
+            Ok(Relation::Conflict),
+            "it is not on the way from the version that stands now"
+        );
+    }
+
+    #[test]
+    fn what_is_known_of_a_chain_changes_no_answer() {
+        let version_of = |s: Stamp| Ok::<_, Infallible>(if s.hlc.0 == 60 { None } else { tens(s) });
+        let mut kept = Chain::new(None);
+        let mut numbers = fastrand::Rng::with_seed(1);
+        for _ in 0..2_000 {
+            let (older, newest) = (stamp(numbers.u64(1..200)), Some(stamp(numbers.u64(1..20) * 10)));
+            let alone = Chain::new(newest).relate(older, newest, version_of);
+            assert_eq!(kept.relate(older, newest, version_of), alone, "{older:?} {newest:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::clock::Mono;
+use crate::clock::{Hlc, Now, WallMillis};
 use crate::contract::{Link, Output, StoreFailed};
 use crate::event::Event;
 use crate::id::{LinkId, LogId};
@@ -19,11 +19,13 @@ const FRAME_OVERHEAD: usize = 64;
 /// numbers, and must not find that they do not fit any more.
 const PAGE_SPARE: usize = 32;
 const RUN_SPARE: usize = 40;
+/// How well a peer's clock is known: what was said of it has travelled.
+const SKEW_SPARE_MS: u64 = 1_000;
 /// Bytes of a result in an acknowledgement beside its text, at most.
 const RESULT_BYTES: usize = 24;
 
 /// Pages built in one step, each for every peer that lacks the same and takes as much.
-pub(crate) type Built = Vec<((BTreeMap<LogId, Seq>, Room), Vec<Run>)>;
+pub(crate) type Built = Vec<((BTreeMap<LogId, Seq>, (Room, Hlc)), Vec<Run>)>;
 
 /// Sends one page to a peer that may get one, as large as its frames allow; answers whether there is more to do.
 ///
@@ -32,7 +34,7 @@ pub(crate) fn send_page<S: Store>(
     session: &mut Session,
     ledger: &mut Ledger<S>,
     local: &Local,
-    now: Mono,
+    Now { mono: now, wall }: Now,
     built: &mut Built,
     out: &mut Vec<Output>,
 ) -> Result<bool, StoreFailed<S::Error>> {
@@ -42,13 +44,18 @@ pub(crate) fn send_page<S: Store>(
     }
     let (link, id) = (session.link.id, session.outgoing().next_page());
     let max = frame_room(&session.link);
+    let latest = latest_for(session, local, wall);
     let mut room =
         Some(Room { entries: local.limits.page_entries, bytes: local.limits.page_bytes.min(max).max(1) });
     let runs = loop {
         let runs = match room {
-            Some(room) => build(ledger, built, &positions, room)?,
+            Some(room) => build(ledger, built, &positions, (room, latest))?,
             None => ledger.shortest_page(&positions)?,
         };
+        if runs.is_empty() && latest < Hlc(u64::MAX) {
+            session.outgoing().hold_for_their_time(positions.into_keys(), now);
+            return Ok(false);
+        }
         if runs.is_empty() {
             session.outgoing().hold(positions.into_keys(), now);
             return Ok(false);
@@ -76,6 +83,15 @@ pub(crate) fn send_page<S: Store>(
     Ok(!session.to_send(local, &ledger.logs, now).is_empty())
 }
 
+/// The latest time that a peer takes, as far as is known; most peers take all that there is.
+fn latest_for(session: &mut Session, local: &Local, wall: WallMillis) -> Hlc {
+    if !session.outgoing().is_behind_in_time() {
+        return Hlc(u64::MAX);
+    }
+    let theirs = wall.0.saturating_add_signed(session.skew_ms);
+    Hlc::from_wall(WallMillis(theirs.saturating_add(local.max_skew_ms).saturating_sub(SKEW_SPARE_MS)))
+}
+
 /// Bytes that a body to a peer may have.
 pub(crate) fn frame_room(link: &Link) -> usize {
     link.frame_bytes_max.saturating_sub(FRAME_OVERHEAD)
@@ -86,7 +102,7 @@ fn build<S: Store>(
     ledger: &mut Ledger<S>,
     built: &mut Built,
     positions: &BTreeMap<LogId, Seq>,
-    room: Room,
+    room: (Room, Hlc),
 ) -> Result<Vec<Run>, S::Error> {
     if let Some((_, runs)) = built.iter().find(|((known, size), _)| known == positions && *size == room) {
         return Ok(runs.clone());

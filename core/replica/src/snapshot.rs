@@ -24,8 +24,8 @@ use bytes::Bytes;
 use crate::clock::{Hlc, Mono};
 use crate::entry::{SignatureError, SignedHead};
 use crate::id::{Collection, Incarnation, Key, LinkId, LogId, NodeId, PublicKey};
-use crate::limits::{HELD_HEADS_MAX, VECTOR_LOGS_MAX};
-use crate::oplog::Logs;
+use crate::limits::{HELD_HEADS_MAX, LOGS_MAX, VECTOR_LOGS_MAX};
+use crate::oplog::{Logs, NewLogs};
 use crate::resolve::Row;
 use crate::store::{Commit, ScanLimits, Store};
 use crate::version::{Head, Seq, Vector};
@@ -328,6 +328,11 @@ impl Incoming {
         for (log, key, signed) in heads {
             signed.verify(&log, &key).map_err(|reason| (log.clone(), reason))?;
             self.from = Cursor::Heads(Some((log.author, log.incarnation)));
+            let known = self.last_heads.as_ref().map_or(self.heads.len(), BTreeMap::len);
+            if known >= LOGS_MAX {
+                // They are not taken in the end either.
+                continue;
+            }
             match &mut self.last_heads {
                 Some(last_heads) => drop(last_heads.insert(log, signed.head)),
                 None => drop(self.heads.insert(log, (key, signed))),
@@ -397,9 +402,9 @@ impl Incoming {
         if self.is_noted {
             forget_notes(commit);
         }
-        let mut authors = BTreeMap::new();
+        let (mut authors, mut new) = (BTreeMap::new(), NewLogs::default());
         for (log, (key, signed)) in &self.heads {
-            if signed.head.seq > logs.vector().head(log).seq {
+            if signed.head.seq > logs.vector().head(log).seq && logs.admit(log, &mut new) {
                 commit.adopted.push((log.clone(), signed.clone()));
                 commit.clock = commit.clock.max(signed.hlc);
                 if logs.key_of(&log.author).is_none() {

@@ -17,8 +17,6 @@ pub(crate) enum Violation {
         "the peer sent more pages than it may without acknowledgement (limit PAGES_IN_FLIGHT_MAX, {max})"
     )]
     PagesOverLimit { max: usize },
-    #[error("the peer names more than {max} logs (limit LOGS_MAX)")]
-    LogsOverLimit { max: usize },
     #[error("the peer sent entries of {0}, which was not asked for")]
     NotShared(Collection),
     #[error(transparent)]

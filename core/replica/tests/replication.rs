@@ -92,6 +92,27 @@ fn long_branches_of_one_document_meet_in_one_conflict_for_each_pair_of_ends() {
 }
 
 #[test]
+fn entries_that_are_old_enough_are_taken_though_their_author_goes_on_in_the_future() {
+    let mut mesh = Mesh::new(3, &["t"]);
+    // The clock of the one in the middle differs little from both, theirs from each other's too much.
+    mesh.nodes[1].clock_offset_ms = 10_000;
+    mesh.nodes[2].clock_offset_ms = 305_000;
+    mesh.link(0, 1);
+    mesh.link(1, 2);
+    for second in 0..60 {
+        mesh.write(2, "t", &format!("far {second}"), "{}");
+        mesh.write(1, "t", &format!("near {second}"), "{}");
+        mesh.run(1_000);
+    }
+    let here: Vec<String> = mesh.store(0).docs.keys().map(|(_, key)| key.to_string()).collect();
+    let of = |name: &str| here.iter().filter(|key| key.starts_with(name)).count();
+    // What waits is as old as the clocks are too far apart, and a try each few seconds.
+    assert!(of("near") >= 40 && of("far") >= 40, "{} and {} of 60", of("near"), of("far"));
+    mesh.run(60_000);
+    mesh.assert_equal();
+}
+
+#[test]
 fn an_older_delete_does_not_remove_a_younger_write_and_a_younger_delete_does() {
     let mut mesh = Mesh::new(2, &["t"]);
     mesh.link(0, 1);

@@ -14,6 +14,7 @@ use crate::file::challenge::{Claimant, free};
 use crate::file::connection::{harden, in_plain_transaction, journal_mode, open_file};
 use crate::file::error::OpenError;
 use crate::file::holder::Holder;
+use crate::file::identity::has_log;
 use crate::file::quiet;
 use crate::inspect::Inspector;
 use crate::journal::schema;
@@ -104,6 +105,7 @@ fn unsent(inspector: &mut Inspector, node: NodeId) -> Outcome<u64> {
 /// # Errors
 /// When nothing of the engine's is in it, or it can't be written. Nothing has changed then.
 pub fn detach(path: &Path) -> Result<Detached, OpenError> {
+    let had_log = has_log(path);
     let connection = open_file(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.busy_timeout(BUSY_WAIT).doing("setting up the connection")?;
     harden(&connection).doing("setting up the connection")?;
@@ -119,7 +121,7 @@ pub fn detach(path: &Path) -> Result<Detached, OpenError> {
         return Err(OpenError::OtherKind { path: path.to_owned() });
     }
     let (holder, stop) = (Holder::unnamed(), AtomicBool::new(false));
-    free(&connection, Claimant { path, holder: &holder, stop: &stop })?;
+    free(&connection, Claimant { path, holder: &holder, stop: &stop, had_log })?;
     let journal_before = schema::get::<String>(&connection, schema::JOURNAL_BEFORE).ok().flatten();
     let (triggers, tables) =
         in_plain_transaction(&connection, drop_all).map_err(|failed| locked(path, failed))?;

@@ -15,6 +15,7 @@ use crate::file::challenge::{Claimant, bind, claim};
 use crate::file::connection::{harden, in_transaction, open_file};
 use crate::file::error::{FORMAT, OpenError};
 use crate::file::holder::Holder;
+use crate::file::identity::has_log;
 use crate::journal::schema::{self, Definition};
 use crate::quote::identifier;
 use crate::verify::{VerifyError, verify};
@@ -73,12 +74,13 @@ pub struct Repaired {
 /// # Errors
 /// When a node runs on the database, there is nothing to repair, or the database can't be used.
 pub fn repair(path: &Path) -> Result<Repaired, RepairError> {
+    let had_log = has_log(path);
     let connection = open_file(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.busy_timeout(BUSY_WAIT).doing("setting up the connection")?;
     harden(&connection).doing("setting up the connection")?;
     check(&connection, path)?;
     let (holder, stop) = (Holder::unnamed(), AtomicBool::new(false));
-    let claimant = Claimant { path, holder: &holder, stop: &stop };
+    let claimant = Claimant { path, holder: &holder, stop: &stop, had_log };
     let mut repaired = Repaired::default();
     claim(&connection, claimant, |connection| {
         repaired = remake_tables(connection)?;

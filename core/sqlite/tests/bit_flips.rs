@@ -62,8 +62,11 @@ fn sound(folder: &Path) -> PathBuf {
     let path = folder.join("sound.db");
     a.app.execute("VACUUM INTO ?1", [path.to_str().unwrap()]).unwrap();
     let copy = Connection::open(&path).unwrap();
-    copy.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE gone AS SELECT * FROM t; DROP TABLE gone")
-        .unwrap();
+    copy.execute_batch(
+        "PRAGMA journal_mode = WAL; CREATE TABLE gone AS SELECT * FROM t; DROP TABLE gone;
+             DELETE FROM _entgldb_meta WHERE name = 'token'",
+    )
+    .unwrap();
     copy.close().unwrap();
     path
 }

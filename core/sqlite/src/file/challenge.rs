@@ -28,6 +28,14 @@ pub(crate) struct Claimant<'a> {
     pub(crate) path: &'a Path,
     pub(crate) holder: &'a Holder,
     pub(crate) stop: &'a AtomicBool,
+    /// Whether there was a log of this name before it was opened. Where there was none, nobody hears a question.
+    pub(crate) had_log: bool,
+}
+
+impl Claimant<'_> {
+    fn can_ask(&self) -> bool {
+        self.had_log || !has_other_names(self.path)
+    }
 }
 
 /// How an engine reacted to the question.
@@ -41,6 +49,9 @@ enum Reaction {
 /// Makes sure that no engine is at work on a file.
 pub(crate) fn free(connection: &Connection, claimant: Claimant<'_>) -> Result<(), OpenError> {
     while let Some(held) = holder::read(connection)? {
+        if !claimant.can_ask() {
+            return Err(several_names(claimant.path, &held));
+        }
         match ask(connection, &held, claimant.stop)? {
             Reaction::AtWork => return Err(in_use(claimant.path, &held)),
             Reaction::Gone => {}
@@ -61,14 +72,15 @@ pub(crate) fn claim(
         let found = holder::read(connection)?;
         if let Some(held) = &found {
             let is_gone = claimant.holder.replaces(&held.by) || silent.as_ref() == Some(held);
-            match if is_gone { Reaction::Silent } else { ask(connection, held, claimant.stop)? } {
+            let reaction = match is_gone || !claimant.can_ask() {
+                true => Reaction::Silent,
+                false => ask(connection, held, claimant.stop)?,
+            };
+            match reaction {
                 Reaction::AtWork => return Err(in_use(claimant.path, held)),
                 Reaction::Gone => continue,
                 Reaction::Silent if !is_gone && has_other_names(claimant.path) => {
-                    return Err(OpenError::SeveralNames {
-                        path: claimant.path.to_owned(),
-                        by: Box::new(held.by.clone()),
-                    });
+                    return Err(several_names(claimant.path, held));
                 }
                 Reaction::Silent => silent = Some(held.clone()),
             }
@@ -114,6 +126,10 @@ pub(crate) fn bind(connection: Connection, claimant: Claimant<'_>) -> Result<Bou
 
 fn in_use(path: &Path, held: &Held) -> OpenError {
     OpenError::InUse { path: path.to_owned(), by: Box::new(held.by.clone()) }
+}
+
+fn several_names(path: &Path, held: &Held) -> OpenError {
+    OpenError::SeveralNames { path: path.to_owned(), by: Box::new(held.by.clone()) }
 }
 
 /// Writes this engine's name into the file. To be called in a write transaction.

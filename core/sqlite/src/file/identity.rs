@@ -124,6 +124,11 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Whether somebody has the database open by this name, or did not close it.
+pub(crate) fn has_log(path: &Path) -> bool {
+    beside(path, "-wal").exists()
+}
+
 /// Whether the file may be reached by a name that leads to another WAL: a hard link, or a mount of the file alone.
 pub(crate) fn has_other_names(path: &Path) -> bool {
     has_hard_links(path) || is_mount_point(path)

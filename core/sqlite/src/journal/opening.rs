@@ -8,6 +8,7 @@ use crate::file::challenge::{Claimant, bind, claim};
 use crate::file::config::{Durability, SqliteConfig};
 use crate::file::connection::{connect, journal_mode, switch_to_wal};
 use crate::file::error::{FORMAT, OpenError};
+use crate::file::identity::has_log;
 use crate::journal::{schema, unsynced};
 
 /// Opens a connection as a store needs it. Before the first start, in a database without the engine's tables, `check` may
@@ -19,6 +20,7 @@ pub(crate) fn open(
     make: impl FnOnce(&Connection) -> Outcome<()>,
 ) -> Result<Bound, OpenError> {
     let path = config.path.clone();
+    let had_log = has_log(&path);
     let connection = connect(config)?;
     let found = schema::format(&connection)?;
     match found {
@@ -39,7 +41,7 @@ pub(crate) fn open(
     }
     let before = journal_mode(&connection)?;
     switch_to_wal(&connection, &path, &config.stop)?;
-    let claimant = Claimant { path: &path, holder: &config.holder, stop: &config.stop };
+    let claimant = Claimant { path: &path, holder: &config.holder, stop: &config.stop, had_log };
     let mut make = Some(make);
     let claimed = claim(&connection, claimant, |connection| tables(connection, &before, &mut make));
     if claimed.is_err() && found.is_none() && !before.eq_ignore_ascii_case("wal") {

@@ -81,10 +81,10 @@ impl<'a> Witness<'a> {
         let extra = known.as_ref().and_then(|known| known.extra.as_deref()).and_then(Extra::from_text);
         let content = document::content(table, &row, extra.as_ref());
         let hash = sha256(&content);
-        if let Some(known) = &known {
-            if known.row.content.is_some_and(|known| known.0 == hash) || known.shown == Some(hash) {
-                return Ok(Verdict::AsLeft);
-            }
+        if let Some(known) = &known
+            && (known.row.content.is_some_and(|known| known.0 == hash) || known.shown == Some(hash))
+        {
+            return Ok(Verdict::AsLeft);
         }
         self.other(table, key, (known.as_ref(), hash), Some((&row, extra.as_ref(), content)))
     }

@@ -122,7 +122,17 @@ impl Report {
 /// # Errors
 /// When the store can't be opened or read. Faults are no errors: they are in the report.
 pub fn verify(path: &Path, on_progress: &mut dyn FnMut(Progress)) -> Result<Report, VerifyError> {
-    let Some(inspector) = Inspector::open(path)? else { return Err(VerifyError::NotAStore) };
+    let inspector = match Inspector::open(path) {
+        Ok(Some(inspector)) => inspector,
+        Ok(None) => return Err(VerifyError::NotAStore),
+        // Tables that can't be made sense of are what is looked for here.
+        Err(OpenError::Failed(failed @ SqliteFailed::Damaged { .. })) => {
+            let mut report = Report::default();
+            report.fault(Fault { what: failed.to_string(), ..Fault::default() });
+            return Ok(report);
+        }
+        Err(error) => return Err(error.into()),
+    };
     inspector.connection.execute_batch("BEGIN").doing("beginning to read")?;
     let names = Names::load(&inspector.connection)?;
     let stated = schema::stated(&inspector.connection)?;
