@@ -35,7 +35,9 @@ pub(crate) fn of_open(error: &StoreOpenError, database: &Path) -> String {
         StoreOpenError::NoSuchTable { .. } => {
             "name one of these after --watch, or let your program create its tables first"
         }
-        StoreOpenError::NotAnOrdinaryTable { .. } | StoreOpenError::NoPrimaryKey { .. } => {
+        StoreOpenError::NotAnOrdinaryTable { .. }
+        | StoreOpenError::NoPrimaryKey { .. }
+        | StoreOpenError::UnknownCollation { .. } => {
             return format!(
                 "leave it out, or change it; `entgldb doctor {place}` shows which tables can be synced"
             );
