@@ -46,13 +46,6 @@ pub(crate) fn of_open(error: &StoreOpenError, database: &Path) -> String {
             "name a file in a folder that is there and that this user may write to"
         }
         StoreOpenError::OtherKind { .. } => "name the database that your program uses",
-        StoreOpenError::InUse { .. } => "stop that node first (Ctrl-C or SIGTERM); a database has one node",
-        StoreOpenError::SeveralNames { .. } => {
-            "remove the other name of the file, then start it with the same --data-dir as before"
-        }
-        StoreOpenError::StaleWal { .. } => {
-            "rename the -wal file beside it, delete the -shm file, then start again"
-        }
         StoreOpenError::NewerFormat { .. } => "update this entgldb to the version that synced it last",
         StoreOpenError::InUse { by, .. } if by.folder.as_os_str().is_empty() => "end the other process first",
         StoreOpenError::InUse { by, .. } => {
