@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::capture::progress::Stage;
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::file::challenge::{Claimant, bind, claim};
 use crate::file::connection::{harden, in_transaction, open_file};
@@ -25,7 +26,14 @@ const BUSY_WAIT: Duration = Duration::from_secs(10);
 
 /// Tables that hold nothing that can't be found again or done without: notes of writes, which looking through replaces; the
 /// list of losing versions; what was reported of rows.
-const SPARE: [&str; 4] = ["_entgldb_applying", "_entgldb_outbox", "_entgldb_conflicts", "_entgldb_problems"];
+const SPARE: [&str; 6] = [
+    "_entgldb_applying",
+    "_entgldb_outbox",
+    "_entgldb_held",
+    "_entgldb_conflicts",
+    "_entgldb_problems",
+    "_entgldb_table_problems",
+];
 
 /// What only an own file has.
 const OF_OWN_FILES: &str = "_entgldb_documents";
@@ -226,11 +234,14 @@ fn begin_anew(connection: &Connection) -> Outcome<()> {
     for object in objects(connection)?.iter().filter(|object| object.kind == "trigger") {
         object.drop(connection)?;
     }
+    // A table whose first copies are not done goes on with them: that looks at all its rows too.
+    let stages = (Stage::Rows as i64, Stage::FirstCopies as i64);
     connection
-        .execute_batch(
-            "DELETE FROM _entgldb_meta WHERE name IN ('owner', 'incarnation');
-             UPDATE _entgldb_collections SET scan = 1, scan_after = NULL",
-        )
+        .execute("UPDATE _entgldb_collections SET scan = ?1, scan_after = NULL WHERE scan <> ?2", stages)
+        .and_then(|_| {
+            connection.execute("DELETE FROM _entgldb_meta WHERE name IN ('owner', 'incarnation')", [])
+        })
+        .map(drop)
         .doing("beginning a new incarnation")
 }
 
