@@ -197,7 +197,10 @@ fn what_is_said_of_damaged_engine_tables_fits_them_in_every_command() {
         synced(&place, &name);
         place.open(&name).execute_batch(damage).unwrap();
         let database = place.text(&name);
-        for command in ["verify", "problems", "conflicts", "members"] {
+        let verified = entgldb(&["verify", &database]);
+        let text = String::from_utf8_lossy(&verified.stdout).into_owned();
+        assert!(code(&verified) == 1 && text.contains("damaged"), "{damage}, verify: {text}");
+        for command in ["problems", "conflicts", "members"] {
             let text = complaint(&entgldb(&[command, &database]));
             assert!(text.contains("damaged") && text.contains(&name), "{damage}, {command}: {text}");
             assert!(

@@ -16,7 +16,7 @@ use entgldb_replica::version::{Hash, Head, Seq};
 use rusqlite::Row;
 use serde::Serialize;
 
-use crate::failed::{Outcome, SqliteFailed, While};
+use crate::failed::{Cause, Outcome, SqliteFailed, While};
 use crate::file::error::OpenError;
 use crate::inspect::Inspector;
 use crate::journal::names::{LogEnd, Names, entry_id, log_of, seq_of};
@@ -128,7 +128,7 @@ pub fn verify(path: &Path, on_progress: &mut dyn FnMut(Progress)) -> Result<Repo
         Ok(Some(inspector)) => inspector,
         Ok(None) => return Err(VerifyError::NotAStore),
         // Tables that can't be made sense of are what is looked for here.
-        Err(OpenError::Failed(failed @ SqliteFailed::Damaged { .. })) => {
+        Err(OpenError::Failed(failed)) if failed.cause() == Cause::EngineDamaged => {
             let mut report = Report::default();
             report.fault(Fault { what: failed.to_string(), ..Fault::default() });
             return Ok(report);
