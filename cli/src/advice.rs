@@ -46,6 +46,13 @@ pub(crate) fn of_open(error: &StoreOpenError, database: &Path) -> String {
             "name a file in a folder that is there and that this user may write to"
         }
         StoreOpenError::OtherKind { .. } => "name the database that your program uses",
+        StoreOpenError::InUse { .. } => "stop that node first (Ctrl-C or SIGTERM); a database has one node",
+        StoreOpenError::SeveralNames { .. } => {
+            "remove the other name of the file, then start it with the same --data-dir as before"
+        }
+        StoreOpenError::StaleWal { .. } => {
+            "rename the -wal file beside it, delete the -shm file, then start again"
+        }
         StoreOpenError::NewerFormat { .. } => "update this entgldb to the version that synced it last",
         StoreOpenError::InUse { by, .. } if by.folder.as_os_str().is_empty() => "end the other process first",
         StoreOpenError::InUse { by, .. } => {
@@ -76,8 +83,7 @@ pub(crate) fn of_failed(failed: &SqliteFailed, database: &Path) -> String {
         Cause::NotADatabase => "bring back a backup: something that is no SQLite wrote over the file",
         Cause::EngineDamaged => {
             return format!(
-                "your tables are not concerned: `entgldb doctor {place}` says what is damaged; bring back a backup, or take \
-                 the engine's tables out with `entgldb detach {place}` and sync again"
+                "your tables are not concerned: stop the node and run `entgldb doctor {place} --repair`"
             );
         }
         Cause::NoPermission => {
