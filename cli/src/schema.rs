@@ -48,10 +48,7 @@ pub(crate) fn run(arguments: &SchemaArguments) -> Result<(), Failure> {
     if let Some(alias) = &arguments.alias {
         return register(arguments, database, alias);
     }
-<<<<<<< HEAD
     let database = &arguments.place.database()?;
-=======
->>>>>>> main
     let tables = inspection::open(database)?.fields();
     let tables = tables.map_err(|error| inspection::unreadable(database, &error))?;
     let lines: Vec<Line> = tables.into_iter().map(Line::of).collect();
@@ -72,20 +69,12 @@ pub(crate) fn run(arguments: &SchemaArguments) -> Result<(), Failure> {
 
 fn register(arguments: &SchemaArguments, database: &Path, alias: &Alias) -> Result<(), Failure> {
     let Alias { table, old, new } = alias;
-<<<<<<< HEAD
     let database = &arguments.place.database()?;
-    register_alias(database, table, old, new).map_err(|error| match error {
-        AliasError::NeverSynced { .. } => inspection::never_synced(database),
-        AliasError::Open(error) => inspection::unusable(database, &error),
-        AliasError::Failed(failed) => inspection::unreadable(database, &failed),
-        error => Failure::start(&error, "`entgldb schema DB` shows the tables, their columns and fields"),
-=======
     register_alias(database, table, old, new).map_err(|error| match &error {
         AliasError::NeverSynced { .. } => inspection::never_synced(database),
         AliasError::Open(error) => inspection::unusable(database, error),
         AliasError::Failed(failed) => inspection::unreadable(database, failed),
         _ => Failure::start(&error, "`entgldb schema DB` shows the tables, their columns and fields"),
->>>>>>> main
     })?;
     if arguments.json {
         output::json_line(&json!({ "table": table, "old": old, "column": new }))?;
