@@ -69,7 +69,6 @@ pub(crate) fn run(arguments: &SchemaArguments) -> Result<(), Failure> {
 
 fn register(arguments: &SchemaArguments, database: &Path, alias: &Alias) -> Result<(), Failure> {
     let Alias { table, old, new } = alias;
-    let database = &arguments.place.database()?;
     register_alias(database, table, old, new).map_err(|error| match &error {
         AliasError::NeverSynced { .. } => inspection::never_synced(database),
         AliasError::Open(error) => inspection::unusable(database, error),
