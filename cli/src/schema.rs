@@ -48,7 +48,6 @@ pub(crate) fn run(arguments: &SchemaArguments) -> Result<(), Failure> {
     if let Some(alias) = &arguments.alias {
         return register(arguments, database, alias);
     }
-    let database = &arguments.place.database()?;
     let tables = inspection::open(database)?.fields();
     let tables = tables.map_err(|error| inspection::unreadable(database, &error))?;
     let lines: Vec<Line> = tables.into_iter().map(Line::of).collect();
