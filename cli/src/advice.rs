@@ -49,14 +49,6 @@ pub(crate) fn of_open(error: &StoreOpenError, database: &Path) -> String {
         }
         StoreOpenError::OtherKind { .. } => "name the database that your program uses",
         StoreOpenError::NewerFormat { .. } => "update this entgldb to the version that synced it last",
-        StoreOpenError::InUse { by, .. } if by.folder.as_os_str().is_empty() => "end the other process first",
-        StoreOpenError::InUse { by, .. } => {
-            return format!("`entgldb status --data-dir {}` shows the node that runs", by.folder.display());
-        }
-        StoreOpenError::SeveralNames { .. } => {
-            "remove the hard link, or mount the folder instead of the file; then start again"
-        }
-        StoreOpenError::StaleWal { .. } => "give this user write permission on the folder",
         StoreOpenError::Failed(failed) => return of_failed(failed, database),
         _ => "start it with --log debug to see more",
     };
