@@ -10,6 +10,7 @@ use crate::capture::progress;
 use crate::capture::triggers::{self, Installed};
 use crate::failed::{Outcome, While};
 use crate::fields::reconcile::reconcile;
+use crate::file::collation;
 use crate::journal::names::Names;
 use crate::journal::schema;
 use crate::table::definition::{Table, Unwatchable};
@@ -48,6 +49,7 @@ impl Watched {
         names: &mut Names,
         watch: &[Collection],
     ) -> Outcome<(Self, Vec<(Collection, Unwatchable)>)> {
+        collation::stand_in(connection).doing("looking for collations")?;
         let encoding = encoding(connection)?;
         let (mut watched, mut missing) = (Self::default(), Vec::new());
         for collection in watch {

@@ -18,6 +18,7 @@ use rusqlite::{Connection, OpenFlags, Row};
 
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::fields::tables;
+use crate::file::collation;
 use crate::file::connection::{harden, open_file};
 use crate::file::error::{FORMAT, OpenError};
 use crate::journal::names::Names;
@@ -128,6 +129,7 @@ impl Inspector {
         let connection = open_file(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(BUSY_WAIT).doing("setting up the connection")?;
         harden(&connection).doing("setting up the connection")?;
+        collation::stand_in(&connection).doing("looking for collations")?;
         match schema::format(&connection)? {
             None if schema::is_partly_there(&connection)? => {
                 return Err(SqliteFailed::damaged("_entgldb_meta is missing").into());
