@@ -35,7 +35,9 @@ pub(crate) fn of_open(error: &StoreOpenError, database: &Path) -> String {
         StoreOpenError::NoSuchTable { .. } => {
             "name one of these after --watch, or let your program create its tables first"
         }
-        StoreOpenError::NotAnOrdinaryTable { .. } | StoreOpenError::NoPrimaryKey { .. } => {
+        StoreOpenError::NotAnOrdinaryTable { .. }
+        | StoreOpenError::NoPrimaryKey { .. }
+        | StoreOpenError::UnknownCollation { .. } => {
             return format!(
                 "leave it out, or change it; `entgldb doctor {place}` shows which tables can be synced"
             );
@@ -47,14 +49,6 @@ pub(crate) fn of_open(error: &StoreOpenError, database: &Path) -> String {
         }
         StoreOpenError::OtherKind { .. } => "name the database that your program uses",
         StoreOpenError::NewerFormat { .. } => "update this entgldb to the version that synced it last",
-        StoreOpenError::InUse { by, .. } if by.folder.as_os_str().is_empty() => "end the other process first",
-        StoreOpenError::InUse { by, .. } => {
-            return format!("`entgldb status --data-dir {}` shows the node that runs", by.folder.display());
-        }
-        StoreOpenError::SeveralNames { .. } => {
-            "remove the hard link, or mount the folder instead of the file; then start again"
-        }
-        StoreOpenError::StaleWal { .. } => "give this user write permission on the folder",
         StoreOpenError::Failed(failed) => return of_failed(failed, database),
         _ => "start it with --log debug to see more",
     };
@@ -76,8 +70,7 @@ pub(crate) fn of_failed(failed: &SqliteFailed, database: &Path) -> String {
         Cause::NotADatabase => "bring back a backup: something that is no SQLite wrote over the file",
         Cause::EngineDamaged => {
             return format!(
-                "your tables are not concerned: `entgldb doctor {place}` says what is damaged; bring back a backup, or take \
-                 the engine's tables out with `entgldb detach {place}` and sync again"
+                "your tables are not concerned: stop the node and run `entgldb doctor {place} --repair`"
             );
         }
         Cause::NoPermission => {

@@ -151,6 +151,10 @@ pub(crate) struct DoctorArguments {
     /// A table that shall be synced; give it once for each. Without this option all tables are asked about.
     #[arg(long, value_name = "TABLE")]
     pub(crate) watch: Vec<String>,
+    /// First make the engine's tables sound again, if they are damaged. Your own tables are not touched. The node must not be
+    /// running.
+    #[arg(long)]
+    pub(crate) repair: bool,
     /// Print one JSON object.
     #[arg(long)]
     pub(crate) json: bool,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use console::style;
 use entgldb::doctor::{Diagnosis, DoctorOptions, Finding, TableDiagnosis, TableKind, Weight};
-use entgldb::{Config, node_runs};
+use entgldb::{Config, RepairError, Repaired, node_runs};
 use serde::Serialize;
 
 use crate::args::DoctorArguments;
@@ -20,10 +20,29 @@ struct Object<'a> {
     diagnosis: &'a Diagnosis,
     /// Whether a process runs the node of this database now.
     node_runs: bool,
+    /// What `--repair` did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repaired: Option<Mended<'a>>,
+}
+
+/// What was repaired, as `--json` prints it.
+#[derive(Serialize)]
+struct Mended<'a> {
+    damage: &'a [String],
+    from_scratch: bool,
+    tables: &'a [String],
+}
+
+impl<'a> Mended<'a> {
+    fn of(repaired: &'a Repaired) -> Self {
+        let Repaired { damage, from_scratch, tables, .. } = repaired;
+        Self { damage, from_scratch: *from_scratch, tables }
+    }
 }
 
 pub(crate) fn run(arguments: &DoctorArguments) -> Result<(), Failure> {
     let database = &arguments.place.database;
+    let repaired = if arguments.repair { Some(repair(arguments)?) } else { None };
     let payload_bytes_max = Config::new(database, "").payload_bytes_max;
     let options = DoctorOptions { watch: arguments.watch.clone(), payload_bytes_max };
     let bar = Terminal::new().bar("looking at tables", 0);
@@ -33,13 +52,52 @@ pub(crate) fn run(arguments: &DoctorArguments) -> Result<(), Failure> {
     });
     bar.finish_and_clear();
     let diagnosis = found.map_err(|error| inspection::unusable(database, &error))?;
-    let node_runs = node_runs(&arguments.place.data_dir());
+    let held_by = diagnosis.engine.as_ref().and_then(|engine| engine.data_dir.as_deref());
+    let node_runs = node_runs(&arguments.place.data_dir()) || held_by.is_some_and(node_runs);
     if arguments.json {
-        output::json_line(&Object { diagnosis: &diagnosis, node_runs })?;
+        output::json_line(&Object {
+            diagnosis: &diagnosis,
+            node_runs,
+            repaired: repaired.as_ref().map(Mended::of),
+        })?;
     } else {
+        if let Some(repaired) = &repaired {
+            print_repaired(repaired)?;
+        }
         print(&diagnosis, node_runs)?;
     }
     if diagnosis.ready { Ok(()) } else { Err(Failure::shown(Exit::CheckFailed)) }
+}
+
+fn repair(arguments: &DoctorArguments) -> Result<Repaired, Failure> {
+    let (database, data_dir) = (&arguments.place.database, arguments.place.data_dir());
+    if node_runs(&data_dir) {
+        return Err(Failure::start(
+            format_args!("the node of {} runs", database.display()),
+            "stop it (Ctrl-C or SIGTERM), then repair",
+        ));
+    }
+    entgldb::repair(database).map_err(|error| match error {
+        RepairError::NeverSynced { .. } => inspection::never_synced(database),
+        RepairError::OwnFile { .. } => Failure::start(error, "name the database that your program uses"),
+        RepairError::Open(error) => inspection::unusable(database, &error),
+        RepairError::Failed(failed) => inspection::unreadable(database, &failed),
+        error => Failure::run(error, "repair it again: what was done stays"),
+    })
+}
+
+fn print_repaired(repaired: &Repaired) -> Result<(), Failure> {
+    for damage in &repaired.damage {
+        output::line(format_args!("{}  {}", style("damage").yellow(), plain(damage)))?;
+    }
+    let done = if repaired.damage.is_empty() {
+        "Nothing was damaged.".to_owned()
+    } else if repaired.from_scratch {
+        "Repaired: the engine's tables were made again; history comes back from the other members.".to_owned()
+    } else {
+        format!("Repaired: {} made again.", count(repaired.tables.len() as u64, "table"))
+    };
+    Ok(output::line(style(done).green())?)
 }
 
 fn print(found: &Diagnosis, node_runs: bool) -> Result<(), Failure> {

@@ -231,7 +231,7 @@ fn a_data_folder_elsewhere_names_the_node_in_every_command_with_and_without_the_
         let status = entgldb(&["status", "--json", "--data-dir", &folder]);
         json_lines(&status).iter().any(|status| status["entries"] == 1)
     });
-    for command in ["status", "peers", "members", "conflicts", "problems", "verify"] {
+    for command in ["status", "peers", "members", "conflicts", "problems", "schema", "verify"] {
         for place in [&["--data-dir", &folder][..], &[&database, "--data-dir", &folder]] {
             let output = entgldb(&[&[command, "--json"][..], place].concat());
             assert_eq!(code(&output), 0, "{command} {place:?}: {}", stderr(&output));

@@ -197,7 +197,10 @@ fn what_is_said_of_damaged_engine_tables_fits_them_in_every_command() {
         synced(&place, &name);
         place.open(&name).execute_batch(damage).unwrap();
         let database = place.text(&name);
-        for command in ["verify", "problems", "conflicts", "members"] {
+        let verified = entgldb(&["verify", &database]);
+        let text = String::from_utf8_lossy(&verified.stdout).into_owned();
+        assert!(code(&verified) == 1 && text.contains("damaged"), "{damage}, verify: {text}");
+        for command in ["problems", "conflicts", "members"] {
             let text = complaint(&entgldb(&[command, &database]));
             assert!(text.contains("damaged") && text.contains(&name), "{damage}, {command}: {text}");
             assert!(
@@ -210,11 +213,16 @@ fn what_is_said_of_damaged_engine_tables_fits_them_in_every_command() {
         let doctor = entgldb(&["doctor", &database]);
         let text = String::from_utf8_lossy(&doctor.stdout).into_owned();
         assert!(
-            code(&doctor) == 1 && text.contains("damaged") && text.contains("entgldb detach"),
+            code(&doctor) == 1 && text.contains("damaged") && text.contains("--repair"),
             "{damage}: {text}"
         );
-        assert_eq!(code(&entgldb(&["detach", &database, "--yes"])), 0, "{damage}");
+        let repaired = entgldb(&["doctor", &database, "--repair", "--json"]);
+        assert_eq!(code(&repaired), 0, "{damage}: {}", stderr(&repaired));
+        assert_ne!(json_lines(&repaired)[0]["repaired"]["damage"], serde_json::json!([]), "{damage}");
+        let again = entgldb(&["doctor", &database, "--repair"]);
+        assert!(code(&again) == 0 && again.stdout.starts_with(b"Nothing was damaged"), "{damage}: {again:?}");
         place.node(&name, &[]).stop();
+        assert_eq!(code(&entgldb(&["verify", &database])), 0, "{damage}");
     }
 }
 

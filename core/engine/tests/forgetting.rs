@@ -239,8 +239,9 @@ fn a_snapshot_in_a_file_is_joined_and_nothing_younger_goes() {
     let file = place.path("shop.snapshot");
     let exported = first.snapshot_export(&file, &mut |_| {}).unwrap();
     assert_eq!(exported.rows, 2500, "a deleted one too");
-    b.execute_batch("INSERT INTO t VALUES (1, 'younger'), (5, 'made anew'), (3000, 'only here')").unwrap();
     let second = Node::open(place.config("b.db", &[])).unwrap();
+    b.execute_batch("INSERT INTO t VALUES (1, 'younger'), (5, 'made anew'), (3000, 'only here')").unwrap();
+    wait_for("the rows to be captured", || second.status().captured >= 3);
     let mut steps = 0;
     let imported = second.snapshot_import(&file, &mut |_| steps += 1).unwrap();
     assert_eq!((imported.rows, imported.collections), (2500, vec!["t".to_owned()]));

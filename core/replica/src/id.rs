@@ -164,6 +164,14 @@ impl Collection {
     }
 }
 
+/// Whether any of these names are the same but for capitals.
+pub(crate) fn differ_in_capitals<'a>(
+    ours: impl IntoIterator<Item = &'a Collection>,
+    theirs: &[Collection],
+) -> bool {
+    ours.into_iter().any(|ours| theirs.iter().any(|theirs| ours.differs_in_capitals(theirs)))
+}
+
 impl fmt::Display for Collection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

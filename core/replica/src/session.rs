@@ -18,7 +18,7 @@ use crate::contract::{Link, PeerStatus};
 use crate::entry::SignedHead;
 use crate::event::Event;
 use crate::giver::Giver;
-use crate::id::{Collection, Incarnation, LogId, NodeId};
+use crate::id::{Collection, Incarnation, LogId, NodeId, differ_in_capitals};
 use crate::ledger::Taken;
 use crate::limits::{ACK_MS, DROP_AFTER_MS, LOGS_MAX, Limits, PAGES_IN_FLIGHT_MAX};
 use crate::member::members;
@@ -59,7 +59,7 @@ pub(crate) enum Effect {
     Pull(Pull),
     /// A piece of a snapshot came.
     Chunk(Chunk),
-    /// The peer must hear what we sync: it may be what it has under another name.
+    /// The peer must hear what we sync: it may have it under another name.
     Introduce,
 }
 
@@ -187,8 +187,8 @@ impl Session {
         self.shared.insert(members().clone());
         effects.extend(self.note_clock(now, local, hello.wall));
         effects.extend(self.send_vector(now, local, logs));
-        let is_ours = |name: &&Collection| local.interests.iter().any(|ours| ours.differs_in_capitals(name));
-        effects.extend(hello.interests.iter().find(is_ours).map(|_| Effect::Introduce));
+        let introduce = differ_in_capitals(&local.interests, &hello.interests);
+        effects.extend(introduce.then_some(Effect::Introduce));
         Ok(effects)
     }
 

@@ -121,7 +121,10 @@ pub fn detach(path: &Path) -> Result<Detached, OpenError> {
         return Err(OpenError::OtherKind { path: path.to_owned() });
     }
     let (holder, stop) = (Holder::unnamed(), AtomicBool::new(false));
-    free(&connection, Claimant { path, holder: &holder, stop: &stop, had_log })?;
+    match free(&connection, Claimant { path, holder: &holder, stop: &stop, had_log }) {
+        Err(OpenError::Failed(failed)) => return Err(locked(path, failed)),
+        is_free => is_free?,
+    }
     let journal_before = schema::get::<String>(&connection, schema::JOURNAL_BEFORE).ok().flatten();
     let (triggers, tables) =
         in_plain_transaction(&connection, drop_all).map_err(|failed| locked(path, failed))?;

@@ -167,10 +167,10 @@ fn is_unexpected(error: &rusqlite::Error) -> bool {
 pub(crate) fn in_words(error: &rusqlite::Error) -> String {
     use rusqlite::Error::{QueryReturnedNoRows, SqlInputError, SqliteFailure};
     if let Some(table) = message(error).and_then(|message| message.strip_prefix("no such table: _entgldb_")) {
-        return format!("the engine's table _entgldb_{table} is missing");
+        return format!("damaged: the engine's table _entgldb_{table} is missing");
     }
     match (error, code(error)) {
-        (QueryReturnedNoRows, _) => "a row that must be there is missing".to_owned(),
+        (QueryReturnedNoRows, _) => "damaged: a row that must be there is missing".to_owned(),
         (_, Some(ErrorCode::DatabaseCorrupt)) => {
             format!("the file is damaged ({})", message(error).unwrap_or("database disk image is malformed"))
         }
@@ -181,7 +181,9 @@ pub(crate) fn in_words(error: &rusqlite::Error) -> String {
         (_, Some(ErrorCode::OutOfMemory)) => "the system gave no memory".to_owned(),
         (SqlInputError { msg, .. }, _) => msg.clone(),
         (SqliteFailure(_, Some(message)), _) => message.clone(),
-        (_, None) if is_unexpected(error) => format!("a value is not as the engine writes it ({error})"),
+        (_, None) if is_unexpected(error) => {
+            format!("damaged: a value is not as the engine writes it ({error})")
+        }
         _ => error.to_string(),
     }
 }
@@ -242,13 +244,21 @@ mod tests {
             connection.query_row(sql, [], |row| row.get::<_, i64>(0)).doing("reading").unwrap_err()
         };
         for (sql, cause, words) in [
-            ("SELECT a FROM t WHERE 0", Cause::EngineDamaged, "reading: a row that must be there is missing"),
+            (
+                "SELECT a FROM t WHERE 0",
+                Cause::EngineDamaged,
+                "reading: damaged: a row that must be there is missing",
+            ),
             (
                 "SELECT no FROM _entgldb_logs",
                 Cause::EngineDamaged,
-                "reading: the engine's table _entgldb_logs is missing",
+                "reading: damaged: the engine's table _entgldb_logs is missing",
             ),
-            ("SELECT a FROM t", Cause::EngineDamaged, "reading: a value is not as the engine writes it"),
+            (
+                "SELECT a FROM t",
+                Cause::EngineDamaged,
+                "reading: damaged: a value is not as the engine writes it",
+            ),
             ("SELECT a FROM gone", Cause::Other, "reading: no such table: gone"),
         ] {
             let failed = failure(sql);

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use entgldb_replica::fingerprint::Tally;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::capture::progress::Stage;
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::file::challenge::{Claimant, bind, claim};
 use crate::file::connection::{harden, in_transaction, open_file};
@@ -25,7 +27,14 @@ const BUSY_WAIT: Duration = Duration::from_secs(10);
 
 /// Tables that hold nothing that can't be found again or done without: notes of writes, which looking through replaces; the
 /// list of losing versions; what was reported of rows.
-const SPARE: [&str; 4] = ["_entgldb_applying", "_entgldb_outbox", "_entgldb_conflicts", "_entgldb_problems"];
+const SPARE: [&str; 6] = [
+    "_entgldb_applying",
+    "_entgldb_outbox",
+    "_entgldb_held",
+    "_entgldb_conflicts",
+    "_entgldb_problems",
+    "_entgldb_table_problems",
+];
 
 /// What only an own file has.
 const OF_OWN_FILES: &str = "_entgldb_documents";
@@ -62,8 +71,8 @@ pub enum RepairError {
 pub struct Repaired {
     /// What was found to be damaged; empty if nothing was.
     pub damage: Vec<String>,
-    /// Whether all of the engine's tables were made again. History comes back from peers; a local change that no peer had got
-    /// yet is in its row, and counts as one of the rows that were there before the first start.
+    /// Whether all of the engine's tables were made again. History comes back from peers; a local change that was captured
+    /// and that no peer had got yet is in its row, and counts as one of the rows that were there before the first start.
     pub from_scratch: bool,
     /// Tables of the engine that were made again.
     pub tables: Vec<String>,
@@ -178,9 +187,11 @@ fn remake_spare(connection: &Connection, damaged: &[&Definition], repaired: &mut
     Ok(())
 }
 
-/// Makes all of the engine's tables again. To be called in a write transaction.
+/// Makes all of the engine's tables again. Notes of writes that wait to be captured are kept, or these would count as rows
+/// that were there before the first start. To be called in a write transaction.
 fn start_again(connection: &Connection, repaired: &mut Repaired) -> Outcome<()> {
     let claim = [Kept::read(connection, "token"), Kept::read(connection, "commits")];
+    keep_notes(connection)?;
     for object in objects(connection)? {
         object.drop(connection)?;
     }
@@ -188,9 +199,48 @@ fn start_again(connection: &Connection, repaired: &mut Repaired) -> Outcome<()> 
     for kept in claim.into_iter().flatten() {
         schema::put(connection, kept.name, kept.value)?;
     }
+    put_notes_back(connection)?;
     repaired.from_scratch = true;
     repaired.tables = schema::wanted()?.into_iter().map(|(name, _)| name).collect();
     Ok(())
+}
+
+/// Where notes and the numbers of their tables are kept. What can't be read is left out.
+const KEEP: [&str; 4] = [
+    "INSERT INTO temp.kept_numbers SELECT no, name FROM main._entgldb_collections WHERE typeof(name) = 'text'",
+    "INSERT OR IGNORE INTO temp.kept_numbers SELECT CAST(substr(name, 17) AS INTEGER), tbl_name FROM main.sqlite_schema
+     WHERE type = 'trigger' AND substr(name, 1, 16) = '_entgldb_insert_'",
+    "INSERT INTO temp.kept_notes SELECT tbl, key, at, found FROM main._entgldb_held ORDER BY id",
+    "INSERT INTO temp.kept_notes SELECT tbl, key, at, found FROM main._entgldb_outbox ORDER BY id",
+];
+
+fn keep_notes(connection: &Connection) -> Outcome<()> {
+    connection
+        .execute_batch(
+            "CREATE TEMP TABLE kept_numbers(no INTEGER PRIMARY KEY, name TEXT UNIQUE); CREATE TEMP TABLE kept_notes(tbl, key, at, found)",
+        )
+        .doing("keeping notes of writes")?;
+    for sql in KEEP {
+        savepoint(connection, |connection| connection.execute_batch(sql).doing("keeping notes of writes"))?;
+    }
+    Ok(())
+}
+
+fn put_notes_back(connection: &Connection) -> Outcome<()> {
+    let empty = Tally::default().fingerprint.to_bytes();
+    connection
+        .execute(
+            "INSERT INTO _entgldb_collections(no, name, fingerprint) SELECT no, name, ?1 FROM temp.kept_numbers",
+            [empty],
+        )
+        .and_then(|_| {
+            connection.execute(
+                "INSERT INTO _entgldb_outbox(tbl, key, at, found) SELECT tbl, key, at, found FROM temp.kept_notes ORDER BY rowid",
+                [],
+            )
+        })
+        .and_then(|_| connection.execute_batch("DROP TABLE temp.kept_numbers; DROP TABLE temp.kept_notes"))
+        .doing("keeping notes of writes")
 }
 
 /// A value of the engine's state that outlives its table.
@@ -226,11 +276,14 @@ fn begin_anew(connection: &Connection) -> Outcome<()> {
     for object in objects(connection)?.iter().filter(|object| object.kind == "trigger") {
         object.drop(connection)?;
     }
+    // A table whose first copies are not done goes on with them: that looks at all its rows too.
+    let stages = (Stage::Rows as i64, Stage::FirstCopies as i64);
     connection
-        .execute_batch(
-            "DELETE FROM _entgldb_meta WHERE name IN ('owner', 'incarnation');
-             UPDATE _entgldb_collections SET scan = 1, scan_after = NULL",
-        )
+        .execute("UPDATE _entgldb_collections SET scan = ?1, scan_after = NULL WHERE scan <> ?2", stages)
+        .and_then(|_| {
+            connection.execute("DELETE FROM _entgldb_meta WHERE name IN ('owner', 'incarnation')", [])
+        })
+        .map(drop)
         .doing("beginning a new incarnation")
 }
 

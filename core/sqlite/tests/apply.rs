@@ -130,11 +130,9 @@ fn a_row_that_a_check_refuses_is_set_aside_reported_and_taken_when_the_schema_al
     assert_eq!(b.authored, 0, "an old version left in the table is not a change");
     b.reopen();
     b.sql("BEGIN; CREATE TABLE new(k TEXT PRIMARY KEY, n INTEGER); INSERT INTO new SELECT * FROM t; DROP TABLE t; ALTER TABLE new RENAME TO t; COMMIT");
+    b.problems.clear();
     b.capture();
-    let mut back: Vec<_> = (0..3)
-        .flat_map(|_| b.store.tend(WallMillis(0)).unwrap())
-        .map(|problem| (problem.kind, problem.key))
-        .collect();
+    let mut back: Vec<_> = b.problems.iter().map(|problem| (problem.kind, problem.key.clone())).collect();
     back.sort_by(|a, b| a.1.cmp(&b.1));
     assert_eq!(back, [(ProblemKind::CameBack, "big".into()), (ProblemKind::CameBack, "null".into())]);
     assert_eq!(b.query("SELECT * FROM t ORDER BY k"), a.query("SELECT * FROM t ORDER BY k"));

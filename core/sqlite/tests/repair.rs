@@ -78,6 +78,22 @@ fn a_write_whose_note_was_lost_with_its_table_is_found() {
 }
 
 #[test]
+fn a_write_that_was_noted_before_all_was_made_again_keeps_its_note() {
+    let mut node = node_with_rows();
+    node.close();
+    node.sql("UPDATE t SET v = 'noted' WHERE k = 'a'");
+    let note = node.query("SELECT tbl, key, at, found FROM _entgldb_outbox");
+    assert_eq!(note.len(), 1);
+    node.sql("DROP TABLE _entgldb_authors; DROP TABLE _entgldb_collections");
+    assert!(repair(&node.path).unwrap().from_scratch);
+    assert_eq!(node.query("SELECT tbl, key, at, found FROM _entgldb_outbox"), note);
+    assert_eq!(node.query("SELECT no, name FROM _entgldb_collections"), ["1|t"]);
+    node.reopen();
+    node.capture();
+    assert_eq!(verify(&node.path, &mut |_| {}).unwrap().faults, vec![]);
+}
+
+#[test]
 fn a_node_that_was_made_again_takes_from_its_peer_what_it_lacks() {
     let (mut node, mut peer) = (node_with_rows(), Node::new(2, SCHEMA, &["t"]));
     peer.sql("INSERT INTO t VALUES('c', '3')");

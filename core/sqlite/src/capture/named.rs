@@ -62,6 +62,11 @@ pub(crate) fn refusal(connection: &Connection, name: &str, unwatchable: Unwatcha
         Unwatchable::View => OpenError::NotAnOrdinaryTable { table, what: "view" },
         Unwatchable::Virtual => OpenError::NotAnOrdinaryTable { table, what: "virtual table" },
         Unwatchable::NoKey => OpenError::NoPrimaryKey { table },
+        Unwatchable::Collation => {
+            let collation =
+                definition::unknown_collation(connection, name)?.unwrap_or_else(|| "?".to_owned());
+            OpenError::UnknownCollation { table, collation }
+        }
     })
 }
 

@@ -66,7 +66,7 @@ pub(crate) fn is_pending(connection: &Connection, watched: &Watched) -> Outcome<
 /// All tables are to be looked through from their beginning. To be called in a write transaction.
 pub(crate) fn begin_all(connection: &Connection, watched: &Watched) -> Outcome<()> {
     for table in watched.tables() {
-        if progress::stage(connection, table)? == Stage::Done {
+        if matches!(progress::stage(connection, table)?, Stage::Done | Stage::Missing) {
             progress::move_to(connection, table, Stage::Rows, &Sql::Null)?;
         }
     }

@@ -46,6 +46,9 @@ pub(crate) fn reason(why: Unwatchable, renamed: Option<&String>) -> String {
         (Unwatchable::View, None) => "a view has the table's name".to_owned(),
         (Unwatchable::Virtual, None) => "a virtual table has the table's name".to_owned(),
         (Unwatchable::NoKey, None) => "the table has no primary key any more".to_owned(),
+        (Unwatchable::Collation, None) => {
+            "an index of the table is ordered by a collation that only its own application has".to_owned()
+        }
     };
     format!("{NOT_NOW}{words}")
 }

@@ -1,6 +1,7 @@
 //! The engine's own tables in the database, if it was synced before.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use entgldb_replica::id::NodeId;
 use rusqlite::Connection;
@@ -9,6 +10,7 @@ use serde::Serialize;
 use super::finding::Finding;
 use crate::failed::{Outcome, While};
 use crate::file::error::FORMAT;
+use crate::file::holder;
 use crate::journal::names::Names;
 use crate::journal::schema;
 
@@ -21,6 +23,8 @@ pub struct EngineFacts {
     pub node: Option<String>,
     /// Writes that wait to be captured.
     pub pending: Option<u64>,
+    /// The data folder of the node that has the file open, or ended without closing it.
+    pub data_dir: Option<PathBuf>,
 }
 
 /// Looks at the engine's tables. `None` if there are none.
@@ -28,7 +32,7 @@ pub(super) fn look(connection: &Connection) -> Outcome<Option<(EngineFacts, Vec<
     if !schema::is_partly_there(connection)? {
         return Ok(None);
     }
-    let mut facts = EngineFacts { format: 0, node: None, pending: None };
+    let mut facts = EngineFacts { format: 0, node: None, pending: None, data_dir: None };
     let findings = match read(connection, &mut facts) {
         Ok(finding) => Vec::from_iter(finding),
         Err(failed) => vec![damaged(&failed.to_string())],
@@ -54,6 +58,8 @@ fn read(connection: &Connection, facts: &mut EngineFacts) -> Outcome<Option<Find
     {
         return Ok(Some(damaged(&format!("{missing} is missing"))));
     }
+    let held = holder::read(connection)?;
+    facts.data_dir = held.map(|held| held.by.folder).filter(|folder| !folder.as_os_str().is_empty());
     let owner: Option<[u8; 32]> = schema::get(connection, "owner")?;
     facts.node = owner.map(|owner| NodeId(owner).to_string());
     schema::get::<i64>(connection, "clock")?;
@@ -76,8 +82,7 @@ fn damaged(what: &str) -> Finding {
     Finding::blocks(
         "engine_damaged",
         format!("the engine's tables in it are damaged: {what}"),
-        "the application's tables are not concerned; bring back a backup of the file, or take the engine's tables out with \
-         `entgldb detach` and sync again: rows are compared then, not overwritten",
+        "the application's tables are not concerned: stop the node and run `entgldb doctor --repair` on it",
     )
 }
 

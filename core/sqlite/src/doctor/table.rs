@@ -183,6 +183,11 @@ fn not_watchable(unwatchable: Unwatchable) -> Finding {
             "it has no declared primary key, so its rows can't be told apart on another node",
             "make it again with a PRIMARY KEY (random text or BLOB ids if several nodes add rows) and copy its rows over",
         ),
+        Unwatchable::Collation => Finding::blocks(
+            "unknown_collation",
+            "an index or its key is ordered by a collation that only the application has",
+            "leave it out, or give the column one of SQLite's own collations",
+        ),
         // The schema does not change while it is read.
         Unwatchable::Missing | Unwatchable::View | Unwatchable::Virtual => {
             Finding::blocks("not_a_table", "it is no ordinary table", "name an ordinary table")

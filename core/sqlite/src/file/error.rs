@@ -97,6 +97,17 @@ pub enum OpenError {
         /// The name as given.
         table: String,
     },
+    /// An index of a named table is ordered by a collation that only the application has.
+    #[error(
+        "the table {table:?} has an index or key ordered by the collation {collation:?}, which only its own program has: it \
+         cannot be read or written without"
+    )]
+    UnknownCollation {
+        /// The name as given.
+        table: String,
+        /// The collation.
+        collation: String,
+    },
     /// A table's name cannot be the name of a collection, or belongs to the engine or to SQLite.
     #[error("the table name {table:?} cannot be used: {reason}")]
     BadName {

@@ -122,20 +122,52 @@ impl<'a> Witness<'a> {
         if is_other_schema {
             return Ok(Verdict::OtherSchema(hash));
         }
+        let is_old = self.replaced_any(table, key, known, &shows)? || self.lost_any(table.no, key, &shows)?;
+        Ok(if is_old { Verdict::OldCopy } else { Verdict::Found })
+    }
+
+    /// Whether a version that the one that stands has replaced, directly or through others, is one of these.
+    fn replaced_any(
+        &self,
+        table: &Table,
+        key: &Key,
+        known: &Standing,
+        is_it: &impl Fn(&[u8]) -> bool,
+    ) -> Outcome<bool> {
+        let doc = (table.collection.clone(), key.clone());
         let mut entry = known.entry;
         for _ in 0..EARLIER_VERSIONS_MAX {
             let Some(id) = entry else { break };
             let Some(version) = oplog::entry_at(self.connection, self.names, id)? else { break };
             let Some(stamp) = version.replaces else { break };
-            let collection = table.collection.clone();
-            entry = oplog::entry_of(self.connection, self.names, &(collection, key.clone()), &stamp)?;
+            entry = oplog::entry_of(self.connection, self.names, &doc, &stamp)?;
             let Some(id) = entry else { break };
             let earlier = oplog::entry_at(self.connection, self.names, id)?;
-            if earlier.and_then(|version| version.content()).is_some_and(|content| shows(&content)) {
-                return Ok(Verdict::OldCopy);
+            if earlier.and_then(|version| version.content()).is_some_and(|content| is_it(&content)) {
+                return Ok(true);
             }
         }
-        Ok(Verdict::Found)
+        Ok(false)
+    }
+
+    /// Whether a version in the conflict list, which lost against the one that stands or one before it, is one of these.
+    fn lost_any(&self, no: i64, key: &Key, is_it: &impl Fn(&[u8]) -> bool) -> Outcome<bool> {
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "SELECT loser_content FROM _entgldb_conflicts WHERE collection_no = ?1 AND key = ?2
+                 AND loser_content IS NOT NULL ORDER BY id DESC LIMIT ?3",
+            )
+            .doing("reading conflicts")?;
+        let limit = EARLIER_VERSIONS_MAX.cast_signed();
+        let mut found = statement.query((no, key.as_str(), limit)).doing("reading conflicts")?;
+        while let Some(row) = found.next().doing("reading conflicts")? {
+            let content: Vec<u8> = row.get(0).doing("reading conflicts")?;
+            if is_it(&content) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The document of the version that stands, as far as it is kept outside of the table.

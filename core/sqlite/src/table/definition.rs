@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use entgldb_replica::id::Collection;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::failed::{Outcome, While};
 use crate::fields::map::{self, Map};
@@ -75,6 +75,19 @@ pub(crate) enum Unwatchable {
     View,
     Virtual,
     NoKey,
+    /// An index of it is ordered by a collation that only its own application has: it can't be read or written without.
+    Collation,
+}
+
+/// A collation of a table's indexes that this program does not have.
+pub(crate) fn unknown_collation(connection: &Connection, table: &str) -> Outcome<Option<String>> {
+    connection
+        .prepare_cached(
+            "SELECT x.coll FROM pragma_index_list(?1) i, pragma_index_xinfo(i.name) x WHERE x.coll IS NOT NULL
+             AND NOT EXISTS (SELECT 1 FROM pragma_collation_list c WHERE c.name = x.coll COLLATE NOCASE) LIMIT 1",
+        )
+        .and_then(|mut statement| statement.query_row([table], |row| row.get(0)).optional())
+        .doing("reading a table's indexes")
 }
 
 /// The name of a table in the schema's own spelling, and whether it is strict.
@@ -142,6 +155,9 @@ impl Table {
         }
         if keyed.is_empty() {
             return Ok(Err(Unwatchable::NoKey));
+        }
+        if unknown_collation(connection, &name)?.is_some() {
+            return Ok(Err(Unwatchable::Collation));
         }
         keyed.sort_unstable();
         let key: Vec<usize> = keyed.into_iter().map(|(_, position)| position).collect();

@@ -16,7 +16,7 @@ use entgldb_replica::version::{Hash, Head, Seq};
 use rusqlite::Row;
 use serde::Serialize;
 
-use crate::failed::{Outcome, SqliteFailed, While};
+use crate::failed::{Cause, Outcome, SqliteFailed, While};
 use crate::file::error::OpenError;
 use crate::inspect::Inspector;
 use crate::journal::names::{LogEnd, Names, entry_id, log_of, seq_of};
@@ -26,6 +26,8 @@ use crate::journal::schema;
 
 /// Faults and notes that are listed; all of them are counted.
 const LISTED_MAX: usize = 100;
+/// How SQLite says that an index is ordered by a collation which only the application has.
+const NO_COLLATION: &str = "no such collation sequence";
 /// Steps between two reports of progress.
 const PROGRESS_EVERY: u64 = 4096;
 
@@ -126,7 +128,7 @@ pub fn verify(path: &Path, on_progress: &mut dyn FnMut(Progress)) -> Result<Repo
         Ok(Some(inspector)) => inspector,
         Ok(None) => return Err(VerifyError::NotAStore),
         // Tables that can't be made sense of are what is looked for here.
-        Err(OpenError::Failed(failed @ SqliteFailed::Damaged { .. })) => {
+        Err(OpenError::Failed(failed)) if failed.cause() == Cause::EngineDamaged => {
             let mut report = Report::default();
             report.fault(Fault { what: failed.to_string(), ..Fault::default() });
             return Ok(report);
@@ -205,10 +207,25 @@ impl Check<'_> {
 
     /// The file itself, by SQLite's own check.
     fn file(&mut self) -> Outcome<()> {
-        let mut statement =
-            self.inspector.connection.prepare("PRAGMA main.quick_check").doing("checking the file")?;
+        let mut statement = match self.inspector.connection.prepare("PRAGMA main.quick_check") {
+            Ok(statement) => statement,
+            Err(error) if error.to_string().contains(NO_COLLATION) => {
+                self.report.note(format!("SQLite can't check the whole file: {error}"));
+                return Ok(());
+            }
+            Err(source) => return Err(source).doing("checking the file"),
+        };
         let mut rows = statement.query([]).doing("checking the file")?;
-        while let Some(row) = rows.next().doing("checking the file")? {
+        loop {
+            let row = match rows.next() {
+                Ok(Some(row)) => row,
+                Ok(None) => break,
+                Err(error) if error.to_string().contains(NO_COLLATION) => {
+                    self.report.note(format!("SQLite can't check the whole file: {error}"));
+                    break;
+                }
+                Err(source) => return Err(source).doing("checking the file"),
+            };
             let what: String = row.get(0).doing("checking the file")?;
             if what != "ok" {
                 self.report.fault(Fault {

@@ -143,11 +143,11 @@ impl Node {
     /// Captures one unit; `None` if there was nothing.
     pub fn capture_unit(&mut self) -> Option<Drain> {
         let drain = self.store.captured(&limits()).unwrap();
+        self.problems.extend(drain.refused.iter().cloned());
         if drain.mark.is_none() && drain.first_copy.is_none() {
             // More without a mark: tables are still being looked through.
             return drain.more.then_some(drain);
         }
-        self.problems.extend(drain.refused.iter().cloned());
         let commit = self.unit_of(&drain);
         self.authored += commit.appended.iter().map(|appended| appended.entries.len()).sum::<usize>();
         match self.store.commit(&commit).unwrap() {
