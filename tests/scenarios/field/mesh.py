@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+import unittest
 
 import shop
 from cluster import Engine, Scenario, free_port, program, wait_until
@@ -124,6 +125,10 @@ class Frozen:
 
     def __exit__(self, *_):
         self.node.process.send_signal(signal.SIGCONT)
+
+
+# A scenario that does not hold yet: docs/RELIABILITY.md lists it. ENTGLDB_OPEN=1 runs it all the same.
+OPEN = unittest.skipUnless(os.environ.get("ENTGLDB_OPEN"), "does not hold yet, see docs/RELIABILITY.md")
 
 
 class Field(Scenario):

@@ -1,7 +1,7 @@
 """Trouble with one table is the trouble of this table: it waits, with a reason, and all others go on."""
 import sqlite3
 
-from field.mesh import MARKER_SCHEMA, Field
+from field.mesh import MARKER_SCHEMA, OPEN, Field
 
 
 def unicase(one, other):
@@ -208,6 +208,7 @@ CREATE TABLE d(id TEXT PRIMARY KEY, pid TEXT REFERENCES p(id) DEFERRABLE INITIAL
 class ManyTables(Field):
     """An ERP-like schema with 200 tables; a migration then alters each of them."""
 
+    @OPEN
     def test_two_hundred(self):
         tables = [f"t{n}" for n in range(200)]
         schema = "BEGIN;" + "".join(f"CREATE TABLE {table}(id TEXT PRIMARY KEY, v TEXT, w TEXT UNIQUE);" for table in tables) + "COMMIT;"

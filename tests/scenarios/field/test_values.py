@@ -1,7 +1,7 @@
 """Values and keys as applications have them: what is in a row on one machine is in it on all, to the bit."""
 import math
 
-from field.mesh import Field
+from field.mesh import OPEN, Field
 
 
 class KeysAsPeopleHaveThem(Field):
@@ -201,6 +201,7 @@ class RowsOverTheLimit(Field):
         self.until(lambda: a.problems() == [], lambda: f"it is no problem any more: {a.problems()}")
         self.all_clean(a, b)
 
+    @OPEN
     def test_a_receiver_with_a_smaller_limit_goes_on_with_the_others(self):
         a, b = self.node("a", self.SCHEMA, ["photo"]), self.node("b", self.SCHEMA, ["photo"])
         self.start_with_limit(a, 2 << 20)
