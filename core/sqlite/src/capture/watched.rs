@@ -10,9 +10,9 @@ use crate::capture::progress;
 use crate::capture::triggers::{self, Installed};
 use crate::failed::{Outcome, While};
 use crate::fields::reconcile::reconcile;
-use crate::file::collation;
 use crate::journal::names::Names;
 use crate::journal::schema;
+use crate::table::collation;
 use crate::table::definition::{Table, Unwatchable};
 use crate::table::key::encoding;
 

@@ -11,7 +11,7 @@ use super::finding::{Finding, any_blocks};
 use super::rows;
 use crate::failed::{Outcome, While, in_words};
 use crate::quote::{identifier, joined};
-use crate::table::definition::{Table, Unwatchable};
+use crate::table::definition::{Table, Unwatchable, unknown_collation};
 use crate::table::key::{Encoding, KeyForm};
 use crate::table::unique::tokens;
 
@@ -148,7 +148,8 @@ pub(super) fn look(
     let table = match Table::read(connection, 0, &collection, asked.encoding)? {
         Ok(table) => table,
         Err(unwatchable) => {
-            findings.push(not_watchable(unwatchable));
+            let collation = unknown_collation(connection, collection.as_str())?;
+            findings.push(not_watchable(unwatchable, collation.as_deref()));
             found.rows = count(connection, name);
             return Ok(found);
         }
@@ -176,7 +177,7 @@ fn count(connection: &Connection, name: &str) -> Option<u64> {
     connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).ok().map(i64::cast_unsigned)
 }
 
-fn not_watchable(unwatchable: Unwatchable) -> Finding {
+fn not_watchable(unwatchable: Unwatchable, collation: Option<&str>) -> Finding {
     match unwatchable {
         Unwatchable::NoKey => Finding::blocks(
             "no_key",
@@ -185,8 +186,11 @@ fn not_watchable(unwatchable: Unwatchable) -> Finding {
         ),
         Unwatchable::Collation => Finding::blocks(
             "unknown_collation",
-            "an index or its key is ordered by a collation that only the application has",
-            "leave it out, or give the column one of SQLite's own collations",
+            format!(
+                "its key or an index is ordered by the collation {:?}, which only the application has",
+                collation.unwrap_or("?")
+            ),
+            "leave it out, or use BINARY, NOCASE or RTRIM in its key, its indexes and its column",
         ),
         // The schema does not change while it is read.
         Unwatchable::Missing | Unwatchable::View | Unwatchable::Virtual => {

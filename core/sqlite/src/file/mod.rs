@@ -3,7 +3,6 @@
 pub(crate) mod binding;
 pub(crate) mod challenge;
 pub(crate) mod change;
-pub(crate) mod collation;
 pub(crate) mod config;
 pub(crate) mod connection;
 pub(crate) mod error;

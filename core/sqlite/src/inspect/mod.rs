@@ -18,11 +18,11 @@ use rusqlite::{Connection, OpenFlags, Row};
 
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::fields::tables;
-use crate::file::collation;
 use crate::file::connection::{harden, open_file};
 use crate::file::error::{FORMAT, OpenError};
 use crate::journal::names::Names;
 use crate::journal::{conflicts, schema};
+use crate::table::collation;
 
 /// How long a look waits for a database that is locked.
 const BUSY_WAIT: std::time::Duration = std::time::Duration::from_secs(10);

@@ -3,11 +3,12 @@
 use std::sync::OnceLock;
 
 use entgldb_replica::id::Collection;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use crate::failed::{Outcome, While};
 use crate::fields::map::{self, Map};
 use crate::quote::{identifier, identifiers, joined};
+use crate::table::collation;
 use crate::table::column::{Column, column_of, raw_columns};
 use crate::table::key::{Encoding, KeyForm, note_sql};
 use crate::table::unique::{Unique, tokens};
@@ -81,13 +82,19 @@ pub(crate) enum Unwatchable {
 
 /// A collation of a table's indexes that this program does not have.
 pub(crate) fn unknown_collation(connection: &Connection, table: &str) -> Outcome<Option<String>> {
-    connection
+    let collations: Vec<(String, bool)> = connection
         .prepare_cached(
-            "SELECT x.coll FROM pragma_index_list(?1) i, pragma_index_xinfo(i.name) x WHERE x.coll IS NOT NULL
-             AND NOT EXISTS (SELECT 1 FROM pragma_collation_list c WHERE c.name = x.coll COLLATE NOCASE) LIMIT 1",
+            "SELECT x.coll, max(x.key) FROM pragma_index_list(?1) i, pragma_index_xinfo(i.name) x
+             WHERE x.coll IS NOT NULL GROUP BY x.coll",
         )
-        .and_then(|mut statement| statement.query_row([table], |row| row.get(0)).optional())
-        .doing("reading a table's indexes")
+        .and_then(|mut statement| {
+            statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })
+        .doing("reading a table's indexes")?;
+    let is_known = |name: &str, orders: bool| {
+        collation::is_built_in(name) || (!orders && collation::has(connection, name))
+    };
+    Ok(collations.into_iter().find(|(name, orders)| !is_known(name, *orders)).map(|(name, _)| name))
 }
 
 /// The name of a table in the schema's own spelling, and whether it is strict.

@@ -1,5 +1,6 @@
 //! The application's tables: their definition, their rows as documents, and the SQL for both.
 
+pub(crate) mod collation;
 pub(crate) mod column;
 pub(crate) mod definition;
 pub(crate) mod document;
