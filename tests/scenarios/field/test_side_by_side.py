@@ -133,5 +133,6 @@ class OldAndNewSideBySide(Field):
     def test_with_a_table_that_is_built_anew(self):
         self.roll_out(MIGRATION)
 
+    @OPEN
     def test_with_columns_altered_in_place(self):
         self.roll_out(MIGRATION_IN_PLACE)
