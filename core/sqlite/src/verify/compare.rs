@@ -253,19 +253,9 @@ impl Check<'_> {
                 content.map(|_| "no row of the table can have this key, and it is not set aside".into())
             );
         };
-        let now = rows::read(self.connection(), &compared.table, &columns).doing("reading a row")?;
-        self.report.table_rows += 1;
-        let extra = row.extra.as_deref().and_then(Extra::from_text);
-        if let Some(now) = &now
-            && self.is_as_left(
-                key,
-                row,
-                compared,
-                &document::content(&compared.table, now, extra.as_ref()),
-            )?
-        {
+        let Some(Found { now, extra }) = self.find_altered(key, row, compared, &columns)? else {
             return Ok(None);
-        }
+        };
         Ok(match (now, content) {
             (None, None) => None,
             (Some(_), None) => Some("the document is deleted, but the table has a row for it".into()),
@@ -287,15 +277,31 @@ impl Check<'_> {
         })
     }
 
-    /// Whether a row shows what the engine left there, though that is not the document: under another schema, or because what
-    /// the application wrote can't travel.
-    pub(crate) fn is_as_left(
-        &self,
+    /// What the table has for a key, and what is kept beside it. `None` if it is what the engine left there: then there is
+    /// nothing to compare.
+    pub(crate) fn find_altered(
+        &mut self,
         key: &Key,
         row: &RowRecord,
         compared: &Compared,
-        content: &[u8],
-    ) -> Outcome<bool> {
+        columns: &[Sql<'_>],
+    ) -> Outcome<Option<Found>> {
+        let now = rows::read(self.connection(), &compared.table, columns).doing("reading a row")?;
+        self.report.table_rows += 1;
+        let extra = row.extra.as_deref().and_then(Extra::from_text);
+        let is_as_left = match &now {
+            Some(now) => {
+                let content = document::content(&compared.table, now, extra.as_ref());
+                self.is_as_left(key, row, compared, &content)?
+            }
+            None => false,
+        };
+        Ok((!is_as_left).then_some(Found { now, extra }))
+    }
+
+    /// Whether a row shows what the engine left there, though that is not the document: under another schema, or because what
+    /// the application wrote can't travel.
+    fn is_as_left(&self, key: &Key, row: &RowRecord, compared: &Compared, content: &[u8]) -> Outcome<bool> {
         let shows = sha256(content);
         if row.shown == Some(shows) {
             return Ok(true);
@@ -404,6 +410,13 @@ pub(crate) struct RowRecord {
     pub(crate) entry: Option<i64>,
     pub(crate) extra: Option<String>,
     pub(crate) shown: Option<[u8; 32]>,
+}
+
+/// What the application's table has for a key.
+pub(crate) struct Found {
+    pub(crate) now: Option<Vec<Sql<'static>>>,
+    /// What is kept beside the row, if it can be read.
+    pub(crate) extra: Option<Extra>,
 }
 
 fn row_page(

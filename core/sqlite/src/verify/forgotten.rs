@@ -5,17 +5,15 @@ use entgldb_replica::clock::Stamp;
 use entgldb_replica::id::{Collection, Key, sha256};
 use entgldb_replica::version::Hash;
 
-use crate::failed::{Outcome, While};
+use crate::failed::Outcome;
 use crate::fields::said;
 use crate::journal::aside;
 use crate::journal::member;
 use crate::journal::names::{log_of, seq_of};
 use crate::journal::schema;
 use crate::reading::standing;
-use crate::table::document::{self, Extra};
-use crate::table::rows;
 use crate::verify::Check;
-use crate::verify::compare::{Compared, RowRecord};
+use crate::verify::compare::{Compared, Found, RowRecord};
 
 impl Check<'_> {
     /// Whether a row's entry is rightly not here.
@@ -67,19 +65,9 @@ impl Check<'_> {
         let Ok(columns) = compared.table.form.decode(key.as_str()) else {
             return Ok(Some("no row of the table can have this key, and it is not set aside".into()));
         };
-        let now = rows::read(self.connection(), &compared.table, &columns).doing("reading a row")?;
-        self.report.table_rows += 1;
-        let extra = row.extra.as_deref().and_then(Extra::from_text);
-        if let Some(now) = &now
-            && self.is_as_left(
-                key,
-                row,
-                compared,
-                &document::content(&compared.table, now, extra.as_ref()),
-            )?
-        {
+        let Some(Found { now, extra }) = self.find_altered(key, row, compared, &columns)? else {
             return Ok(None);
-        }
+        };
         Ok(match now {
             None if compared.is_scanning => None,
             None => Some("the table has no row for the document".into()),
