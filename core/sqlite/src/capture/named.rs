@@ -30,7 +30,7 @@ pub(crate) fn collections(
             (Err(_), Some(renamed)) => renamed,
             // A table that was synced before waits until it is there again.
             (Err(_), _) if names::is_known(connection, name)? => name.clone(),
-            (Err(unwatchable), _) => return Err(refusal(connection, name, unwatchable)?),
+            (Err(unwatchable), _) => return Err(refusal(connection, name, &unwatchable)?),
         };
         let agreed = names::agreed(connection, &table)?;
         let collection = Collection::new(&agreed).map_err(|error: NameError| bad(&error.to_string()))?;
@@ -48,24 +48,22 @@ pub(crate) fn check(connection: &Connection, watch: &[String]) -> Result<(), Ope
         let bad = |error: NameError| OpenError::BadName { table: table.clone(), reason: error.to_string() };
         let name = Collection::new(&table).map_err(bad)?;
         if let Err(unwatchable) = Table::read(connection, 0, &name, encoding)? {
-            return Err(refusal(connection, &table, unwatchable)?);
+            return Err(refusal(connection, &table, &unwatchable)?);
         }
     }
     Ok(())
 }
 
 /// The error for a table that cannot be watched.
-pub(crate) fn refusal(connection: &Connection, name: &str, unwatchable: Unwatchable) -> Outcome<OpenError> {
+pub(crate) fn refusal(connection: &Connection, name: &str, unwatchable: &Unwatchable) -> Outcome<OpenError> {
     let table = name.to_owned();
     Ok(match unwatchable {
         Unwatchable::Missing => OpenError::NoSuchTable { table, available: available(connection)? },
         Unwatchable::View => OpenError::NotAnOrdinaryTable { table, what: "view" },
         Unwatchable::Virtual => OpenError::NotAnOrdinaryTable { table, what: "virtual table" },
         Unwatchable::NoKey => OpenError::NoPrimaryKey { table },
-        Unwatchable::Collation => {
-            let collation =
-                definition::unknown_collation(connection, name)?.unwrap_or_else(|| "?".to_owned());
-            OpenError::UnknownCollation { table, collation }
+        Unwatchable::Collation(collation) => {
+            OpenError::UnknownCollation { table, collation: collation.clone() }
         }
     })
 }

@@ -34,7 +34,7 @@ pub(crate) fn renamed(connection: &Connection, watched: &Watched) -> Outcome<BTr
 }
 
 /// Why a table is not synced now.
-pub(crate) fn reason(why: Unwatchable, renamed: Option<&String>) -> String {
+pub(crate) fn reason(why: &Unwatchable, renamed: Option<&String>) -> String {
     let words = match (why, renamed) {
         (_, Some(name)) => {
             format!("the table was renamed to {name:?}; rename it back, or sync {name:?} on all nodes")
@@ -46,7 +46,7 @@ pub(crate) fn reason(why: Unwatchable, renamed: Option<&String>) -> String {
         (Unwatchable::View, None) => "a view has the table's name".to_owned(),
         (Unwatchable::Virtual, None) => "a virtual table has the table's name".to_owned(),
         (Unwatchable::NoKey, None) => "the table has no primary key any more".to_owned(),
-        (Unwatchable::Collation, None) => {
+        (Unwatchable::Collation(_), None) => {
             "an index of the table is ordered by a collation that only its own application has".to_owned()
         }
     };

@@ -11,7 +11,7 @@ use super::finding::{Finding, any_blocks};
 use super::rows;
 use crate::failed::{Outcome, While, in_words};
 use crate::quote::{identifier, joined};
-use crate::table::definition::{Table, Unwatchable, unknown_collation};
+use crate::table::definition::{Table, Unwatchable};
 use crate::table::key::{Encoding, KeyForm};
 use crate::table::unique::tokens;
 
@@ -148,8 +148,7 @@ pub(super) fn look(
     let table = match Table::read(connection, 0, &collection, asked.encoding)? {
         Ok(table) => table,
         Err(unwatchable) => {
-            let collation = unknown_collation(connection, collection.as_str())?;
-            findings.push(not_watchable(unwatchable, collation.as_deref()));
+            findings.push(not_watchable(unwatchable));
             found.rows = count(connection, name);
             return Ok(found);
         }
@@ -177,18 +176,17 @@ fn count(connection: &Connection, name: &str) -> Option<u64> {
     connection.query_row(&sql, [], |row| row.get::<_, i64>(0)).ok().map(i64::cast_unsigned)
 }
 
-fn not_watchable(unwatchable: Unwatchable, collation: Option<&str>) -> Finding {
+fn not_watchable(unwatchable: Unwatchable) -> Finding {
     match unwatchable {
         Unwatchable::NoKey => Finding::blocks(
             "no_key",
             "it has no declared primary key, so its rows can't be told apart on another node",
             "make it again with a PRIMARY KEY (random text or BLOB ids if several nodes add rows) and copy its rows over",
         ),
-        Unwatchable::Collation => Finding::blocks(
+        Unwatchable::Collation(collation) => Finding::blocks(
             "unknown_collation",
             format!(
-                "its key or an index is ordered by the collation {:?}, which only the application has",
-                collation.unwrap_or("?")
+                "its key or an index is ordered by the collation {collation:?}, which only the application has"
             ),
             "leave it out, or use BINARY, NOCASE or RTRIM in its key, its indexes and its column",
         ),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use entgldb_replica::id::Collection;
 
+use super::count::{Count, LookedThrough};
 use super::tables::{Missing, SqliteStore};
 use crate::capture::progress::Stage;
 use crate::capture::scan::{self, Due};
@@ -21,22 +22,6 @@ pub struct TableHealth {
     pub trouble: Option<String>,
     /// How far looking through its rows has come; `None` if there is nothing to look through.
     pub looking: Option<LookedThrough>,
-}
-
-/// How far looking through a table has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct LookedThrough {
-    /// Rows looked at so far, since the store was opened.
-    pub done: u64,
-    /// About how many there were to look at.
-    pub of: u64,
-}
-
-/// How many rows were looked at, up to where.
-pub(super) struct Count {
-    counted: LookedThrough,
-    /// The note of the row up to which they are counted.
-    up_to: Sql<'static>,
 }
 
 impl SqliteStore {
@@ -113,7 +98,7 @@ impl SqliteStore {
             let before = self.troubled.iter().find(|(before, _)| *before == collection);
             let reason = match before {
                 Some((_, reason)) => reason.clone(),
-                None => trouble::reason(why, renamed.get(&no)),
+                None => trouble::reason(&why, renamed.get(&no)),
             };
             if before.is_none() {
                 tracing::error!(table = %collection, ?why, "a watched table cannot be watched any more");

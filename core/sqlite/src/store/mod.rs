@@ -1,5 +1,6 @@
 //! The store of a replica in the application's own database.
 
+mod count;
 mod health;
 mod looking;
 mod reading;
@@ -21,7 +22,8 @@ use entgldb_replica::store::{
 };
 use entgldb_replica::version::{Hash, Seq};
 
-pub use health::{LookedThrough, TableHealth};
+pub use count::LookedThrough;
+pub use health::TableHealth;
 pub use tables::SqliteStore;
 
 use crate::apply::applying::Applying;

@@ -8,7 +8,7 @@ use entgldb_replica::id::{Collection, DocId};
 use entgldb_replica::store::{OutboxMark, Problem};
 use rusqlite::Connection;
 
-use super::health::Count;
+use super::count::Count;
 use super::looking::Looking;
 use crate::apply::applying::Applying;
 use crate::apply::putback;
@@ -124,7 +124,7 @@ impl SqliteStore {
             watch.iter().zip(&known).any(|(watched, known)| watched == collection && !known)
         };
         if let Some((collection, unwatchable)) = missing.iter().find(|(collection, _)| is_new(collection)) {
-            return Err(named::refusal(&journal.connection, collection.as_str(), *unwatchable)?);
+            return Err(named::refusal(&journal.connection, collection.as_str(), unwatchable)?);
         }
         let mut store = Self {
             known_tables: rebuild::table_names(&journal.connection)?,

@@ -28,7 +28,7 @@ impl SqliteStore {
         watch.push(collection.clone());
         let (watched, missing) = read_watched(&mut self.journal, &watch)?;
         if let Some((_, unwatchable)) = missing.iter().find(|(missing, _)| *missing == collection) {
-            return Err(named::refusal(&self.journal.connection, table, *unwatchable)?);
+            return Err(named::refusal(&self.journal.connection, table, unwatchable)?);
         }
         self.use_watched(watched, watch, &missing)?;
         Ok(collection)

@@ -70,18 +70,18 @@ pub(crate) struct Table {
 }
 
 /// Why a table cannot be watched.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Unwatchable {
     Missing,
     View,
     Virtual,
     NoKey,
-    /// An index of it is ordered by a collation that only its own application has: it can't be read or written without.
-    Collation,
+    /// It needs this collation, which only its own application has: it can't be read or written without.
+    Collation(String),
 }
 
 /// A collation of a table's indexes that this program does not have.
-pub(crate) fn unknown_collation(connection: &Connection, table: &str) -> Outcome<Option<String>> {
+fn unknown_collation(connection: &Connection, table: &str) -> Outcome<Option<String>> {
     let collations: Vec<(String, bool)> = connection
         .prepare_cached(
             "SELECT x.coll, max(x.key) FROM pragma_index_list(?1) i, pragma_index_xinfo(i.name) x
@@ -163,8 +163,8 @@ impl Table {
         if keyed.is_empty() {
             return Ok(Err(Unwatchable::NoKey));
         }
-        if unknown_collation(connection, &name)?.is_some() {
-            return Ok(Err(Unwatchable::Collation));
+        if let Some(collation) = unknown_collation(connection, &name)? {
+            return Ok(Err(Unwatchable::Collation(collation)));
         }
         keyed.sort_unstable();
         let key: Vec<usize> = keyed.into_iter().map(|(_, position)| position).collect();
