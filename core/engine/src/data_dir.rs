@@ -6,8 +6,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// The folder, locked for this process until it is dropped. Until it is told to stay, dropping it removes what was not there
-/// before: a start that failed leaves no folder behind.
+/// The folder, locked for this process until it is dropped. Unless it was marked to stay, dropping it removes what the start
+/// created: a failed start leaves no folder behind.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
@@ -106,8 +106,8 @@ impl Drop for DataDir {
         }
         let is_trace = self.trace.is_some();
         let trace = self.trace.take().unwrap_or_default();
-        // Whoever gets the lock from here on finds a folder that is being removed, and reports that it can't use it. What can't
-        // be removed stays: the reason why the start failed is what matters.
+        // A process that gets the lock from here on finds a folder that is being removed, and reports that it can't use it. An
+        // error here is ignored: the reason why the start failed matters more.
         let made_here = if is_trace { names(&self.path) } else { BTreeSet::new() };
         for name in made_here.difference(&trace.files) {
             let file = self.path.join(name);
@@ -186,8 +186,8 @@ pub(crate) fn create_if_missing(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whoever can write into the folder can become this node, or bring it to take another's file for its own. Asked is the open
-/// folder, not its path, so that nobody can swap it in between.
+/// Anyone who can write into the folder can become this node, or make it accept another node's file as its own. The check uses
+/// the open folder, not its path, so that nobody can swap it in between.
 #[cfg(unix)]
 fn refuse_if_exposed(path: &Path) -> Result<(), DataDirError> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -1,4 +1,4 @@
-//! What of long work is told, and what is not said before it is done.
+//! Which progress of long work is reported, and what is reported only when it is done.
 
 use std::collections::{BTreeMap, BTreeSet};
 
