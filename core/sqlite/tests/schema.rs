@@ -127,6 +127,49 @@ fn a_rename_is_found_when_the_engine_was_off_when_several_come_at_once_and_when_
 }
 
 #[test]
+fn a_rename_is_found_though_the_application_writes_on_before_anybody_has_looked() {
+    let mut a = Node::new(1, OLD, &["person"]);
+    let mut b = Node::new(2, OLD, &["person"]);
+    a.sql(PEOPLE);
+    a.sql("INSERT INTO person VALUES('4', 'Dan', 50)");
+    sync(&mut [&mut a, &mut b]);
+    a.sql(&format!(
+        "BEGIN; {}; INSERT INTO new SELECT * FROM person; DROP TABLE person; ALTER TABLE new RENAME TO person; COMMIT",
+        NEW.replace("TABLE person", "TABLE new")
+    ));
+    a.sql("UPDATE person SET full_name = 'Anna' WHERE id = '1'");
+    let authored = (a.authored, b.authored);
+    sync(&mut [&mut a, &mut b]);
+    assert_eq!(select(&b, "SELECT name FROM person ORDER BY id"), ["Anna", "Bob", "", "Dan"]);
+    assert_eq!(a.content("person", "1").unwrap(), r#"{"age":30,"id":"1","name":"Anna"}"#);
+    assert_eq!((a.authored, b.authored), (authored.0 + 1, authored.1));
+    assert_clean(&mut [&mut a, &mut b]);
+}
+
+#[test]
+fn a_column_dropped_and_one_added_at_once_hold_up_no_page_and_take_no_value() {
+    let migrate = "ALTER TABLE person DROP COLUMN name; ALTER TABLE person ADD COLUMN color TEXT NOT NULL DEFAULT 'none'";
+    let mut a = Node::new(1, OLD, &["person"]);
+    let mut b = Node::new(2, OLD, &["person"]);
+    a.sql(PEOPLE);
+    sync(&mut [&mut a, &mut b]);
+    a.sql(migrate);
+    a.sql("UPDATE person SET color = 'red', age = 29 WHERE id = '1'");
+    sync(&mut [&mut a, &mut b]);
+    // What the new program wrote came before the migration, and more of it comes after.
+    b.sql(migrate);
+    a.sql("UPDATE person SET age = 31 WHERE id = '1'; UPDATE person SET color = 'blue' WHERE id = '2'");
+    sync(&mut [&mut a, &mut b]);
+    for node in [&a, &b] {
+        assert_eq!(
+            select(node, "SELECT age, color FROM person ORDER BY id"),
+            ["31|red", "40|blue", "NULL|none"]
+        );
+    }
+    assert_clean(&mut [&mut a, &mut b]);
+}
+
+#[test]
 fn a_renamed_key_column_is_the_same_field() {
     for key in ["id TEXT PRIMARY KEY", "id BLOB PRIMARY KEY"] {
         let mut node = Node::new(1, &format!("CREATE TABLE t({key}, v TEXT) WITHOUT ROWID"), &["t"]);

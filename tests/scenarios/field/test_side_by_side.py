@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 
-from field.mesh import OPEN, Field
+from field.mesh import Field
 
 SECONDS = float(os.environ.get("ENTGLDB_FIELD_SIDE_BY_SIDE_SECONDS", 4))
 SEED = int(os.environ.get("ENTGLDB_SEED", random.SystemRandom().randrange(1 << 32)))
@@ -129,10 +129,8 @@ class OldAndNewSideBySide(Field):
             self.assertEqual(node.conflicts(), [], f"{node.name}: each row has one writer")
             self.until(lambda node=node: node.problems() == [], lambda node=node: f"{node.name}: {node.problems()}")
 
-    @OPEN
     def test_with_a_table_that_is_built_anew(self):
         self.roll_out(MIGRATION)
 
-    @OPEN
     def test_with_columns_altered_in_place(self):
         self.roll_out(MIGRATION_IN_PLACE)

@@ -12,9 +12,9 @@ use crate::apply::putback::{self, Placed};
 use crate::capture::watched::Watched;
 use crate::capture::{notes, rebuild};
 use crate::failed::{Outcome, While, is_collision, is_refusal};
+use crate::fields::gone;
 use crate::journal::aside::{Aside, Reason};
 use crate::journal::commit::{Placing, Step, Stopped};
-use crate::reading::standing::extra_of;
 use crate::table::definition::Table;
 use crate::table::document::{self, Extra, Parsed};
 use crate::table::rows;
@@ -282,7 +282,7 @@ impl Applying<'_> {
         let Some(row) = rows::read(self.step.connection, table, &columns).doing("reading a row")? else {
             return Ok(None);
         };
-        let extra = extra_of(self.step.connection, table.no, key)?;
+        let extra = gone::beside(self.step.connection, self.step.names, table, key)?;
         Ok(Some(document::content(table, &row, extra.as_ref())))
     }
 

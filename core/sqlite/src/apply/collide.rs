@@ -21,11 +21,12 @@ use crate::apply::applying::{Applying, Fate};
 use crate::apply::putback;
 use crate::capture::notes;
 use crate::failed::{Outcome, While};
+use crate::fields::gone;
 use crate::journal::aside::{self, Aside, Reason};
 use crate::journal::commit::Stopped;
 use crate::quote::{identifier, joined};
 use crate::reading::outgoing;
-use crate::reading::standing::{Content, Source, extra_of};
+use crate::reading::standing::{Content, Source};
 use crate::table::definition::Table;
 use crate::table::document;
 use crate::table::rows;
@@ -154,7 +155,7 @@ impl Applying<'_> {
             return Ok(content);
         }
         let row = rows::read(connection, table, columns).doing("reading a row that collides")?;
-        let extra = extra_of(connection, table.no, key)?;
+        let extra = gone::beside(connection, names, table, key)?;
         Ok(row.map(|row| Bytes::from(document::content(table, &row, extra.as_ref()))))
     }
 

@@ -6,8 +6,20 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::failed::{Outcome, While};
 use crate::journal::names::Names;
 use crate::journal::oplog;
+use crate::reading::standing::extra_of;
 use crate::table::definition::Table;
 use crate::table::document::Extra;
+
+/// All that a row's document has and its row cannot hold. Whoever compares a row with a document, or makes a document of it, asks
+/// here: who leaves the dropped fields out finds a change where there is none.
+pub(crate) fn beside(
+    connection: &Connection,
+    names: &Names,
+    table: &Table,
+    key: &Key,
+) -> Outcome<Option<Extra>> {
+    carried(connection, names, table, key, extra_of(connection, table.no, key)?)
+}
 
 /// What is kept beside a row, with the fields that only the row's entry still has because their columns were dropped.
 pub(crate) fn carried(

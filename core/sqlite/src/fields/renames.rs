@@ -69,15 +69,19 @@ impl Tally {
         self.votes[field][column]
     }
 
-    /// The pairs that are proven: no other column fits the field, and no other field the column.
+    /// The pairs that are proven: most rows are for them, and for no other pair of the field or the column are as many. Some rows may
+    /// be against a pair: the application writes on while its migration is found.
     pub(crate) fn proven(&self) -> Vec<(usize, usize)> {
-        let fits = |votes: &Votes| votes.equal > 0 && votes.different == 0;
+        let lead = |votes: &Votes| votes.equal.saturating_sub(votes.different);
         let mut pairs = Vec::new();
         for (field, row) in self.votes.iter().enumerate() {
-            let columns: Vec<usize> = (0..row.len()).filter(|column| fits(&row[*column])).collect();
-            let [column] = columns.as_slice() else { continue };
-            if self.votes.iter().filter(|row| fits(&row[*column])).count() == 1 {
-                pairs.push((field, *column));
+            for (column, votes) in row.iter().enumerate().filter(|(_, votes)| lead(votes) > 0) {
+                let is_led = |other: &Votes| lead(other) < lead(votes);
+                let of_field = row.iter().enumerate().all(|(other, votes)| other == column || is_led(votes));
+                let mut others = self.votes.iter().enumerate().filter(|(other, _)| *other != field);
+                if of_field && others.all(|(_, row)| is_led(&row[column])) {
+                    pairs.push((field, column));
+                }
             }
         }
         pairs

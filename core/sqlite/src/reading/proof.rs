@@ -11,6 +11,7 @@ use entgldb_replica::merge::Merged;
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use crate::failed::{Outcome, While, code};
+use crate::fields::gone;
 use crate::journal::aside::{self, Reason};
 use crate::journal::names::Names;
 use crate::journal::{oplog, schema};
@@ -79,6 +80,7 @@ impl<'a> Witness<'a> {
             return Ok(if exists && !is_kept_out { Verdict::Gone } else { Verdict::AsLeft });
         };
         let extra = known.as_ref().and_then(|known| known.extra.as_deref()).and_then(Extra::from_text);
+        let extra = gone::carried(self.connection, self.names, table, key, extra)?;
         let content = document::content(table, &row, extra.as_ref());
         let hash = sha256(&content);
         if let Some(known) = &known

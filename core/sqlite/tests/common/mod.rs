@@ -289,6 +289,7 @@ impl Node {
     /// Takes all that the other node has and this one has not, `page` entries of a log at a time.
     pub fn pull(&mut self, from: &mut Node, page: usize) {
         from.capture();
+        let mut stopped = 0;
         loop {
             self.capture();
             let (entries, appended) = self.next_page(from, page);
@@ -316,9 +317,11 @@ impl Node {
                 Committed::Done(problems) => {
                     self.problems.extend(problems);
                     self.remember(&commit);
+                    stopped = 0;
                 }
-                Committed::OutboxMoved => {}
+                Committed::OutboxMoved => stopped += 1,
             }
+            assert!(stopped < 100, "a page never gets in: {:?}", commit.rows);
         }
     }
 
