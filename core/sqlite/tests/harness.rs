@@ -41,6 +41,7 @@
 //! - `ENTGLDB_HARNESS_WITHOUT=a,b` leaves classes out, `ENTGLDB_HARNESS_ONLY=a,b` leaves all others out; what else a seed draws
 //!   stays nearly as it is. `ENTGLDB_HARNESS_ALWAYS=a,b` puts classes into every run. One of these given, the classes that are known to
 //!   fail ([`parts::mix::FAILING`]) are no longer left out by themselves.
+//! - `ENTGLDB_HARNESS_KEEP=1` keeps the databases; the trace says where.
 //! - `ENTGLDB_HARNESS_ALL=1` shows all failures, not the first few.
 //! - [`parts::mix::OPEN`] lists the seeds of the ordinary run that still fail.
 //!

@@ -73,7 +73,7 @@ impl Applying<'_> {
     }
 
     /// Queues the documents that a row kept out.
-    fn reconsider(&mut self, no: i64, blocker: &Key) -> Outcome<()> {
+    pub(super) fn reconsider(&mut self, no: i64, blocker: &Key) -> Outcome<()> {
         for aside in aside::blocked_by(self.step.connection, self.step.names, no, blocker)? {
             self.colliding.entry(no).or_default().insert((aside.stamp, aside.key.clone()), aside);
         }
@@ -127,7 +127,7 @@ impl Applying<'_> {
     /// The document of a row that has to give way: what was applied in this step, or what stands. Where triggers of the
     /// application have changed the row in this step, the table is not asked.
     fn content_to_evict(
-        &self,
+        &mut self,
         table: &Arc<Table>,
         key: &Key,
         columns: &[Sql<'static>],
@@ -135,12 +135,13 @@ impl Applying<'_> {
         if let Some(placed) = self.placed.get(&(table.no, key.clone())) {
             return Ok(placed.clone());
         }
-        let (connection, names) = (self.step.connection, &*self.step.names);
+        let connection = self.step.connection;
         let is_touched = self.watched.has_application_triggers
             && putback::is_remembered(connection, table, columns).doing("comparing remembered rows")?;
         if !is_touched {
-            self.prove(table, key)?;
+            self.prove_to_evict(table, key)?;
         }
+        let (connection, names) = (self.step.connection, &*self.step.names);
         let source = Source {
             connection,
             names,

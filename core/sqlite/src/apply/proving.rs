@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
-use entgldb_replica::id::{DocId, Key};
+use entgldb_replica::id::{DocId, Key, NodeId};
 use entgldb_replica::resolve::{Conflict, Side};
 use entgldb_replica::store::{Commit, ProblemKind, RowWrite};
 
@@ -11,8 +11,10 @@ use crate::apply::applying::Applying;
 use crate::capture::{noted, progress, scan};
 use crate::failed::Outcome;
 use crate::journal::commit::Stopped;
-use crate::journal::conflicts;
+use crate::journal::{conflicts, schema};
+use crate::reading::outgoing;
 use crate::reading::proof::{Verdict, Witness};
+use crate::reading::standing::{Content, Source};
 use crate::table::definition::Table;
 
 impl Applying<'_> {
@@ -37,8 +39,9 @@ impl Applying<'_> {
             match self.judge(&table, &write.doc.1)? {
                 Verdict::Found => found.push(write.doc.clone()),
                 Verdict::CannotTravel { content, noted_at } => {
-                    let loser = Side { stamp: stamp_of(commit, noted_at), content };
-                    self.keep_untravelled(write, loser)?;
+                    let winner = Side { stamp: write.row.stamp, content: write.apply.clone().flatten() };
+                    let loser = Side { stamp: stamp_of(commit.owner.0, noted_at), content };
+                    self.keep_untravelled(&write.doc, winner, loser)?;
                 }
                 Verdict::AsLeft | Verdict::Gone | Verdict::OldCopy | Verdict::OtherSchema(_) => {}
             }
@@ -72,10 +75,41 @@ impl Applying<'_> {
         }
     }
 
+    /// The same for a row that has to give way to another one. What can't travel there is kept beside the version that stands.
+    pub(super) fn prove_to_evict(&mut self, table: &Table, key: &Key) -> Result<(), Stopped> {
+        match self.judge(table, key)? {
+            Verdict::Found => Err(Stopped::Found(vec![(table.collection.clone(), key.clone())])),
+            Verdict::CannotTravel { content, noted_at } => {
+                let (connection, names) = (self.step.connection, &*self.step.names);
+                let Some(owner) = schema::get::<[u8; 32]>(connection, "owner")? else { return Ok(()) };
+                let loser = Side { stamp: stamp_of(NodeId(owner), noted_at), content };
+                let winner = match outgoing::standing(connection, names, table.no, key.as_str())? {
+                    Some(standing) => {
+                        let source = Source {
+                            connection,
+                            names,
+                            collection: &table.collection,
+                            no: table.no,
+                            table: None,
+                            anything_aside: self.step.anything_aside,
+                        };
+                        let content = match source.content(&standing)? {
+                            Content::Is(content) => content,
+                            Content::Moved => None,
+                        };
+                        Side { stamp: standing.row.stamp, content }
+                    }
+                    None => Side { stamp: loser.stamp, content: None },
+                };
+                Ok(self.keep_untravelled(&(table.collection.clone(), key.clone()), winner, loser)?)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Keeps what the application wrote and what could not travel, because a version from elsewhere takes its place.
-    fn keep_untravelled(&mut self, write: &RowWrite, loser: Side) -> Outcome<()> {
-        let doc = write.doc.clone();
-        let winner = Side { stamp: write.row.stamp, content: write.apply.clone().flatten() };
+    fn keep_untravelled(&mut self, doc: &DocId, winner: Side, loser: Side) -> Outcome<()> {
+        let doc = doc.clone();
         let message = "it could not travel, and a version from another node has taken its place: it is in the conflict list";
         self.step.problem(&doc.0, &doc.1, ProblemKind::NotCaptured, message);
         let conflict = Conflict { doc, winner, loser, missing: None };
@@ -84,7 +118,7 @@ impl Applying<'_> {
 }
 
 /// The stamp that a local change would have got.
-fn stamp_of(commit: &Commit, noted_at: i64) -> Stamp {
+fn stamp_of(node: NodeId, noted_at: i64) -> Stamp {
     let noted = WallMillis(noted_at.max(0).cast_unsigned());
-    Stamp { hlc: Hlc::from_wall(noted), node: commit.owner.0 }
+    Stamp { hlc: Hlc::from_wall(noted), node }
 }

@@ -39,6 +39,7 @@ impl Applying<'_> {
                     ProblemKind::CameBack,
                     "the schema takes it now",
                 );
+                self.reconsider(no, &aside.key)?;
             }
             Fate::Collided => {
                 self.remove_row(&table, &aside.key)?;
@@ -64,6 +65,7 @@ impl Applying<'_> {
         let content = Bytes::from(content);
         if matches!(self.place(&table, key, Some(&content))?, Fate::Placed) {
             self.remember_place(&table, key, Some(content));
+            self.reconsider(no, key)?;
         }
         Ok(())
     }
@@ -86,6 +88,7 @@ impl Applying<'_> {
             Fate::Placed => {
                 self.remember_place(table, key, content);
                 aside::remove(self.step.connection, table.no, key)?;
+                self.reconsider(table.no, key)?;
             }
             Fate::Collided => {
                 self.remove_row(table, key)?;

@@ -66,6 +66,21 @@ pub(crate) fn begin(connection: &Connection, names: &Names, table: &Table) -> Ou
     move_to(connection, table, stage, &Sql::Null)
 }
 
+/// Has the rows of a table compared with their documents once more, also those that were found to be the same under another schema.
+/// To be called in a write transaction.
+pub(crate) fn compare_again(connection: &Connection, no: i64) -> Outcome<()> {
+    connection
+        .execute("UPDATE _entgldb_rows SET shown = NULL WHERE collection_no = ?1 AND shown IS NOT NULL", [no])
+        .doing("noting a table to look through")?;
+    connection
+        .execute(
+            "UPDATE _entgldb_collections SET scan = ?1, scan_after = NULL WHERE no = ?2 AND scan <> ?3",
+            (Stage::Rows as i64, no, Stage::FirstCopies as i64),
+        )
+        .map(drop)
+        .doing("noting a table to look through")
+}
+
 /// Has a table looked through for what it has no row of any more. To be called in a write transaction.
 pub(crate) fn begin_missing(connection: &Connection, table: &Table) -> Outcome<()> {
     let stage: i64 = connection

@@ -11,6 +11,8 @@ use rusqlite::Connection;
 
 use crate::capture::watched::Watched;
 use crate::failed::{Outcome, While};
+use crate::table::definition::Table;
+use crate::table::rows;
 
 /// Documents that are remembered at most: a table with the same columns may also stay for good.
 const LATE_MAX: i64 = 1 << 16;
@@ -67,6 +69,23 @@ pub(crate) fn is_late(connection: &Connection, no: i64, key: &Key) -> Outcome<bo
         .prepare_cached("SELECT EXISTS(SELECT 1 FROM _entgldb_late WHERE collection_no = ?1 AND key = ?2)")
         .and_then(|mut statement| statement.query_row((no, key.as_str()), |row| row.get(0)))
         .doing("looking for a remembered document")
+}
+
+/// The documents that were applied while their table was perhaps being built again, and have no row now.
+pub(crate) fn late_and_missing(connection: &Connection, table: &Table) -> Outcome<Vec<Key>> {
+    let mut statement = connection
+        .prepare_cached("SELECT key FROM _entgldb_late WHERE collection_no = ?1")
+        .doing("looking for remembered documents")?;
+    let keys = statement.query_map([table.no], |row| row.get::<_, String>(0)).and_then(Iterator::collect);
+    let keys: Vec<String> = keys.doing("looking for remembered documents")?;
+    let mut missing = Vec::new();
+    for key in keys.iter().filter_map(|key| Key::new(key).ok()) {
+        let Ok(columns) = table.form.decode(key.as_str()) else { continue };
+        if rows::read(connection, table, &columns).doing("looking for remembered documents")?.is_none() {
+            missing.push(key.clone());
+        }
+    }
+    Ok(missing)
 }
 
 /// Forgets what was remembered of a table: it has been looked through. To be called in a write transaction.

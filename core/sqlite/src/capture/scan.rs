@@ -265,8 +265,8 @@ pub(crate) fn missing(
 }
 
 /// A table that was dropped and made anew, or emptied, while nobody watched: that must not delete the documents
-/// everywhere. It is reported instead.
-pub(crate) fn lost_too_many(connection: &Connection, table: &Table) -> rusqlite::Result<bool> {
+/// everywhere. It is reported instead. `late` of the missing rows are known not to be deleted.
+pub(crate) fn lost_too_many(connection: &Connection, table: &Table, late: usize) -> rusqlite::Result<bool> {
     let known: i64 = connection.query_row(
         "SELECT count(*) FROM _entgldb_rows r WHERE collection_no = ?1 AND hash IS NOT NULL AND NOT EXISTS
          (SELECT 1 FROM _entgldb_set_aside a WHERE a.collection_no = r.collection_no AND a.key = r.key)",
@@ -275,7 +275,7 @@ pub(crate) fn lost_too_many(connection: &Connection, table: &Table) -> rusqlite:
     )?;
     let present: i64 =
         connection.query_row(&format!("SELECT count(*) FROM main.{}", table.quoted), [], |row| row.get(0))?;
-    let lost = known - present;
+    let lost = known - present - late.cast_signed() as i64;
     if lost <= LOST_ONE_IN_MAX || lost * LOST_ONE_IN_MAX <= known {
         return Ok(false);
     }

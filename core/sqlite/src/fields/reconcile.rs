@@ -7,6 +7,7 @@ use entgldb_replica::id::Collection;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::capture::clock::now_sql;
+use crate::capture::progress;
 use crate::failed::{Outcome, While};
 use crate::fields::map::{self, Alias, Field, Map};
 use crate::fields::renames::Asked;
@@ -103,6 +104,7 @@ impl Work<'_> {
         }
         self.learn_aliases()?;
         self.retype()?;
+        self.settle_fills()?;
         self.settle_problems()
     }
 
@@ -354,6 +356,33 @@ impl Work<'_> {
             Some(_) => (None, true),
             None => (Some(document::json_of(&first)), false),
         })
+    }
+
+    /// Columns whose rows had several values when they were found, where other nodes know the one value that the migration gave to all.
+    /// If most rows hold that, the others were written by the application before this node looked.
+    fn settle_fills(&mut self) -> Outcome<()> {
+        for field in self.map.fields.clone() {
+            let (Some(column), Some(fill)) = (&field.column, &field.known_fill) else { continue };
+            if !field.is_computed || self.most_common(column)?.as_ref() != Some(fill) {
+                continue;
+            }
+            progress::compare_again(self.connection, self.no)?;
+            self.put(Field { fill: Some(fill.clone()), is_computed: false, ..field.clone() })?;
+        }
+        Ok(())
+    }
+
+    /// The value that more rows hold than any other, as JSON.
+    fn most_common(&self, column: &str) -> Outcome<Option<String>> {
+        let column = identifier(column);
+        let sql = format!(
+            "SELECT {column} FROM main.{} GROUP BY typeof({column}), {column} COLLATE BINARY ORDER BY count(*) DESC LIMIT 1",
+            identifier(&self.table)
+        );
+        self.connection
+            .query_row(&sql, [], |row| Ok(document::json_of(&Sql::from(row.get_ref(0)?).into_owned())))
+            .optional()
+            .doing("looking at an added column")
     }
 
     fn affinity(&self, declared: &str) -> Affinity {

@@ -16,7 +16,7 @@ use crate::journal::aside;
 use crate::journal::journal::Journal;
 use crate::journal::member;
 use crate::journal::names::Names;
-use crate::journal::oplog;
+use crate::journal::{oplog, schema};
 use crate::table::definition::Table;
 use crate::table::document::{self, Extra};
 use crate::table::rows;
@@ -103,7 +103,15 @@ impl Source<'_> {
             return Ok(Content::Is(Some(content)));
         }
         // A document with a state is what that says, however the table writes it.
-        let state = standing.state.clone().and_then(|state| Merged::decode(state, standing.row.stamp).ok());
+        let state = match &standing.state {
+            Some(state) => Some(state.clone()),
+            // The first formats have no table for them.
+            None if self.names.proves => {
+                schema::state(self.connection, self.no, standing.key.as_str())?.map(Bytes::from)
+            }
+            None => None,
+        };
+        let state = state.and_then(|state| Merged::decode(state, standing.row.stamp).ok());
         let content = state.and_then(|state| state.content());
         Ok(content.map_or(Content::Moved, |content| Content::Is(Some(content))))
     }

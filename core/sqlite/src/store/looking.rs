@@ -87,14 +87,19 @@ impl SqliteStore {
     fn look_for_missing(&mut self, due: &Due) -> Outcome<()> {
         let Due { table, after, .. } = due;
         let connection = &self.journal.connection;
-        let too_many =
-            *after == Sql::Null && scan::lost_too_many(connection, table).doing("counting rows")?;
         let end = || {
             progress::move_to(connection, table, Stage::Done, &Sql::Null)?;
             notes::release(connection, table.no)
         };
-        if too_many {
-            return in_transaction(connection, |_| end());
+        if *after == Sql::Null {
+            let late = rebuild::late_and_missing(connection, table)?;
+            if scan::lost_too_many(connection, table, late.len()).doing("counting rows")? {
+                in_transaction(connection, |_| end())?;
+                self.place_again(table.no, &late)?;
+                return in_transaction(&self.journal.connection, |connection| {
+                    rebuild::forget(connection, table.no)
+                });
+            }
         }
         let missing = scan::missing(connection, table, after, scan::SLICE)?;
         let (mut deleted, mut late) = (Vec::new(), Vec::new());

@@ -23,6 +23,8 @@ pub(crate) struct Column {
     pub(crate) absent: Option<Vec<u8>>,
     /// `absent` is what a migration filled in, which the table's definition does not say.
     pub(crate) is_filled: bool,
+    /// Whether a migration has given each row a value of its own, which no document says.
+    pub(crate) is_computed: bool,
     /// Whether it is declared to hold JSON, which merges inside.
     pub(crate) is_json: bool,
 }
@@ -66,11 +68,11 @@ pub(super) fn column_of(connection: &Connection, raw: &RawColumn, strict: bool, 
     let known = map.of_column(&raw.name);
     let fill = known.and_then(|field| field.known_fill.as_ref().or(field.fill.as_ref()));
     let default = raw.default.as_deref().and_then(|default| constant_default(connection, affinity, default));
+    let is_computed = known.is_some_and(|field| field.is_computed);
     let absent = match (default, fill) {
         (Some(default), _) => Some(default),
         (None, Some(fill)) => Some(fill.clone().into_bytes()),
-        // Each row has a value of its own from a migration, which no document says.
-        (None, None) if known.is_some_and(|field| field.is_computed) => None,
+        (None, None) if is_computed => None,
         (None, None) => (raw.default.is_none() && !raw.not_null).then(|| b"null".to_vec()),
     };
     Column {
@@ -80,6 +82,7 @@ pub(super) fn column_of(connection: &Connection, raw: &RawColumn, strict: bool, 
         added: known.map_or(0, |field| field.added),
         is_filled: absent.is_some() && raw.default.is_none() && fill.is_some(),
         absent,
+        is_computed,
         is_json: raw.declared.to_ascii_uppercase().contains("JSON"),
         default: raw.default.clone(),
     }

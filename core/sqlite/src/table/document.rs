@@ -308,16 +308,18 @@ pub(crate) fn row_matches(
     row: &[Sql<'_>],
     extra: Option<&Extra>,
 ) -> bool {
-    content(table, row, extra) == document
-        || compare(table, key, document, row, extra, |column, now| {
-            column.absent.as_ref().is_none_or(|absent| *absent == json_of(now).into_bytes())
-        })
+    content(table, row, extra) == document || compare(table, key, document, row, extra, is_absent)
 }
 
-/// Whether a row has all that a document says, as far as the table can hold it. Columns that the document has no field for
-/// may hold anything: a migration may have computed it.
+/// Whether a column holds what it holds in the row of a document without its field.
+fn is_absent(column: &Column, now: &Sql<'_>) -> bool {
+    column.absent.as_ref().is_none_or(|absent| *absent == json_of(now).into_bytes())
+}
+
+/// Whether a row has all that a document says, as far as the table can hold it. Columns that a migration has computed may hold
+/// anything where the document has no field for them.
 pub(crate) fn row_holds(table: &Table, key: &Key, document: &[u8], row: &[Sql<'_>]) -> bool {
-    compare(table, key, document, row, None, |_, _| true)
+    compare(table, key, document, row, None, |column, now| column.is_computed || is_absent(column, now))
 }
 
 /// Compares the fields of a document with a row. `is_absent` says whether a column holds what it may where the document has no

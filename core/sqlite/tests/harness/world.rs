@@ -80,7 +80,11 @@ impl World {
     pub fn new(mix: Mix, rng: &mut Rng, trace: Trace) -> Self {
         let memory = std::path::Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        let folder = folder.expect("a temporary folder");
+        let mut folder = folder.expect("a temporary folder");
+        if std::env::var_os("ENTGLDB_HARNESS_KEEP").is_some() {
+            folder.disable_cleanup(true);
+            trace.borrow_mut().push(format!("the files are in {}", folder.path().display()));
+        }
         let mix = Rc::new(mix);
         let plan: Rc<Vec<Moment>> = Rc::new(plan(&mix, rng));
         let accounts: Rc<RefCell<Accounts>> = Rc::default();
