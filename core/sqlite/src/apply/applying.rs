@@ -120,9 +120,6 @@ impl Applying<'_> {
                 Reason::Refused { message: "this database has no such table".into(), table_hash: None };
             return Ok(self.step.set_aside(doc, Aside { key: key.clone(), stamp, content, reason })?);
         };
-        if self.watched.is_perhaps_copied(table.no) {
-            rebuild::remember(self.step.connection, table.no, key)?;
-        }
         let aside = |content, reason| Aside { key: key.clone(), stamp, content, reason };
         match self.place_as(&table, key, content.as_ref(), is_new)? {
             Fate::Placed => {
@@ -176,6 +173,9 @@ impl Applying<'_> {
         is_new: bool,
     ) -> Result<Fate, Stopped> {
         self.begin_applying()?;
+        if self.watched.is_perhaps_copied(table.no) {
+            rebuild::remember(self.step.connection, table.no, key, content)?;
+        }
         if !self.banned.is_empty()
             && let Some(message) = self.banned.get(&(table.collection.clone(), key.clone()))
         {

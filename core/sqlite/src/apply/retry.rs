@@ -7,7 +7,8 @@ use entgldb_replica::id::Key;
 use entgldb_replica::store::ProblemKind;
 
 use crate::apply::applying::{Applying, Fate};
-use crate::capture::notes;
+use crate::capture::{notes, rebuild};
+use crate::failed::Outcome;
 use crate::journal::aside::{self, Aside, Reason};
 use crate::journal::commit::Stopped;
 use crate::reading::outgoing;
@@ -51,6 +52,18 @@ impl Applying<'_> {
         Ok(())
     }
 
+    /// Whether it is known by now what keeps one of these documents out.
+    pub(crate) fn found_blocker(&self, no: i64, waiting: &[Aside]) -> Outcome<bool> {
+        let is_blocked = |aside: &Aside| matches!(aside.reason, Reason::Collided { blocker: Some(_) });
+        for aside in waiting.iter().filter(|aside| !is_blocked(aside)) {
+            let now = aside::get(self.step.connection, self.step.names, no, &aside.key)?;
+            if now.as_ref().is_some_and(is_blocked) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Applies a row's own document again, now that the table has a column for more of it.
     pub(crate) fn fill(&mut self, no: i64, key: &Key) -> Result<(), Stopped> {
         let Some(table) = self.watched.numbered(no).cloned() else { return Ok(()) };
@@ -82,7 +95,14 @@ impl Applying<'_> {
         let anything_aside = self.step.anything_aside;
         let collection = &table.collection;
         let source = Source { connection, names, collection, no: table.no, table: None, anything_aside };
-        let Content::Is(content) = source.content(&standing)? else { return Ok(()) };
+        let content = match (source.content(&standing)?, standing.row.content) {
+            (Content::Is(content), _) => content,
+            (Content::Moved, Some(hash)) => match rebuild::remembered(connection, table.no, key, hash)? {
+                Some(content) => Some(content),
+                None => return Ok(()),
+            },
+            (Content::Moved, None) => return Ok(()),
+        };
         let (stamp, reason) = (standing.row.stamp, Reason::Collided { blocker: None });
         match self.place(table, key, content.as_ref())? {
             Fate::Placed => {

@@ -6,8 +6,10 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use entgldb_replica::id::Key;
-use rusqlite::Connection;
+use bytes::Bytes;
+use entgldb_replica::id::{Key, sha256};
+use entgldb_replica::version::Hash;
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::capture::watched::Watched;
 use crate::failed::{Outcome, While};
@@ -52,15 +54,27 @@ pub(crate) fn copied(
     Ok(found)
 }
 
-/// Remembers a document that is applied to a table that is perhaps being built again. To be called in a write transaction.
-pub(crate) fn remember(connection: &Connection, no: i64, key: &Key) -> Outcome<()> {
+/// Remembers a document that is applied to a table that is perhaps being built again, and its content: its entry may be forgotten
+/// before the old table goes. To be called in a write transaction.
+pub(crate) fn remember(connection: &Connection, no: i64, key: &Key, content: Option<&Bytes>) -> Outcome<()> {
     connection
         .prepare_cached(
-            "INSERT OR IGNORE INTO _entgldb_late SELECT ?1, ?2 WHERE (SELECT count(*) FROM _entgldb_late) < ?3",
+            "INSERT INTO _entgldb_late(collection_no, key, content) SELECT ?1, ?2, ?3 WHERE (SELECT count(*) FROM _entgldb_late) < ?4
+             ON CONFLICT DO UPDATE SET content = excluded.content",
         )
-        .and_then(|mut statement| statement.execute((no, key.as_str(), LATE_MAX)))
+        .and_then(|mut statement| statement.execute((no, key.as_str(), content.map(|content| &**content), LATE_MAX)))
         .map(drop)
         .doing("remembering an applied document")
+}
+
+/// The content with this hash that was remembered of a document.
+pub(crate) fn remembered(connection: &Connection, no: i64, key: &Key, hash: Hash) -> Outcome<Option<Bytes>> {
+    let content: Option<Vec<u8>> = connection
+        .prepare_cached("SELECT content FROM _entgldb_late WHERE collection_no = ?1 AND key = ?2")
+        .and_then(|mut statement| statement.query_row((no, key.as_str()), |row| row.get(0)).optional())
+        .doing("looking for a remembered document")?
+        .flatten();
+    Ok(content.filter(|content| sha256(content) == hash.0).map(Bytes::from))
 }
 
 /// Whether a document was applied while its table was perhaps being built again.

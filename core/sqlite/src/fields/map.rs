@@ -19,6 +19,8 @@ pub(crate) struct Field {
     pub(crate) added: i64,
     /// The one value (JSON) that all rows had when the column was found.
     pub(crate) fill: Option<String>,
+    /// How many rows that were; two stands for more.
+    pub(crate) fill_rows: i64,
     /// Whether the rows had several values then.
     pub(crate) is_computed: bool,
     /// The fill that all nodes agree on.
@@ -98,7 +100,7 @@ impl Map {
 fn fields(connection: &Connection, no: i64) -> Outcome<Vec<Field>> {
     let mut statement = connection
         .prepare_cached(
-            "SELECT field, column_name, declared, added, fill, is_computed, known_fill, named_at, position FROM _entgldb_fields
+            "SELECT field, column_name, declared, added, fill, is_computed, known_fill, named_at, position, fill_rows FROM _entgldb_fields
              WHERE collection_no = ?1 ORDER BY field",
         )
         .doing("reading a table's fields")?;
@@ -113,6 +115,7 @@ fn fields(connection: &Connection, no: i64) -> Outcome<Vec<Field>> {
             known_fill: row.get(6)?,
             named_at: row.get(7)?,
             position: row.get(8)?,
+            fill_rows: row.get(9)?,
         })
     });
     found.and_then(Iterator::collect).doing("reading a table's fields")
@@ -134,10 +137,11 @@ fn aliases(connection: &Connection, no: i64) -> Outcome<Vec<Alias>> {
 pub(crate) fn put(connection: &Connection, no: i64, field: &Field) -> Outcome<()> {
     connection
         .prepare_cached(
-            "INSERT INTO _entgldb_fields(collection_no, field, column_name, declared, added, fill, is_computed, known_fill, named_at, position)
-             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT(collection_no, field) DO UPDATE SET
+            "INSERT INTO _entgldb_fields(collection_no, field, column_name, declared, added, fill, is_computed, known_fill, named_at, position, fill_rows)
+             VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT(collection_no, field) DO UPDATE SET
              column_name = excluded.column_name, declared = excluded.declared, added = excluded.added, fill = excluded.fill,
-             is_computed = excluded.is_computed, known_fill = excluded.known_fill, named_at = excluded.named_at, position = excluded.position",
+             is_computed = excluded.is_computed, known_fill = excluded.known_fill, named_at = excluded.named_at, position = excluded.position,
+             fill_rows = excluded.fill_rows",
         )
         .and_then(|mut statement| {
             statement.execute((
@@ -151,6 +155,7 @@ pub(crate) fn put(connection: &Connection, no: i64, field: &Field) -> Outcome<()
                 &field.known_fill,
                 field.named_at,
                 field.position,
+                field.fill_rows,
             ))
         })
         .doing("writing a field")?;

@@ -224,10 +224,10 @@ impl Work<'_> {
             None => column.name.clone(),
         };
         let before = self.map.field(&field).cloned();
-        let (fill, is_computed) = self.observed_fill(&column.name)?;
+        let (fill, fill_rows, is_computed) = self.observed_fill(&column.name)?;
         let added = self.map.fields.iter().map(|field| field.added).max().unwrap_or(0) + 1;
         let known_fill = before.and_then(|before| before.known_fill);
-        self.put(Field { added, fill, is_computed, known_fill, ..self.new_field(field, column) })
+        self.put(Field { added, fill, fill_rows, is_computed, known_fill, ..self.new_field(field, column) })
     }
 
     /// Whether a column can be one that was there before: it has the same type, or in most rows the values of the documents,
@@ -333,8 +333,9 @@ impl Work<'_> {
         (!has_column && !self.columns.iter().any(is_column)).then(|| found.to_owned())
     }
 
-    /// What a migration filled a column with: the one value of all rows, as JSON, or that there are several.
-    fn observed_fill(&self, column: &str) -> Outcome<(Option<String>, bool)> {
+    /// What a migration filled a column with: the one value of all rows, as JSON, and how many rows these are (2 for more), or that
+    /// there are several values.
+    fn observed_fill(&self, column: &str) -> Outcome<(Option<String>, i64, bool)> {
         let column = identifier(column);
         // Grouping must not take values for equal that are not, as the column's own collation may.
         let sql = format!(
@@ -350,24 +351,29 @@ impl Work<'_> {
         };
         let Some(first) = read(&format!("SELECT {column} FROM main.{} LIMIT 1", identifier(&self.table)))?
         else {
-            return Ok((None, false));
+            return Ok((None, 0, false));
         };
         Ok(match read(&sql)? {
-            Some(_) => (None, true),
-            None => (Some(document::json_of(&first)), false),
+            Some(_) => (None, 0, true),
+            None => {
+                let sql = format!("SELECT 1 FROM main.{} LIMIT 1 OFFSET 1", identifier(&self.table));
+                (Some(document::json_of(&first)), 1 + i64::from(read(&sql)?.is_some()), false)
+            }
         })
     }
 
-    /// Columns whose rows had several values when they were found, where other nodes know the one value that the migration gave to all.
-    /// If most rows hold that, the others were written by the application before this node looked.
+    /// Columns whose rows had several values when they were found, or that had a single row, where other nodes know the one value that
+    /// the migration gave to all. If most rows hold that, the others were written by the application before this node looked.
     fn settle_fills(&mut self) -> Outcome<()> {
         for field in self.map.fields.clone() {
             let (Some(column), Some(fill)) = (&field.column, &field.known_fill) else { continue };
-            if !field.is_computed || self.most_common(column)?.as_ref() != Some(fill) {
-                continue;
+            let was_taken_for_it = field.fill_rows == 1 && field.fill.as_ref() != Some(fill);
+            let is_it = field.is_computed && self.most_common(column)?.as_ref() == Some(fill);
+            if was_taken_for_it || is_it {
+                progress::compare_again(self.connection, self.no)?;
+                let fill = Some(fill.clone());
+                self.put(Field { fill, fill_rows: 0, is_computed: false, ..field.clone() })?;
             }
-            progress::compare_again(self.connection, self.no)?;
-            self.put(Field { fill: Some(fill.clone()), is_computed: false, ..field.clone() })?;
         }
         Ok(())
     }
@@ -408,6 +414,7 @@ impl Work<'_> {
             added: 0,
             position: self.place(&column.name),
             fill: None,
+            fill_rows: 0,
             is_computed: false,
             known_fill: None,
             named_at: self.now,

@@ -37,6 +37,9 @@ pub(crate) struct SaidField {
     /// The value, as JSON, that all rows had when the column was added.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) fill: Option<String>,
+    /// Whether that was a single row, which somebody may have written since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) one_row: bool,
     /// When it got its column, in milliseconds since 1970.
     pub(crate) at: i64,
 }
@@ -98,6 +101,7 @@ pub(crate) fn own(connection: &Connection, no: i64, collection: &Collection) -> 
         column: field.column,
         declared: field.declared,
         fill: field.fill,
+        one_row: field.fill_rows == 1,
         at: field.named_at,
     });
     let table = renamed.unwrap_or_else(|| collection.as_str().to_owned());
@@ -136,10 +140,10 @@ pub(crate) fn learn(connection: &Connection, no: i64, collection: &Collection) -
         }
     }
     for field in Map::read(connection, no)?.fields {
-        let mine = field.fill.as_ref().map(|fill| (field.named_at, fill));
+        let mine = field.fill.as_ref().map(|fill| (field.fill_rows == 1, field.named_at, fill));
         let theirs = said.iter().flat_map(|(_, said)| &said.fields).filter(|said| said.field == field.field);
-        let fills = theirs.filter_map(|said| Some((said.at, said.fill.as_ref()?))).chain(mine);
-        let known = fills.min().map(|(_, fill)| fill.clone());
+        let fills = theirs.filter_map(|said| Some((said.one_row, said.at, said.fill.as_ref()?))).chain(mine);
+        let known = fills.min().map(|(_, _, fill)| fill.clone());
         if known.is_some() && known != field.known_fill {
             map::put(connection, no, &map::Field { known_fill: known, ..field.clone() })?;
         }

@@ -5,11 +5,11 @@ use rusqlite::Connection;
 use crate::failed::{Outcome, While};
 
 /// Since format 4. A field without a column has been dropped here. `position` is the column's place in the table. `added` is 0 for the columns of the first watch, else it
-/// counts up. `fill` is the one JSON value that all rows had when the column was found, `is_computed` says that there were several,
+/// counts up. `fill` is the one JSON value that all rows had when the column was found, `fill_rows` how many they were (2: two or more), `is_computed` says that there were several,
 /// and `known_fill` is the value that the nodes agree on. An alias of this node has no `node`.
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS _entgldb_fields(collection_no INTEGER NOT NULL, field TEXT NOT NULL, column_name TEXT,
-  declared TEXT NOT NULL, position INTEGER NOT NULL, added INTEGER NOT NULL, fill TEXT, is_computed INTEGER NOT NULL DEFAULT 0, known_fill TEXT,
+  declared TEXT NOT NULL, position INTEGER NOT NULL, added INTEGER NOT NULL, fill TEXT, fill_rows INTEGER NOT NULL DEFAULT 0, is_computed INTEGER NOT NULL DEFAULT 0, known_fill TEXT,
   named_at INTEGER NOT NULL, PRIMARY KEY(collection_no, field)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS _entgldb_aliases(collection_no INTEGER NOT NULL, alias TEXT NOT NULL, field TEXT NOT NULL,
   at INTEGER NOT NULL, node TEXT NOT NULL DEFAULT '', PRIMARY KEY(collection_no, alias, field, node)) WITHOUT ROWID;

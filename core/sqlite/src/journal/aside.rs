@@ -123,6 +123,15 @@ pub(crate) fn blocked_by(
     list(connection, names, &sql, (no, blocker.as_str()))
 }
 
+/// Has all that collided looked at again: the schema has changed, and perhaps nothing is in their way any more. To be called in a
+/// write transaction.
+pub(crate) fn forget_blockers(connection: &Connection) -> Outcome<()> {
+    connection
+        .execute("UPDATE _entgldb_set_aside SET blocker = NULL WHERE blocker IS NOT NULL", [])
+        .map(drop)
+        .doing("looking at what is set aside")
+}
+
 /// Those that wait for a change of the schema, or whose blocker is not known, after `after` in key order.
 pub(crate) fn waiting(
     connection: &Connection,

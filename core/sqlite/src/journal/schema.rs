@@ -84,7 +84,7 @@ const PROVING: &str = "
 ALTER TABLE _entgldb_rows ADD COLUMN shown BLOB;
 ALTER TABLE _entgldb_problems ADD COLUMN shown BLOB;
 ALTER TABLE _entgldb_outbox ADD COLUMN found INTEGER;
-CREATE TABLE _entgldb_late(collection_no INTEGER NOT NULL, key TEXT NOT NULL, PRIMARY KEY(collection_no, key)) WITHOUT ROWID;
+CREATE TABLE _entgldb_late(collection_no INTEGER NOT NULL, key TEXT NOT NULL, content BLOB, PRIMARY KEY(collection_no, key)) WITHOUT ROWID;
 CREATE TABLE _entgldb_held(id INTEGER PRIMARY KEY, tbl INTEGER NOT NULL, key, at INTEGER, found INTEGER);
 ";
 

@@ -87,16 +87,13 @@ impl SqliteStore {
     fn look_for_missing(&mut self, due: &Due) -> Outcome<()> {
         let Due { table, after, .. } = due;
         let connection = &self.journal.connection;
-        let end = || {
-            progress::move_to(connection, table, Stage::Done, &Sql::Null)?;
-            notes::release(connection, table.no)
-        };
         if *after == Sql::Null {
             let late = rebuild::late_and_missing(connection, table)?;
             if scan::lost_too_many(connection, table, late.len()).doing("counting rows")? {
-                in_transaction(connection, |_| end())?;
                 self.place_again(table.no, &late)?;
                 return in_transaction(&self.journal.connection, |connection| {
+                    progress::move_to(connection, table, Stage::Done, &Sql::Null)?;
+                    notes::release(connection, table.no)?;
                     rebuild::forget(connection, table.no)
                 });
             }
@@ -109,21 +106,22 @@ impl SqliteStore {
                 false => deleted.push(key),
             }
         }
-        in_transaction(connection, |connection| {
+        // Before the progress is durable: whoever is ended in between does it again.
+        self.place_again(table.no, &late)?;
+        in_transaction(&self.journal.connection, |connection| {
             for key in &deleted {
                 let Ok(columns) = table.form.decode(key.as_str()) else { continue };
                 notes::put_found(connection, table, &columns).doing("noting a deleted row")?;
             }
             match &missing.last {
                 Some(last) => progress::move_to(connection, table, Stage::Missing, last),
-                None => end(),
+                None => {
+                    progress::move_to(connection, table, Stage::Done, &Sql::Null)?;
+                    notes::release(connection, table.no)?;
+                    rebuild::forget(connection, table.no)
+                }
             }
-        })?;
-        self.place_again(table.no, &late)?;
-        if missing.last.is_none() {
-            in_transaction(&self.journal.connection, |connection| rebuild::forget(connection, table.no))?;
-        }
-        Ok(())
+        })
     }
 
     /// Brings the versions that stand into their places again.

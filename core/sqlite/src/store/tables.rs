@@ -23,7 +23,7 @@ use crate::file::error::OpenError;
 use crate::journal::commit::Stopped;
 use crate::journal::journal::Journal;
 use crate::journal::names::Names;
-use crate::journal::{opening, outbox, problems, schema};
+use crate::journal::{aside, opening, outbox, problems, schema};
 use crate::own::tables::is_own;
 use crate::table::definition::Unwatchable;
 
@@ -243,6 +243,9 @@ impl SqliteStore {
             self.missing.iter().copied().filter(|no| watched.numbered(*no).is_some()).collect();
         for no in back {
             in_transaction(&self.journal.connection, |connection| notes::release(connection, no))?;
+        }
+        if aside::any(&self.journal.connection)? {
+            in_transaction(&self.journal.connection, aside::forget_blockers)?;
         }
         (self.watched, self.watch, self.missing) = (watched, watch, missing);
         self.tending = Tending::default();

@@ -79,7 +79,9 @@ impl SqliteStore {
             applying.settle_queued()?;
             applying.finish()?;
             // Nothing came of it: nothing is written, so that a quiet database stays quiet.
-            Ok(applying.step.problems.iter().any(|problem| problem.kind == ProblemKind::CameBack))
+            let came_back =
+                applying.step.problems.iter().any(|problem| problem.kind == ProblemKind::CameBack);
+            Ok(came_back || applying.found_blocker(table.no, &waiting)?)
         })?;
         Ok(problems
             .unwrap_or_default()

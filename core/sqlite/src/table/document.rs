@@ -226,9 +226,14 @@ impl Extra {
         self.unknown.keys()
     }
 
-    /// Whether a field without a column has one by now.
+    /// Whether a field without a column has one by now, or a column without a field holds what was once taken for a migration's value.
     pub(crate) fn knows_more_than(&self, table: &Table) -> bool {
+        let is_outdated = |(name, back): (&String, &String)| {
+            let column = table.columns.iter().find(|column| column.field == *name);
+            column.is_some_and(|column| column.is_filled && column.absent.as_deref() != Some(back.as_bytes()))
+        };
         self.unknown.keys().any(|name| table.column_for(name).is_some())
+            || self.absent.iter().any(is_outdated)
     }
 
     fn merge(&self, table: &Table, row: &[Sql<'_>]) -> Vec<u8> {
