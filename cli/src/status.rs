@@ -179,11 +179,14 @@ pub(crate) fn peer_in_words(peer: &PeerHealth, is_capturing: bool) -> String {
 /// A peer with which nothing gets past a fault, in a few words.
 pub(crate) fn blocked_in_words(blocked: &BlockedHealth) -> String {
     let at = blocked.entry.as_ref().map_or(String::new(), |entry| format!(" at {}", plain(entry)));
+    let what = match blocked.ends {
+        0 => "linked, but not all gets through for".to_owned(),
+        ends => format!("{ends} links ended{at} in"),
+    };
     format!(
-        "{} ({})  {} links ended{at} in {}: {}",
+        "{} ({})  {what} {}: {}",
         style(plain(&blocked.name)).bold(),
         short(&blocked.node),
-        blocked.ends,
         age(blocked.since_ms),
         style(plain(&blocked.reason)).red()
     )

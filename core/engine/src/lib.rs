@@ -85,6 +85,7 @@ mod reopening;
 mod resolver;
 mod restoring;
 mod retention;
+mod stalled;
 mod standing;
 mod status;
 mod store;

@@ -10,6 +10,7 @@ use tracing::debug;
 
 use crate::clocks::wall_ms;
 use crate::event::Event;
+use crate::stalled::Stalled;
 use crate::status::{State, Status, TrafficCounts};
 use crate::store::StoreHealth;
 
@@ -23,11 +24,12 @@ pub(crate) struct Publisher {
     status: Arc<Mutex<Status>>,
     path: PathBuf,
     due: Instant,
+    stalled: Stalled,
 }
 
 impl Publisher {
     pub(crate) fn new(status: Arc<Mutex<Status>>, path: PathBuf) -> Self {
-        Self { status, path, due: Instant::now() }
+        Self { status, path, due: Instant::now(), stalled: Stalled::default() }
     }
 
     pub(crate) fn due(&self) -> Instant {
@@ -60,7 +62,10 @@ impl Publisher {
     }
 
     /// Counts what an event tells.
-    pub(crate) fn note(&self, event: &Event) {
+    pub(crate) fn note(&mut self, event: &Event) {
+        if let Event::RefusedByPeer { node, detail } = event {
+            self.stalled.refused(node, detail, wall_ms());
+        }
         let mut status = self.lock();
         match event {
             Event::Captured { changes } => status.captured += *changes as u64,
@@ -84,11 +89,15 @@ impl Publisher {
     ) {
         self.due = Instant::now() + EVERY;
         let database_bytes = database_bytes(database);
-        let mut status = self.lock();
+        let (stalled, status) = (&mut self.stalled, &self.status);
+        let mut status = status.lock().unwrap_or_else(PoisonError::into_inner);
         let before = status.clone();
         match replica {
             Some((replica, store)) => {
                 status.follow(replica);
+                let came = status.applied + status.snapshot.as_ref().map_or(0, |snapshot| snapshot.rows);
+                let found = stalled.find(&status.peers, came, wall_ms());
+                status.blocked.extend(found);
                 (status.problems, status.tables, status.host) = (store.problems, store.tables, store.host);
             }
             None => {

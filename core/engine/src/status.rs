@@ -82,7 +82,7 @@ pub struct Status {
     /// The application's own store, of a node that was opened with one.
     #[serde(default)]
     pub host: Option<HostHealth>,
-    /// Peers with which nothing gets past a fault, linked or not.
+    /// Peers with which something does not go on, linked or not.
     #[serde(default)]
     pub blocked: Vec<BlockedHealth>,
     /// Linked peers.
@@ -226,20 +226,20 @@ pub struct PeerHealth {
     pub waiting_logs: u64,
 }
 
-/// A peer with which nothing gets past a fault: links end for it at the same place again and again.
+/// A peer with which something does not go on: links end for one fault again and again, or entries do not get through over a link that stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BlockedHealth {
     /// Its identity.
     pub node: String,
     /// Its label.
     pub name: String,
-    /// Why the links end.
+    /// Why the links end, or what does not get through.
     pub reason: String,
     /// The first entry that does not get through, as `log entry number`; none if no entry was on its way.
     pub entry: Option<String>,
-    /// When the first of these links ended.
+    /// Since when.
     pub since_ms: u64,
-    /// Links that have ended like this in a row.
+    /// Links that have ended like this in a row; 0 if the link stands.
     pub ends: u32,
 }
 

@@ -101,6 +101,10 @@ class Node(Engine):
     def problems(self):
         return self.ask("problems")[1]
 
+    def blocked(self):
+        """Peers with which something does not go on, as the list of problems has them."""
+        return [each["blocked"] for each in self.ask("problems", "--data-dir", str(self.data))[1] if "blocked" in each]
+
     def conflicts(self):
         return self.ask("conflicts")[1]
 

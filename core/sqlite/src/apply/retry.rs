@@ -17,18 +17,18 @@ use crate::reading::standing::{Content, Source, extra_of};
 use crate::table::definition::Table;
 
 impl Applying<'_> {
-    /// Tries a document again that was set aside. A local change that waits in the outbox comes first.
-    pub(crate) fn retry(&mut self, no: i64, aside: &Aside) -> Result<(), Stopped> {
-        let Some(table) = self.watched.numbered(no).cloned() else { return Ok(()) };
+    /// Tries a document again that was set aside. Answers false if a local change that waits in the outbox comes first.
+    pub(crate) fn retry(&mut self, no: i64, aside: &Aside) -> Result<bool, Stopped> {
+        let Some(table) = self.watched.numbered(no).cloned() else { return Ok(true) };
         if let Ok(columns) = table.form.decode(aside.key.as_str())
             && notes::is_noted(self.step.connection, &table, &columns)?
         {
-            return Ok(());
+            return Ok(false);
         }
         self.prove(&table, &aside.key)?;
         if matches!(aside.reason, Reason::Collided { .. }) {
             self.colliding.entry(no).or_default().insert((aside.stamp, aside.key.clone()), aside.clone());
-            return Ok(());
+            return Ok(true);
         }
         match self.place(&table, &aside.key, aside.content.as_ref())? {
             Fate::Placed => {
@@ -49,7 +49,7 @@ impl Applying<'_> {
             }
             Fate::Refused(_) => {}
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether it is known by now what keeps one of these documents out.
@@ -64,23 +64,25 @@ impl Applying<'_> {
         Ok(false)
     }
 
-    /// Applies a row's own document again, now that the table has a column for more of it.
-    pub(crate) fn fill(&mut self, no: i64, key: &Key) -> Result<(), Stopped> {
-        let Some(table) = self.watched.numbered(no).cloned() else { return Ok(()) };
-        let Ok(columns) = table.form.decode(key.as_str()) else { return Ok(()) };
-        if notes::is_noted(self.step.connection, &table, &columns)?
-            || extra_of(self.step.connection, no, key)?.is_none()
-        {
-            return Ok(());
+    /// Applies a row's own document again, now that the table has a column for more of it. Answers false if a local change that
+    /// waits in the outbox comes first.
+    pub(crate) fn fill(&mut self, no: i64, key: &Key) -> Result<bool, Stopped> {
+        let Some(table) = self.watched.numbered(no).cloned() else { return Ok(true) };
+        let Ok(columns) = table.form.decode(key.as_str()) else { return Ok(true) };
+        if extra_of(self.step.connection, no, key)?.is_none() {
+            return Ok(true);
+        }
+        if notes::is_noted(self.step.connection, &table, &columns)? {
+            return Ok(false);
         }
         self.prove(&table, key)?;
-        let Some(content) = self.content_now(&table, key)? else { return Ok(()) };
+        let Some(content) = self.content_now(&table, key)? else { return Ok(true) };
         let content = Bytes::from(content);
         if matches!(self.place(&table, key, Some(&content))?, Fate::Placed) {
             self.remember_place(&table, key, Some(content));
             self.reconsider(no, key)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Brings the version that stands into its place again, where the table was filled from an older copy.

@@ -9,6 +9,7 @@ pub(crate) mod outbox;
 pub(crate) mod progress;
 pub(crate) mod rebuild;
 pub(crate) mod scan;
+pub(crate) mod texts;
 pub(crate) mod triggers;
 pub(crate) mod trouble;
 pub(crate) mod watched;

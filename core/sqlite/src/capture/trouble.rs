@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use crate::capture::clock::now_sql;
 use crate::capture::watched::Watched;
@@ -17,20 +17,17 @@ const NOT_NOW: &str = "not synced now: ";
 /// collections: SQLite takes triggers along when a table is renamed. To be called before the triggers are brought in order.
 pub(crate) fn renamed(connection: &Connection, watched: &Watched) -> Outcome<BTreeMap<i64, String>> {
     let mut statement = connection
-        .prepare_cached("SELECT tbl_name FROM main.sqlite_schema WHERE type = 'trigger' AND name = ?1")
+        .prepare_cached(
+            "SELECT CAST(substr(name, 17) AS INTEGER), tbl_name FROM main.sqlite_schema
+             WHERE type = 'trigger' AND substr(name, 1, 16) = '_entgldb_insert_'",
+        )
         .doing("looking for renamed tables")?;
-    let mut found = BTreeMap::new();
-    for table in watched.tables() {
-        let trigger = format!("_entgldb_insert_{}", table.no);
-        let name: Option<String> = statement
-            .query_row([trigger], |row| row.get(0))
-            .optional()
-            .doing("looking for renamed tables")?;
-        if let Some(name) = name.filter(|name| !name.eq_ignore_ascii_case(table.collection.as_str())) {
-            found.insert(table.no, name);
-        }
-    }
-    Ok(found)
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+    let tables: Vec<(i64, String)> = rows.and_then(Iterator::collect).doing("looking for renamed tables")?;
+    let is_renamed = |(no, name): &(i64, String)| {
+        watched.numbered(*no).is_some_and(|table| !name.eq_ignore_ascii_case(table.collection.as_str()))
+    };
+    Ok(tables.into_iter().filter(is_renamed).collect())
 }
 
 /// Why a table is not synced now.

@@ -100,7 +100,7 @@ pub(super) fn findings(path: &Path, facts: &FileFacts, already_synced: bool) -> 
         found.push(Finding::advice(
             "journal_mode",
             format!("the journal mode is {:?}; the first sync switches it to WAL, which stays", facts.journal_mode),
-            "copy the files with -wal and -shm at their end too, or back up with SQLite's backup or VACUUM INTO",
+            "copy the files with -wal and -shm at their end too, or back up with SQLite's backup or VACUUM INTO; programs that set another journal mode while a node runs get \"database is locked\"",
         ));
     }
     if rusqlite::version_number() < SOUND_WAL {

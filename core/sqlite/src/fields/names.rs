@@ -107,45 +107,65 @@ pub(crate) fn agreed(connection: &Connection, table: &str) -> Outcome<String> {
     if !tables::are_there(connection)? {
         return Ok(table.to_owned());
     }
-    let name = match collection_of(connection, table)? {
-        Some(name) => name,
-        None => renamed_elsewhere(connection, table)?.unwrap_or_else(|| table.to_owned()),
-    };
-    let mut statement = connection
-        .prepare_cached("SELECT content FROM _entgldb_members WHERE key NOT LIKE 'fields/%'")
-        .doing("reading the members")?;
-    let contents = statement.query_map([], |row| row.get::<_, Vec<u8>>(0));
-    let contents: Vec<Vec<u8>> = contents.and_then(Iterator::collect).doing("reading the members")?;
-    let members = contents.into_iter().filter_map(|content| Member::decode(&content.into()));
-    let spellings = members.filter(|member| !member.removed).flat_map(|member| member.interests);
-    let same = spellings.filter(|other| other.as_str().eq_ignore_ascii_case(&name));
-    let first = same.map(|other| other.as_str().to_owned()).min();
-    Ok(first.filter(|first| *first < name).unwrap_or(name))
+    Known::read(connection)?.agreed(connection, table)
 }
 
-/// The name with which another node syncs a table that is called like this there, if this database has no table of that name.
-fn renamed_elsewhere(connection: &Connection, table: &str) -> Outcome<Option<String>> {
-    let mut names: Vec<String> = said::all(connection)?
-        .into_iter()
-        .filter(|(_, collection, said)| {
-            said.table.eq_ignore_ascii_case(table) && !collection.eq_ignore_ascii_case(table)
-        })
-        .map(|(_, collection, _)| collection)
-        .collect();
-    names.sort();
-    for name in names {
-        if Collection::new(&name).is_ok() && definition::find(connection, &name)? == Err(Unwatchable::Missing)
-        {
-            return Ok(Some(name));
-        }
+/// What members say of names.
+struct Known {
+    /// Collection, and the table's name on the node that says so.
+    tables: Vec<(String, String)>,
+    /// All collections that members sync.
+    interests: Vec<Collection>,
+}
+
+impl Known {
+    fn read(connection: &Connection) -> Outcome<Self> {
+        let said = said::all(connection)?.into_iter().map(|(_, collection, said)| (collection, said.table));
+        let mut tables: Vec<(String, String)> =
+            said.filter(|(collection, table)| !collection.eq_ignore_ascii_case(table)).collect();
+        tables.sort();
+        let mut statement = connection
+            .prepare_cached("SELECT content FROM _entgldb_members WHERE key NOT LIKE 'fields/%'")
+            .doing("reading the members")?;
+        let contents = statement.query_map([], |row| row.get::<_, Vec<u8>>(0));
+        let contents: Vec<Vec<u8>> = contents.and_then(Iterator::collect).doing("reading the members")?;
+        let members = contents.into_iter().filter_map(|content| Member::decode(&content.into()));
+        let interests =
+            members.filter(|member| !member.removed).flat_map(|member| member.interests).collect();
+        Ok(Self { tables, interests })
     }
-    Ok(None)
+
+    fn agreed(&self, connection: &Connection, table: &str) -> Outcome<String> {
+        let name = match collection_of(connection, table)? {
+            Some(name) => name,
+            None => self.renamed_elsewhere(connection, table)?.unwrap_or_else(|| table.to_owned()),
+        };
+        let same = self.interests.iter().filter(|other| other.as_str().eq_ignore_ascii_case(&name));
+        let first = same.map(|other| other.as_str().to_owned()).min();
+        Ok(first.filter(|first| *first < name).unwrap_or(name))
+    }
+
+    /// The name with which another node syncs a table that is called like this there, if this database has no table of that name.
+    fn renamed_elsewhere(&self, connection: &Connection, table: &str) -> Outcome<Option<String>> {
+        for (name, _) in self.tables.iter().filter(|(_, said)| said.eq_ignore_ascii_case(table)) {
+            let is_free =
+                || definition::find(connection, name).map(|found| found == Err(Unwatchable::Missing));
+            if Collection::new(name).is_ok() && is_free()? {
+                return Ok(Some(name.clone()));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Whether members sync one of these tables under another name than this node does.
 pub(crate) fn differ(connection: &Connection, watched: &[Arc<Table>]) -> Outcome<bool> {
+    if !tables::are_there(connection)? {
+        return Ok(false);
+    }
+    let known = Known::read(connection)?;
     for table in watched {
-        if agreed(connection, &table.name)? != table.collection.as_str() {
+        if known.agreed(connection, &table.name)? != table.collection.as_str() {
             return Ok(true);
         }
     }

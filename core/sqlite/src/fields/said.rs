@@ -76,9 +76,9 @@ fn own_id(connection: &Connection) -> Outcome<Option<String>> {
     Ok(owner.map(|node| NodeId(node).to_string()))
 }
 
-/// Whether a key is one of these documents'.
-pub(crate) fn is_key(key: &Key) -> bool {
-    key.as_str().starts_with(PREFIX)
+/// The node that such a document is of, and the collection that it is about; `None` if the key is none of theirs.
+pub(crate) fn parts(key: &Key) -> Option<(&str, &str)> {
+    key.as_str().strip_prefix(PREFIX)?.split_once('/')
 }
 
 /// What this node has to say of a table. `None` while documents call everything as the table does, and always have.
@@ -110,6 +110,14 @@ pub(crate) fn own(connection: &Connection, no: i64, collection: &Collection) -> 
 
 /// What all nodes say: node, collection and document. Documents that cannot be read are passed over.
 pub(crate) fn all(connection: &Connection) -> Outcome<Vec<(String, String, Said)>> {
+    all_where(connection, |_| true)
+}
+
+/// What all nodes say of those collections.
+fn all_where(
+    connection: &Connection,
+    mut is_wanted: impl FnMut(&str) -> bool,
+) -> Outcome<Vec<(String, String, Said)>> {
     let mut statement = connection
         .prepare_cached("SELECT key, content FROM _entgldb_members WHERE key >= ?1 AND key < ?2 ORDER BY key")
         .doing("reading what members say of their tables")?;
@@ -120,6 +128,9 @@ pub(crate) fn all(connection: &Connection) -> Outcome<Vec<(String, String, Said)
         let read = || Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?));
         let (key, content) = read().doing("reading what members say of their tables")?;
         let Some((node, collection)) = key[PREFIX.len()..].split_once('/') else { continue };
+        if !is_wanted(collection) {
+            continue;
+        }
         found.extend(Said::from_bytes(&content).map(|said| (node.to_owned(), collection.to_owned(), said)));
     }
     Ok(found)
@@ -128,9 +139,8 @@ pub(crate) fn all(connection: &Connection) -> Outcome<Vec<(String, String, Said)
 /// Takes over what other nodes say of a collection: their aliases, and the fills that all agree on. To be called in a write transaction.
 pub(crate) fn learn(connection: &Connection, no: i64, collection: &Collection) -> Outcome<()> {
     let own = own_id(connection)?;
-    let said: Vec<(String, Said)> = all(connection)?
+    let said: Vec<(String, Said)> = all_where(connection, |of| of.eq_ignore_ascii_case(collection.as_str()))?
         .into_iter()
-        .filter(|(_, of, _)| of.eq_ignore_ascii_case(collection.as_str()))
         .map(|(node, _, said)| (node, said))
         .collect();
     for (node, said) in said.iter().filter(|(node, _)| own.as_ref() != Some(node)) {

@@ -1,5 +1,6 @@
 //! Looking at a store without changing it, also while an engine in another process is at work on it.
 
+pub(crate) mod dangling;
 pub(crate) mod export;
 pub(crate) mod fields;
 
@@ -250,7 +251,8 @@ impl Inspector {
         Ok(found)
     }
 
-    /// Documents that are set aside and local changes that can't travel, at most `count` of each.
+    /// Documents that are set aside, local changes that can't travel, and rows that refer to rows that are not there, at most
+    /// `count` of each. Reads all rows of tables with foreign keys.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -274,6 +276,7 @@ impl Inspector {
         while let Some(row) = rows.next().doing("reading problems")? {
             found.push(problem(&self.names, row)?);
         }
+        found.extend(self.dangling(count)?);
         Ok(found)
     }
 }

@@ -121,8 +121,11 @@ impl Store for SqliteStore {
             }
             Ok(true)
         });
-        if problems.is_ok() {
+        if let Ok(kept) = &problems {
             self.hear(commit)?;
+            if kept.is_some() && commit.drained.is_some() {
+                self.was_captured();
+            }
         }
         self.journal.committed(guard, refused, problems)
     }
@@ -132,12 +135,10 @@ impl Store for SqliteStore {
     }
 
     fn about(&mut self, node: &NodeId) -> Outcome<Vec<(Key, Bytes)>> {
-        if !std::mem::take(&mut self.has_to_tell) {
-            return Ok(Vec::new());
-        }
+        let to_tell = std::mem::take(&mut self.to_tell);
         let connection = &self.journal.connection;
         let mut found = Vec::new();
-        for table in self.watched.tables() {
+        for table in to_tell.iter().filter_map(|no| self.watched.numbered(*no)) {
             let Some(key) = said::key(node, &table.collection) else { continue };
             let Some(said) = said::own(connection, table.no, &table.collection)? else { continue };
             let content = Bytes::from(said.to_bytes());
@@ -153,18 +154,19 @@ impl SqliteStore {
     /// Heeds what members say of their tables.
     fn hear(&mut self, commit: &Commit) -> Outcome<()> {
         let heard = commit.rows.iter().filter(|row| row.doc.0 == *members() && row.apply.is_some());
+        let own = commit.owner.0.to_string();
         let (mut fields, mut interests) = (false, false);
         for row in heard {
             let member = row.apply.iter().flatten().find_map(Member::decode);
-            fields |= said::is_key(&row.doc.1);
+            if let Some((_, collection)) = said::parts(&row.doc.1).filter(|(node, _)| *node != own) {
+                fields = true;
+                self.watched.expire(collection);
+            }
             interests |= member.is_some_and(|member| {
                 let differs =
                     |name: &&Collection| self.watch.iter().any(|ours| ours.differs_in_capitals(name));
                 member.interests.iter().any(|name| differs(&name))
             });
-        }
-        if fields {
-            self.watched.expire();
         }
         if fields || interests {
             self.is_known_otherwise = names::differ(&self.journal.connection, self.watched.tables())?;

@@ -1,6 +1,7 @@
 //! The store itself: a journal, and the application's tables that are watched.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use entgldb_replica::clock::WallMillis;
@@ -12,7 +13,7 @@ use super::count::Count;
 use super::looking::Looking;
 use crate::apply::applying::Applying;
 use crate::apply::putback;
-use crate::capture::watched::{Watched, schema_version};
+use crate::capture::watched::Watched;
 use crate::capture::{named, notes, rebuild, scan, trouble};
 use crate::failed::{Outcome, SqliteFailed, While};
 use crate::fields::names;
@@ -25,7 +26,7 @@ use crate::journal::journal::Journal;
 use crate::journal::names::Names;
 use crate::journal::{aside, opening, outbox, problems, schema};
 use crate::own::tables::is_own;
-use crate::table::definition::Unwatchable;
+use crate::table::definition::{Table, Unwatchable};
 
 /// A replica's store in an SQLite database that other programs read and write at the same time.
 ///
@@ -43,8 +44,8 @@ pub struct SqliteStore {
     pub(super) tending: Tending,
     /// Whether members sync one of the tables under another name.
     pub(super) is_known_otherwise: bool,
-    /// Whether the tables were read again since this node said what it has to say of them.
-    pub(super) has_to_tell: bool,
+    /// Numbers of the tables that were read again since this node said what it has to say of them.
+    pub(super) to_tell: BTreeSet<i64>,
     /// Whether the tables were read again since it was looked what a person should know of them, and what that was.
     pub(super) has_schema_news: bool,
     /// Whether the schema has changed and not all of what that makes possible is done.
@@ -73,6 +74,8 @@ pub(super) struct Tending {
     pub(super) gone: Option<(usize, String)>,
     /// Whether all documents that were set aside have been tried again since the schema is as it is.
     pub(super) all_retried: bool,
+    /// Whether something was left out because a local change of the row has to be captured first.
+    pub(super) waits_for_capture: bool,
 }
 
 impl Default for Tending {
@@ -82,6 +85,7 @@ impl Default for Tending {
             extras: Some((0, String::new())),
             gone: Some((0, String::new())),
             all_retried: false,
+            waits_for_capture: false,
         }
     }
 }
@@ -119,7 +123,7 @@ impl SqliteStore {
         let known: Vec<bool> = watch.iter().map(is_known).collect();
         adopt_names(&mut journal, &watch)?;
         let watch: Vec<Collection> = watch.into_iter().map(|(collection, _)| collection).collect();
-        let (watched, missing) = read_watched(&mut journal, &watch)?;
+        let (watched, missing) = read_watched(&mut journal, &watch, &Watched::default())?;
         let is_new = |collection: &Collection| {
             watch.iter().zip(&known).any(|(watched, known)| watched == collection && !known)
         };
@@ -136,7 +140,7 @@ impl SqliteStore {
             looking: Looking::default(),
             looked: None,
             is_known_otherwise: false,
-            has_to_tell: true,
+            to_tell: BTreeSet::new(),
             has_schema_news: true,
             catches_up: false,
             told: Vec::new(),
@@ -203,7 +207,7 @@ impl SqliteStore {
     /// When the store can't be read.
     pub fn outbox_is_empty(&mut self) -> Result<bool, SqliteFailed> {
         self.journal.look_at_file()?;
-        let is_known = schema_version(&self.journal.connection)? == self.watched.version();
+        let is_known = self.watched.is_current(&self.journal.connection)?;
         Ok(is_known && self.journal.outbox_is_empty()?)
     }
 
@@ -247,20 +251,27 @@ impl SqliteStore {
         if aside::any(&self.journal.connection)? {
             in_transaction(&self.journal.connection, aside::forget_blockers)?;
         }
+        let is_same = |table: &&Arc<Table>| {
+            self.watched.numbered(table.no).is_some_and(|before| Arc::ptr_eq(before, table))
+        };
+        self.to_tell.extend(watched.tables().iter().filter(|table| !is_same(table)).map(|table| table.no));
         (self.watched, self.watch, self.missing) = (watched, watch, missing);
         self.tending = Tending::default();
-        self.has_to_tell = true;
         self.has_schema_news = true;
         Ok(())
     }
 
     /// Reads the schema again if it has changed.
     pub(super) fn refresh(&mut self) -> Outcome<()> {
-        if schema_version(&self.journal.connection)? == self.watched.version() {
+        if self.watched.is_current(&self.journal.connection)? {
             return Ok(());
         }
-        let renamed = trouble::renamed(&self.journal.connection, &self.watched)?;
-        let (mut watched, missing) = read_watched(&mut self.journal, &self.watch)?;
+        if !self.goes_on_under_new_schema()? {
+            let renamed = trouble::renamed(&self.journal.connection, &self.watched)?;
+            let (watched, missing) = read_watched(&mut self.journal, &self.watch, &self.watched)?;
+            self.use_watched(watched, self.watch.clone(), &missing)?;
+            self.note_trouble(missing, &renamed)?;
+        }
         let names = rebuild::table_names(&self.journal.connection)?;
         let watch = &self.watch;
         let is_new = |name: &&String| {
@@ -268,10 +279,24 @@ impl SqliteStore {
                 && !watch.iter().any(|watched| watched.as_str().eq_ignore_ascii_case(name))
         };
         let appeared: Vec<String> = names.iter().filter(is_new).cloned().collect();
-        watched.perhaps_copied = rebuild::copied(&self.journal.connection, &watched, &appeared)?;
-        self.use_watched(watched, self.watch.clone(), &missing)?;
+        self.watched.perhaps_copied = rebuild::copied(&self.journal.connection, &self.watched, &appeared)?;
         self.catches_up = true;
-        self.note_trouble(missing, &renamed)
+        Ok(())
+    }
+
+    /// Whether the schema has changed only where no watched table is, so that nothing has to be written. What was refused may be
+    /// possible now all the same.
+    fn goes_on_under_new_schema(&mut self) -> Outcome<bool> {
+        let connection = &self.journal.connection;
+        if !self.missing.is_empty() {
+            return Ok(false);
+        }
+        let Some(version) = self.journal.read(|| self.watched.changed_elsewhere(connection))? else {
+            return Ok(false);
+        };
+        self.watched.goes_on_under(version);
+        self.tending = Tending::default();
+        Ok(true)
     }
 
     /// Begins to look all tables through, if that is wanted and no note waits.
@@ -370,16 +395,22 @@ fn watch_first(connection: &Connection, names: &[String]) -> Outcome<()> {
         // A table that was dropped since it was checked is refused when the tables are read again.
         Err(_) => return Ok(()),
     };
-    Watched::read(connection, &mut Names::load(connection)?, &watch).map(drop)
+    let mut names = Names::load(connection)?;
+    Watched::read(connection, &mut names, &watch, &Watched::default()).map(drop)
 }
 
 /// Tables that can't be watched, and why.
 pub(super) type Missing = Vec<(Collection, Unwatchable)>;
 
-/// Reads tables and brings their triggers in order.
-pub(super) fn read_watched(journal: &mut Journal, watch: &[Collection]) -> Outcome<(Watched, Missing)> {
+/// Reads the tables that are others than before, and brings their triggers in order.
+pub(super) fn read_watched(
+    journal: &mut Journal,
+    watch: &[Collection],
+    before: &Watched,
+) -> Outcome<(Watched, Missing)> {
     let names = &mut journal.names;
-    let read = in_transaction(&journal.connection, |connection| Watched::read(connection, names, watch));
+    let read =
+        in_transaction(&journal.connection, |connection| Watched::read(connection, names, watch, before));
     if read.is_err() {
         journal.reload_names()?;
     }

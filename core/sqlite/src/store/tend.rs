@@ -72,17 +72,21 @@ impl SqliteStore {
         if waiting.is_empty() {
             return Ok(Vec::new());
         }
+        let mut is_done = false;
         let problems = self.transact(wall, |applying| {
+            let mut all = true;
             for aside in &waiting {
-                applying.retry(table.no, aside)?;
+                all &= applying.retry(table.no, aside)?;
             }
             applying.settle_queued()?;
             applying.finish()?;
+            is_done = all;
             // Nothing came of it: nothing is written, so that a quiet database stays quiet.
             let came_back =
                 applying.step.problems.iter().any(|problem| problem.kind == ProblemKind::CameBack);
             Ok(came_back || applying.found_blocker(table.no, &waiting)?)
         })?;
+        self.tending.waits_for_capture |= !is_done;
         Ok(problems
             .unwrap_or_default()
             .into_iter()
@@ -107,15 +111,28 @@ impl SqliteStore {
         if known.is_empty() {
             return Ok(Vec::new());
         }
+        let mut is_done = false;
         let problems = self.transact(wall, |applying| {
+            let mut all = true;
             for key in &known {
-                applying.fill(table.no, key)?;
+                all &= applying.fill(table.no, key)?;
             }
             applying.settle_queued()?;
             applying.finish()?;
+            is_done = all;
             Ok(true)
         })?;
+        self.tending.waits_for_capture |= !is_done;
         Ok(problems.unwrap_or_default())
+    }
+
+    /// Local changes are captured: what was left out because of them has its turn again.
+    pub(super) fn was_captured(&mut self) {
+        if std::mem::take(&mut self.tending.waits_for_capture) {
+            self.tending.aside = (0, String::new());
+            (self.tending.all_retried, self.tending.extras) = (false, Some((0, String::new())));
+            self.catches_up = true;
+        }
     }
 
     /// Fields whose columns were dropped are kept beside the rows, before their entries are forgotten.

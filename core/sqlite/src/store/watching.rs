@@ -26,7 +26,7 @@ impl SqliteStore {
         }
         let mut watch = self.watch.clone();
         watch.push(collection.clone());
-        let (watched, missing) = read_watched(&mut self.journal, &watch)?;
+        let (watched, missing) = read_watched(&mut self.journal, &watch, &self.watched)?;
         if let Some((_, unwatchable)) = missing.iter().find(|(missing, _)| *missing == collection) {
             return Err(named::refusal(&self.journal.connection, table, unwatchable)?);
         }
@@ -48,14 +48,14 @@ impl SqliteStore {
         let Some(collection) = self.watch.iter().find(is_it).cloned() else { return Ok(false) };
         let watch: Vec<Collection> =
             self.watch.iter().filter(|watched| **watched != collection).cloned().collect();
-        let names = &mut self.journal.names;
+        let (names, before) = (&mut self.journal.names, &self.watched);
         let (watched, missing) = in_transaction(&self.journal.connection, |connection| {
             let no = names.collection_no(connection, &collection)?;
             connection
                 .execute("DELETE FROM _entgldb_outbox WHERE tbl = ?1", [no])
                 .and_then(|_| connection.execute("DELETE FROM _entgldb_held WHERE tbl = ?1", [no]))
                 .doing("removing notes of a table that is not watched any more")?;
-            Watched::read(connection, names, &watch)
+            Watched::read(connection, names, &watch, before)
         })?;
         self.use_watched(watched, watch, &missing)?;
         Ok(true)

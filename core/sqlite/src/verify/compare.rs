@@ -1,6 +1,7 @@
 //! Verifying rows against entries, and the application's tables against rows.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use entgldb_replica::clock::Stamp;
@@ -14,6 +15,7 @@ use entgldb_replica::version::Hash;
 use crate::capture::noted;
 use crate::failed::{Outcome, While};
 use crate::fields::reconcile;
+use crate::inspect::dangling;
 use crate::journal::aside;
 use crate::journal::names::{LogEnd, Names, log_of};
 use crate::journal::oplog;
@@ -376,28 +378,14 @@ impl Check<'_> {
     }
 
     fn dangling(&mut self, table: &Table) -> Outcome<()> {
-        for reference in &table.references {
-            let mut statement = self
-                .inspector
-                .connection
-                .prepare(&reference.dangling)
-                .doing("looking for dangling references")?;
-            let mut found = statement.query([]).doing("looking for dangling references")?;
-            while let Some(row) = found.next().doing("looking for dangling references")? {
-                let columns: Vec<Sql<'_>> = (0..table.key.len())
-                    .map(|column| Ok(Sql::from(row.get_ref(column)?)))
-                    .collect::<rusqlite::Result<_>>()
-                    .doing("looking for dangling references")?;
-                let refs: Vec<_> = columns.iter().map(Sql::as_ref).collect();
-                let key =
-                    table.form.encode(&refs).map_or_else(|_| "a row".to_owned(), |key| format!("{key:?}"));
-                self.report.note(format!(
-                    "{key} of {:?} refers to a row of {:?} that is not there",
-                    table.collection, reference.parent
-                ));
-            }
-        }
-        Ok(())
+        let Self { inspector, report, .. } = self;
+        dangling::each(&inspector.connection, table, |key, parent| {
+            let key = key.map_or_else(|| "a row".to_owned(), |key| format!("{key:?}"));
+            let collection = &table.collection;
+            report.note(format!("{key} of {collection:?} refers to a row of {parent:?} that is not there"));
+            Ok(ControlFlow::Continue(()))
+        })
+        .map(drop)
     }
 }
 

@@ -92,7 +92,7 @@ impl Check<'_> {
             return Ok(Some("the member's document does not have the row's content hash".into()));
         }
         let is_readable = content.as_ref().is_none_or(|content| {
-            if said::is_key(key) {
+            if said::parts(key).is_some() {
                 said::Said::from_bytes(content).is_some()
             } else {
                 entgldb_replica::member::Member::decode(content).is_some()
