@@ -24,7 +24,7 @@ use crate::file::error::OpenError;
 use crate::journal::commit::Stopped;
 use crate::journal::journal::Journal;
 use crate::journal::names::Names;
-use crate::journal::{aside, opening, outbox, problems, schema};
+use crate::journal::{opening, outbox, problems, schema};
 use crate::own::tables::is_own;
 use crate::table::definition::{Table, Unwatchable};
 
@@ -76,6 +76,15 @@ pub(super) struct Tending {
     pub(super) all_retried: bool,
     /// Whether something was left out because a local change of the row has to be captured first.
     pub(super) waits_for_capture: bool,
+    pub(super) collisions: Collisions,
+}
+
+/// Whether documents that collided have been looked at again since the schema is as it is. That waits for one turn of this work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Collisions {
+    New,
+    Waiting,
+    Seen,
 }
 
 impl Default for Tending {
@@ -86,6 +95,7 @@ impl Default for Tending {
             gone: Some((0, String::new())),
             all_retried: false,
             waits_for_capture: false,
+            collisions: Collisions::New,
         }
     }
 }
@@ -247,9 +257,6 @@ impl SqliteStore {
             self.missing.iter().copied().filter(|no| watched.numbered(*no).is_some()).collect();
         for no in back {
             in_transaction(&self.journal.connection, |connection| notes::release(connection, no))?;
-        }
-        if aside::any(&self.journal.connection)? {
-            in_transaction(&self.journal.connection, aside::forget_blockers)?;
         }
         let is_same = |table: &&Arc<Table>| {
             self.watched.numbered(table.no).is_some_and(|before| Arc::ptr_eq(before, table))

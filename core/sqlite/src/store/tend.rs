@@ -5,6 +5,7 @@ use entgldb_replica::id::Key;
 use entgldb_replica::store::{Problem, ProblemKind};
 
 use super::SqliteStore;
+use super::tables::Collisions;
 use crate::capture::clock;
 use crate::failed::{Outcome, While};
 use crate::fields::gone;
@@ -25,6 +26,7 @@ impl SqliteStore {
         let mut problems = Vec::new();
         // None of this is worth the last room on a disk.
         if self.journal.has_room() {
+            self.look_at_collisions_again()?;
             problems = self.try_again(conflicts_before)?;
             problems.extend(self.fill_new_columns(conflicts_before)?);
             self.keep_gone_fields()?;
@@ -32,6 +34,22 @@ impl SqliteStore {
         self.look_slowly()?;
         self.journal.tend(conflicts_before)?;
         Ok(problems)
+    }
+
+    /// After a change of the schema perhaps nothing is in the way of rows that collided. Not at once: a migration in several steps may be
+    /// about to make its unique index again, which must not fail because of what came back in between.
+    fn look_at_collisions_again(&mut self) -> Outcome<()> {
+        self.tending.collisions = match self.tending.collisions {
+            Collisions::New => Collisions::Waiting,
+            Collisions::Waiting => {
+                if aside::any(&self.journal.connection)? {
+                    in_transaction(&self.journal.connection, aside::forget_blockers)?;
+                }
+                Collisions::Seen
+            }
+            Collisions::Seen => return Ok(()),
+        };
+        Ok(())
     }
 
     /// Does at once what a changed schema, or what was learned of fields, makes possible: documents that were set aside are tried
