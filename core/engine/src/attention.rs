@@ -30,6 +30,9 @@ const RHYTHM_GAP_MAX: Duration = Duration::from_millis(150);
 const PAUSE_MAX: Duration = Duration::from_millis(4);
 /// Nothing waits longer for the application's next commit.
 const WAIT_FOR_COMMIT_MAX: Duration = Duration::from_millis(60);
+/// A commit that is found so late, and later than half of its rhythm, is captured with the next one. File systems date their
+/// files to a few milliseconds.
+const LATE: Duration = Duration::from_millis(8);
 
 /// See the module's documentation.
 pub(crate) struct Attention {
@@ -46,6 +49,8 @@ pub(crate) struct Attention {
     /// Not armed before this: much is being applied, and our own commits would wake us.
     rest_until: Instant,
     rhythm: Rhythm,
+    /// Until when a capture waits for the application's next commit.
+    put_off: Option<Instant>,
 }
 
 /// How the application has written lately.
@@ -63,6 +68,13 @@ impl Rhythm {
             .filter(|gap| *gap <= RHYTHM_GAP_MAX)
             .map(|gap| self.gap.map_or(gap, |mean| (mean * 3 + gap) / 4));
         self.last = Some(now);
+    }
+
+    /// Until when the capture of a commit of so long ago has to wait, if it is found so late that the application is likely to
+    /// be in its next transaction.
+    fn too_late_until(&self, now: Instant, age: Duration) -> Option<Instant> {
+        let gap = self.gap.filter(|gap| age > LATE.max(*gap / 2) && age < *gap * 2)?;
+        Some(now + (gap * 2 - age).min(WAIT_FOR_COMMIT_MAX))
     }
 
     fn in_a_transaction_until(&self, now: Instant) -> Option<Instant> {
@@ -88,6 +100,7 @@ impl Attention {
             capture_at: now,
             rest_until: now,
             rhythm: Rhythm::default(),
+            put_off: None,
         }
     }
 
@@ -129,6 +142,24 @@ impl Attention {
     /// come by then. `None` if it does not write, or has just committed.
     pub(crate) fn in_a_transaction_until(&self, now: Instant) -> Option<Instant> {
         self.rhythm.in_a_transaction_until(now)
+    }
+
+    /// Whether the capture of a commit of so long ago waits for the next one: an application that reads and then writes in one
+    /// transaction fails if anybody commits in between.
+    pub(crate) fn puts_off(&mut self, age: Duration) -> bool {
+        let now = Instant::now();
+        let until = match self.put_off {
+            Some(until) => self.rhythm.too_late_until(now, age).map(|_| until),
+            None => self.rhythm.too_late_until(now, age),
+        };
+        self.put_off = until.filter(|until| *until > now);
+        if let Some(until) = self.put_off {
+            if !std::mem::replace(&mut self.armed, true) {
+                self.waker.rearm();
+            }
+            self.look_at = until;
+        }
+        self.put_off.is_some()
     }
 
     /// Remote documents were applied.
@@ -206,6 +237,20 @@ mod tests {
         assert_eq!(rhythm.in_a_transaction_until(last + MS), None);
         assert_eq!(rhythm.in_a_transaction_until(last + MS * 10), Some(last + MS * 56));
         assert_eq!(rhythm.in_a_transaction_until(last + MS * 57), None, "it has stopped writing");
+    }
+
+    #[test]
+    fn a_commit_that_is_found_late_waits_for_the_next_one() {
+        let (rhythm, last) = every(MS * 28);
+        assert_eq!(rhythm.too_late_until(last, MS * 14), None, "it is early enough");
+        assert_eq!(rhythm.too_late_until(last, MS * 20), Some(last + MS * 36));
+        assert_eq!(rhythm.too_late_until(last, MS * 60), None, "it has stopped writing");
+        assert_eq!(
+            every(MS * 10).0.too_late_until(last, MS * 8),
+            None,
+            "files are dated to a few milliseconds"
+        );
+        assert_eq!(Rhythm::default().too_late_until(last, MS * 20), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! then waits for that moment, for a few hundredths of a second at most, and goes in together with the capture of that
 //! commit. An application that does not write waits for nothing.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use entgldb_net::{Frame, InFlight};
@@ -58,19 +59,32 @@ impl Held {
     }
 }
 
+/// How long ago somebody has committed to a database: its log was written then. `None` where that can't be told.
+fn log_age(database: &Path) -> Option<Duration> {
+    let mut log = database.as_os_str().to_owned();
+    log.push("-wal");
+    let written = std::fs::metadata(log).ok()?.modified().ok()?;
+    Some(written.elapsed().unwrap_or_default())
+}
+
 impl Driver {
     /// Looks whether the application has written something.
     pub(crate) fn look(&mut self) {
         let Some(replica) = &mut self.replica else { return };
         let store = replica.store();
-        match store.outbox_is_empty().and_then(|empty| Ok(!empty || store.is_scanning()?)) {
-            Ok(true) => {
+        let found = store.outbox_is_empty().and_then(|empty| Ok((!empty, store.is_scanning()?)));
+        match found.map(|(has_notes, is_scanning)| (has_notes || is_scanning, is_scanning)) {
+            Ok((true, is_scanning)) => {
+                let age = if is_scanning { None } else { log_age(&self.recipe.store.path) };
+                if age.is_some_and(|age| self.attention.puts_off(age)) {
+                    return;
+                }
                 self.attention.found();
                 self.input(Input::LocalChange);
                 self.attention.done();
                 self.let_in();
             }
-            Ok(false) => self.attention.nothing(),
+            Ok((false, _)) => self.attention.nothing(),
             Err(failed) => self.store_failed(&failed),
         }
     }
