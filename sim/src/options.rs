@@ -77,10 +77,14 @@ pub enum Fault {
     RemoveMember,
     /// A node syncs less for a while.
     Interests,
+    /// A member asks for pieces of snapshots without end.
+    PullFlood,
+    /// A member gives snapshots a row at a time.
+    SlowSnapshot,
 }
 
 /// All kinds.
-pub const FAULTS: [Fault; 31] = [
+pub const FAULTS: [Fault; 33] = [
     Fault::Crash,
     Fault::CrashAfterStep,
     Fault::PowerCut,
@@ -112,7 +116,12 @@ pub const FAULTS: [Fault; 31] = [
     Fault::CrashInCommit,
     Fault::RemoveMember,
     Fault::Interests,
+    Fault::PullFlood,
+    Fault::SlowSnapshot,
 ];
+/// Those of one member, the first node, that means harm.
+pub(crate) const LIES: [Fault; 5] =
+    [Fault::Tamper, Fault::Fork, Fault::Flood, Fault::PullFlood, Fault::SlowSnapshot];
 
 /// How often a fault happens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -142,7 +151,8 @@ impl Fault {
             Self::ClockMonth => every(rng, 30_000, 120_000),
             Self::CrashAfterStep | Self::ReadFails => chance(rng, 8_000),
             Self::CrashInCommit => chance(rng, 20_000),
-            Self::Flood => chance(rng, 50_000),
+            Self::Flood | Self::PullFlood => chance(rng, 50_000),
+            Self::SlowSnapshot => chance(rng, 1_000_000),
             Self::CommitFails | Self::OutcomeUnknown => chance(rng, 60_000),
             Self::Ambush | Self::Echo => chance(rng, 400_000),
             Self::Poison | Self::NoticeLost => chance(rng, 500_000),
@@ -361,7 +371,7 @@ impl Options {
     /// Whether the first node is a member that lies.
     #[must_use]
     pub fn has_liar(&self) -> bool {
-        [Fault::Tamper, Fault::Fork, Fault::Flood].iter().any(|fault| self.faults.contains_key(fault))
+        LIES.iter().any(|fault| self.faults.contains_key(fault))
     }
 
     /// What one node's engine makes and sends at most.

@@ -15,12 +15,14 @@ use crate::world::{Stop, World};
 
 /// Entries in a page that is delivered again; any number will do.
 const PAGE_ENTRIES: u64 = PAGE_ENTRIES_MAX as u64 / 8;
+/// Bytes of an entry in a page beside its key and content, at most.
+const ENTRY_BYTES: usize = 100;
 
 impl World {
     pub(crate) fn redeliver(&mut self) -> Result<(), Stop> {
         let node = usize::try_from(self.options.seed % self.nodes.len() as u64).expect("a few");
         let node = self.options.clone_of(node).unwrap_or(node);
-        let mut runs = runs_of(&self.nodes[node].store.disk());
+        let mut runs = runs_of(&self.nodes[node].store.disk(), self.options.frame_bytes_max);
         if self.options.mutation == Mutation::RedeliveryIsNew {
             runs.push(new_run(self.clocks(node).wall));
         }
@@ -85,22 +87,33 @@ fn state(disk: &Disk) -> (u64, u64, usize, Hlc, usize) {
     (disk.vector_sum, disk.rows_sum, disk.entries(), disk.clock, disk.docs.len())
 }
 
-/// All entries of a disk, in runs that end at signed heads.
-fn runs_of(disk: &Disk) -> Vec<Run> {
+/// All entries of a disk, in runs that end at signed heads and fit pages, as far as units do.
+fn runs_of(disk: &Disk, frame_bytes_max: usize) -> Vec<Run> {
     let mut runs = Vec::new();
     for (log, entries) in &disk.log {
         let Some(key) = disk.authors.iter().find(|key| NodeId::of(key) == log.author) else { continue };
-        let mut from = disk.floor(log);
-        let head = disk.head(log).0.seq;
-        for (seq, signed) in disk.signed[log].range(from.next()..) {
-            if seq.0 - from.0 < PAGE_ENTRIES && *seq != head {
-                continue;
-            }
+        let mut run = |from: Seq, signed: &SignedHead| {
             let previous = disk.hash_at(log, from).unwrap_or_default();
-            let entries = entries.range(from.next()..=*seq);
+            let entries = entries.range(from.next()..=signed.head.seq);
             let entries = entries.map(|(_, s)| (s.entry.clone(), check_of(&s.hash))).collect();
             runs.push(Run { log: log.clone(), public_key: *key, previous, entries, signed: signed.clone() });
-            from = *seq;
+        };
+        let bytes = |from: Seq, to: Seq| -> usize {
+            let entries = entries.range(from.next()..=to);
+            entries.map(|(_, s)| s.entry.payload.len() + s.entry.key.as_str().len() + ENTRY_BYTES).sum()
+        };
+        let mut from = disk.floor(log);
+        let mut last: Option<&SignedHead> = None;
+        for (seq, signed) in disk.signed[log].range(from.next()..) {
+            let is_full = seq.0 - from.0 > PAGE_ENTRIES || bytes(from, *seq) > frame_bytes_max / 2;
+            if let Some(end) = last.take_if(|_| is_full) {
+                run(from, end);
+                from = end.head.seq;
+            }
+            last = Some(signed);
+        }
+        if let Some(end) = last {
+            run(from, end);
         }
     }
     runs

@@ -5,7 +5,7 @@ use entgldb_replica::clock::{Hlc, WallMillis};
 use entgldb_replica::entry::{AuthorKey, Chain, Entry, Op, SignedHead};
 use entgldb_replica::id::{Incarnation, Key, LogId, NodeId};
 use entgldb_replica::version::{Hash, Head, Seq};
-use entgldb_replica::wire::{Code, Digest, Message, Page, Part, Run, VectorPart, check_of};
+use entgldb_replica::wire::{Code, Cursor, Digest, Message, Page, Part, Pull, Run, VectorPart, check_of};
 
 use crate::rng::Rng;
 
@@ -149,6 +149,29 @@ impl Liar {
             }
         };
         (name, frames)
+    }
+
+    /// Asks for pieces of a snapshot, one after the other, without waiting for any.
+    pub(crate) fn ask(&mut self, kind: u64, body: &Bytes) -> (&'static str, Vec<(u64, Bytes)>) {
+        let collection = crate::setting::collection(self.rng.index(4));
+        let pull =
+            || Message::Pull(Pull { collection: collection.clone(), from: Cursor::Rows(None) }).encode();
+        let count = self.rng.below(15);
+        let frames = std::iter::once((kind, body.clone())).chain((0..=count).map(|_| pull()));
+        ("questions for snapshots", frames.collect())
+    }
+
+    /// Gives the first row of a piece of a snapshot and keeps the others for later.
+    pub(crate) fn give_slowly(&mut self, kind: u64, body: &Bytes) -> (&'static str, Vec<(u64, Bytes)>) {
+        if let Ok(Some(Message::Chunk(mut chunk))) = Message::decode(kind, body.clone())
+            && let Part::Rows(rows) = &mut chunk.part
+            && rows.len() > 1
+        {
+            rows.truncate(1);
+            chunk.last = false;
+            return ("a row of a snapshot", vec![Message::Chunk(chunk).encode()]);
+        }
+        ("nothing to give slowly", vec![(kind, body.clone())])
     }
 
     fn invented_head(&mut self) -> (LogId, Head) {

@@ -7,7 +7,7 @@ use entgldb_replica::{Input, Link, Output};
 use crate::coverage::event_name;
 use crate::mutation::Mutation;
 use crate::network::Arrival;
-use crate::options::Fault;
+use crate::options::{Fault, LIES};
 use crate::seen::Sent;
 use crate::world::{Event, Stop, World};
 
@@ -129,13 +129,15 @@ impl World {
 
     /// What a member that lies sends in the place of a frame.
     fn lie(&mut self, node: usize, to: usize, kind: u64, body: bytes::Bytes) -> Vec<(u64, bytes::Bytes)> {
-        let struck = [Fault::Tamper, Fault::Fork, Fault::Flood].into_iter().find(|fault| self.chance(*fault));
+        let struck = LIES.into_iter().find(|fault| self.chance(*fault));
         let Some((liar, fault)) = self.nodes[node].liar.as_mut().zip(struck) else {
             return vec![(kind, body)];
         };
         let (name, frames) = match fault {
             Fault::Fork => liar.fork(to, kind, &body),
             Fault::Flood => liar.flood(kind, &body),
+            Fault::PullFlood => liar.ask(kind, &body),
+            Fault::SlowSnapshot => liar.give_slowly(kind, &body),
             _ => liar.lie(kind, &body),
         };
         self.coverage.add(format!("{fault:?}: {name}"), 1);

@@ -340,6 +340,7 @@ pub fn problem_kind(kind: ProblemKind) -> &'static str {
         ProblemKind::CameBack => "came_back",
         ProblemKind::Dangling => "dangling",
         ProblemKind::NotResolved => "not_resolved",
+        ProblemKind::TooLarge => "too_large",
         ProblemKind::Schema => "schema",
         _ => "other",
     }

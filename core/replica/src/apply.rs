@@ -6,15 +6,16 @@
 use std::collections::BTreeMap;
 
 use crate::clock::{Clock, Hlc, Stamp, WallMillis};
-use crate::conflicts::{BRANCHES_MAX, Branches, Conflicts, Current, Incoming, OpenConflicts, index_versions};
+use crate::conflicts::{BRANCHES_MAX, Branches, Conflicts, Incoming, index_versions};
 use crate::entry::{AuthorKey, Entry, Op, SignedHead};
 use crate::fingerprint::{Fingerprint, Tally};
 use crate::id::{Collection, DocId, Incarnation, LogId, NodeId, PublicKey, sha256};
 use crate::oplog::Logs;
 use crate::resolve::{Row, takes_over};
-use crate::states::{States, Written};
+use crate::states::{Current, States, Written};
 use crate::store::{Appended, Change, Commit, Drain, FirstCopy, Guard, Problem, RowWrite, Store};
 use crate::version::Hash;
+use crate::waiting::OpenConflicts;
 
 /// What a plan is made from: the state of a replica, for reading.
 pub(crate) struct Planner<'a> {
@@ -46,6 +47,8 @@ struct Captured<'a> {
 pub(crate) struct Planned {
     pub(crate) commit: Commit,
     pub(crate) problems: Vec<Problem>,
+    /// Versions, and places of states, that were looked at.
+    pub(crate) work: usize,
 }
 
 impl Planner<'_> {
@@ -100,7 +103,8 @@ impl Planner<'_> {
             let state = self.states.read(store, doc, before.as_ref())?;
             let place = (doc, before.as_ref());
             let written = self.states.write(store, place, state, change.content.as_ref(), stamp)?;
-            let Some(written) = written else { continue };
+            let Some(mut written) = written else { continue };
+            let _ = written.after.as_mut().map(|after| after.fit(stamp));
             let row = Row { stamp, content };
             let merged = written.after.as_ref().map(|after| after.encode(stamp));
             commit.rows.push(RowWrite { doc: doc.clone(), row, before, apply: None, merged });
@@ -200,7 +204,8 @@ impl Planner<'_> {
                 now.content = entry.content().cloned();
             }
         }
-        let (conflicts, problems) = conflicts.into_found();
+        current.iter_mut().for_each(|(doc, current)| conflicts.show(doc, current));
+        let (conflicts, problems, work) = conflicts.into_found();
         let latest = incoming.last().map_or(Hlc::default(), |(stamp, ..)| stamp.hlc);
         let mut commit = self.commit(guard, self.clock.last().max(latest));
         commit.rows = rows_to_write(current);
@@ -214,7 +219,7 @@ impl Planner<'_> {
             commit.appended.push(run.clone());
         }
         commit.authors = authors.into_values().collect();
-        Ok(Planned { commit, problems })
+        Ok(Planned { commit, problems, work })
     }
 }
 
@@ -257,15 +262,7 @@ fn read_current<S: Store>(
     docs.sort_unstable();
     docs.dedup();
     let rows = store.rows(&docs)?;
-    let current = |row: Option<Row>| Current {
-        before: row,
-        now: row,
-        content: None,
-        state: None,
-        is_read: false,
-        is_joined: false,
-    };
-    Ok(docs.into_iter().zip(rows.into_iter().map(current)).collect())
+    Ok(docs.into_iter().zip(rows.into_iter().map(Current::of)).collect())
 }
 
 /// Documents whose row changes, in the order of their stamps, so that parents come before children.

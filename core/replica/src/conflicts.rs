@@ -4,34 +4,30 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-
 use crate::clock::{Hlc, Stamp};
 use crate::custom::Resolvers;
 use crate::entry::{Entry, Op};
 use crate::id::{DocId, NodeId, sha256};
+use crate::limits::CONFLICT_BYTES_MAX;
 use crate::merge::Merged;
 use crate::oplog::Logs;
 use crate::resolve::{Chain, Conflict, Relation, Row, Side, Version};
-use crate::states;
+use crate::states::{self, Current};
 use crate::store::{ConflictWrite, FirstCopy, Problem, ProblemKind, Store};
 use crate::version::Hash;
-
-/// Most conflicts that wait for a version to arrive; beyond that a new one counts as certain.
-const OPEN_CONFLICTS_MAX: usize = 10_000;
-
-/// Conflicts that are not certain yet, by document.
-pub(crate) type OpenConflicts = BTreeMap<DocId, Vec<Conflict>>;
+use crate::waiting::{OpenConflicts, bytes_of};
 
 /// Most versions that are looked at for one page, over all its documents: what is left of it is then noted as conflicts,
 /// without a look at what lies between. So nobody can send a page that takes long to compare.
 const STEPS_MAX: usize = 16_384;
+/// The same for the states that edits are joined into, counted in places: beyond it edits are joined all the same, and noted.
+const PLACES_MAX: usize = 1 << 20;
 /// Versions of a document that a first copy is compared with, at most.
 const OLD_COPY_WALK_MAX: usize = 256;
 /// Documents whose last conflicts are remembered.
 pub(crate) const BRANCHES_MAX: usize = 10_000;
 /// Edits of one document of which an incoming one may be noted to have hidden something.
-const LOST_MAX: usize = 4;
+pub(crate) const LOST_MAX: usize = 4;
 /// Conflicts that are remembered of one document: one for each other node that edits it at the same time.
 const BRANCHES_OF_ONE_MAX: usize = 8;
 
@@ -41,18 +37,6 @@ const BRANCHES_OF_ONE_MAX: usize = 8;
 /// conflict, a version that replaces the losing end conflicts with the winning one too (and may win): there is no need to walk back
 /// through thousands of versions for each. In the conflict list it takes the place of the version that it replaced.
 pub(crate) type Branches = BTreeMap<DocId, Vec<(Stamp, Stamp)>>;
-
-/// A document on its way through the joining of entries.
-pub(crate) struct Current {
-    pub(crate) before: Option<Row>,
-    pub(crate) now: Option<Row>,
-    pub(crate) content: Option<Bytes>,
-    /// Its state, if it merges; read with its first entry.
-    pub(crate) state: Option<Merged>,
-    pub(crate) is_read: bool,
-    /// Whether the state is another one than before.
-    pub(crate) is_joined: bool,
-}
 
 /// An incoming entry: its stamp, its document, itself, and its payload's hash.
 pub(crate) type Incoming<'a> = (Stamp, DocId, &'a Entry, Hash);
@@ -65,7 +49,7 @@ pub(crate) fn index_versions<'a>(incoming: &'a [Incoming<'a>], open: &OpenConfli
     for (_, doc, ..) in incoming {
         *count.entry(doc).or_default() += 1;
     }
-    let several = incoming.iter().filter(|(_, doc, ..)| count[doc] > 1 || open.contains_key(doc));
+    let several = incoming.iter().filter(|(_, doc, ..)| count[doc] > 1 || open.has(doc));
     several.map(|(stamp, doc, entry, _)| ((doc, *stamp), *entry)).collect()
 }
 
@@ -82,6 +66,10 @@ pub(crate) struct Conflicts<'a, S: Store> {
     /// Versions that were looked at on these ways.
     steps: usize,
     writes: Vec<ConflictWrite>,
+    /// How many of these wait for a version, and their bytes.
+    opened: (usize, usize),
+    /// Places of states that were looked at.
+    places: usize,
     problems: Vec<Problem>,
 }
 
@@ -93,9 +81,22 @@ impl<'a, S: Store> Conflicts<'a, S> {
         (open, branches): (&'a OpenConflicts, &'a mut Branches),
         resolvers: &'a Resolvers,
     ) -> Self {
-        let (chains, steps) = (BTreeMap::new(), 0);
-        let (writes, problems) = (Vec::new(), Vec::new());
-        Self { store, logs, incoming, open, branches, resolvers, chains, steps, writes, problems }
+        let (chains, steps, places) = (BTreeMap::new(), 0, 0);
+        let (writes, opened, problems) = (Vec::new(), (0, 0), Vec::new());
+        Self {
+            store,
+            logs,
+            incoming,
+            open,
+            branches,
+            resolvers,
+            chains,
+            steps,
+            writes,
+            opened,
+            places,
+            problems,
+        }
     }
 
     /// The store, for reading.
@@ -103,9 +104,9 @@ impl<'a, S: Store> Conflicts<'a, S> {
         self.store
     }
 
-    /// What was found: changes of the conflict list, and documents that their resolver failed on.
-    pub(crate) fn into_found(self) -> (Vec<ConflictWrite>, Vec<Problem>) {
-        (self.writes, self.problems)
+    /// What was found: changes of the conflict list, documents that their resolver failed on, and how much was looked at.
+    pub(crate) fn into_found(self) -> (Vec<ConflictWrite>, Vec<Problem>, usize) {
+        (self.writes, self.problems, self.steps + self.places)
     }
 
     /// Compares an incoming version with the one that stands, and settles what waited for it.
@@ -167,8 +168,8 @@ impl<'a, S: Store> Conflicts<'a, S> {
 
     /// Settles what waited for a version that has come.
     fn note_arrival(&mut self, doc: &DocId, stamp: Stamp) -> Result<(), S::Error> {
-        let Some(waiting) = self.open.get(doc) else { return Ok(()) };
-        for conflict in waiting.iter().filter(|conflict| conflict.missing == Some(stamp)) {
+        let open = self.open;
+        for conflict in open.waiting(doc, stamp) {
             let found = self.relate(doc, conflict.loser.stamp, Some(stamp))?;
             self.settle(conflict.clone(), found);
         }
@@ -195,8 +196,18 @@ impl<'a, S: Store> Conflicts<'a, S> {
             }
         };
         let said = states::said(entry, stamp);
+        if current.weight == 0 {
+            current.weight = before.weight();
+        }
+        current.weight += said.weight();
+        if self.places.saturating_add(current.weight) > PLACES_MAX {
+            self.join_unlooked(doc, (stamp, entry.replaces), before, said, current);
+            return Ok(());
+        }
+        self.places += current.weight;
         let mut after = before.clone();
         after.join(said.clone());
+        self.fit(doc, &before, &mut after, stamp);
         if after.has_heads() {
             self.resolve(doc, &mut after);
         }
@@ -215,12 +226,74 @@ impl<'a, S: Store> Conflicts<'a, S> {
             self.note_sides(doc, stamp, &before, &said, &after);
         }
         current.is_joined |= after != before || current.now.is_none();
-        let content = after.content();
+        let content = current.now.and_then(|row| row.content);
         let newest = current.now.map_or(stamp, |row| row.stamp.max(stamp));
-        current.now =
-            Some(Row { stamp: newest, content: content.as_ref().map(|content| Hash(sha256(content))) });
-        (current.content, current.state) = (content, Some(after));
+        (current.now, current.state) = (Some(Row { stamp: newest, content }), Some(after));
         Ok(())
+    }
+
+    /// Joins an edit where the work of a page is used up. Whatever may be hidden by it, or hide it, is noted, unless it is known to
+    /// its author.
+    fn join_unlooked(
+        &mut self,
+        doc: &DocId,
+        (stamp, replaces): (Stamp, Option<Stamp>),
+        before: Merged,
+        said: Merged,
+        current: &mut Current,
+    ) {
+        let edit = Side { stamp, content: said.content() };
+        let newest = current.now.map_or(stamp, |row| row.stamp.max(stamp));
+        // What stood before the first such edit, and then each of them.
+        let stood = || before.newest().map(|stamp| Side { stamp, content: before.content() });
+        let stood = current.unlooked.take().or_else(stood);
+        let is_known = |side: &Side| replaces == Some(side.stamp);
+        let (loser, younger) = match stood {
+            Some(stood) if stood.stamp > stamp => (Some(edit), stood),
+            stood => (stood.filter(|side| !is_known(side)), edit),
+        };
+        for loser in loser.into_iter().filter(|side| side.stamp < newest) {
+            let winner = Side { stamp: newest, content: None };
+            self.put(Conflict { doc: doc.clone(), winner, loser, missing: None });
+        }
+        current.unlooked = Some(younger);
+        let mut state = before;
+        state.join(said);
+        let content = current.now.and_then(|row| row.content);
+        (current.now, current.state) = (Some(Row { stamp: newest, content }), Some(state));
+        current.is_joined = true;
+    }
+
+    /// Works out what a document shows, once all entries are joined into its state.
+    pub(crate) fn show(&mut self, doc: &DocId, current: &mut Current) {
+        let (Some(row), Some(mut state)) = (current.now, current.state.take()) else { return };
+        if current.unlooked.is_some() {
+            if state.fit(row.stamp) {
+                self.problems.push(Problem::too_large(doc));
+            }
+            self.resolve(doc, &mut state);
+        }
+        let content = state.content();
+        let hash = content.as_ref().map(|content| Hash(sha256(content)));
+        current.now = Some(Row { content: hash, ..row });
+        (current.content, current.state) = (content, Some(state));
+    }
+
+    /// Brings a state within its limits. What it was before is noted, for parts of it may be gone.
+    pub(crate) fn fit(&mut self, doc: &DocId, before: &Merged, after: &mut Merged, stamp: Stamp) {
+        if !after.fit(stamp) {
+            return;
+        }
+        self.problems.push(Problem::too_large(doc));
+        if let (Some(was), Some(newest)) = (before.newest(), after.newest())
+            && was < newest
+        {
+            let (winner, loser) = (
+                Side { stamp: newest, content: after.content() },
+                Side { stamp: was, content: before.content() },
+            );
+            self.settle(Conflict { doc: doc.clone(), winner, loser, missing: None }, Relation::Conflict);
+        }
     }
 
     /// Asks the collection's resolver, if there are several versions to decide between.
@@ -237,7 +310,14 @@ impl<'a, S: Store> Conflicts<'a, S> {
 
     /// Notes versions that nobody has replaced and that do not show: the one that has come, and what stood until now. And
     /// those that the one that has come replaced without naming them.
-    fn note_sides(&mut self, doc: &DocId, stamp: Stamp, before: &Merged, said: &Merged, after: &Merged) {
+    pub(crate) fn note_sides(
+        &mut self,
+        doc: &DocId,
+        stamp: Stamp,
+        before: &Merged,
+        said: &Merged,
+        after: &Merged,
+    ) {
         let sides = after.sides();
         let content = after.content();
         let chosen = sides.iter().rev().find(|side| side.content == content).or(sides.last());
@@ -254,7 +334,7 @@ impl<'a, S: Store> Conflicts<'a, S> {
         let lost = sides.iter().filter(is_news).chain(gone.iter().filter(is_unnamed));
         for loser in lost.filter(|side| side.content != winner.content).take(LOST_MAX) {
             let (doc, winner, loser) = (doc.clone(), winner.clone(), loser.clone());
-            self.writes.push(ConflictWrite::Put(Conflict { doc, winner, loser, missing: None }));
+            self.put(Conflict { doc, winner, loser, missing: None });
         }
     }
 
@@ -365,6 +445,14 @@ impl<'a, S: Store> Conflicts<'a, S> {
         }
     }
 
+    /// Puts a conflict on the list. Both versions have to fit one row of a store; the one that won is in the document's row too.
+    fn put(&mut self, mut conflict: Conflict) {
+        if bytes_of(&conflict) > CONFLICT_BYTES_MAX {
+            conflict.winner.content = None;
+        }
+        self.writes.push(ConflictWrite::Put(conflict));
+    }
+
     pub(crate) fn settle(&mut self, mut conflict: Conflict, found: Relation) {
         match found {
             Relation::Succession => self.writes.push(ConflictWrite::Remove {
@@ -377,11 +465,15 @@ impl<'a, S: Store> Conflicts<'a, S> {
                 let ends = self.branches.entry(conflict.doc.clone()).or_default();
                 ends.truncate(BRANCHES_OF_ONE_MAX - 1);
                 ends.insert(0, (conflict.winner.stamp, conflict.loser.stamp));
-                self.writes.push(ConflictWrite::Put(conflict));
+                self.put(conflict);
             }
             Relation::Unknown { missing } => {
-                conflict.missing = (self.open.len() < OPEN_CONFLICTS_MAX).then_some(missing);
-                self.writes.push(ConflictWrite::Put(conflict));
+                let (count, bytes) = (self.opened.0, self.opened.1 + bytes_of(&conflict));
+                conflict.missing = self.open.has_room(count, bytes).then_some(missing);
+                if conflict.missing.is_some() {
+                    self.opened = (count + 1, bytes);
+                }
+                self.put(conflict);
             }
         }
     }

@@ -234,6 +234,9 @@ pub struct Status {
     pub applied: u64,
     /// Conflicts found since it was opened.
     pub conflicts: u64,
+    /// Versions, and places of documents that merge, that were looked at to compare and join them since it was opened: a measure
+    /// of work that is the same on every machine.
+    pub work: u64,
     /// Whether local changes wait to be captured.
     pub backlog: bool,
     /// Entries that were forgotten since they were not needed any more.

@@ -1,16 +1,18 @@
 //! Snapshots between two nodes: whom to ask, what to ask next, and answering.
 
-use crate::clock::Now;
+use crate::clock::{Mono, Now};
 use crate::contract::{Output, StoreFailed};
 use crate::event::Event;
 use crate::id::{Collection, LinkId};
 use crate::keeping::Joined;
-use crate::limits::ACK_MS;
+use crate::limits::{SNAPSHOT_FAST, SNAPSHOT_GIVE_MS, SNAPSHOT_SLOW};
 use crate::replica::{BACKLOG_WAIT_MS, Replica};
 use crate::sending::{frame_room, send};
-use crate::snapshot::{Asked, Incoming, Purpose, Taking};
+use crate::session::Session;
+use crate::snapshot::{Asked, Incoming, Purpose};
 use crate::store::{ScanLimits, Store};
-use crate::wire::{Chunk, Message, Part};
+use crate::taking::Taking;
+use crate::wire::{Chunk, Part, Pull};
 
 /// A snapshot that comes from elsewhere than a peer, such as a file: one collection of it, on its way in.
 #[derive(Debug)]
@@ -69,30 +71,30 @@ impl<S: Store> Replica<S> {
         })
     }
 
-    /// Begins a snapshot, or goes on with one whose link was cut.
+    /// Begins a snapshot, or goes on with one whose link was cut or whose giver is slow.
     pub(crate) fn ask_for_snapshot(&mut self, now: Now, out: &mut Vec<Output>) {
         self.ledger.drop_snapshot_if_covered();
         if let Some(link) = self.taking.link {
-            if self.taking.chunk.is_none() && now.mono.since(self.taking.asked) >= ACK_MS {
+            if self.taking.is_overdue(now.mono) {
                 self.close_for_fault(now, link, "no answer to the question for a piece of a snapshot", out);
+                return;
             }
-            return;
+            if !self.leave_slow_giver(now, link) {
+                return;
+            }
         }
-        let (logs, limits) = (&self.ledger.logs, &self.local.limits);
-        let known = self.ledger.snapshot.as_ref();
-        let goes_on = known.and_then(|known| {
-            let mut sessions = self.sessions.iter();
-            let able = sessions.find(|(_, session)| session.can_go_on(known, now.mono));
-            able.map(|(link, session)| (*link, session.link.peer, None))
-        });
+        let goes_on = self.able_to_go_on(now, |_| true).map(|link| (link, None));
         let begins = || {
-            self.sessions.iter().find_map(|(link, session)| {
-                let (collection, purpose) = session.wanted_snapshot(logs, limits, now.mono)?;
-                Some((*link, session.link.peer, Some((collection, purpose))))
-            })
+            let found = self.sessions.iter().filter_map(|(link, session)| {
+                let wanted = session.wanted_snapshot(&self.ledger.logs, &self.local.limits, now.mono)?;
+                Some((*link, Some(wanted), session.giver.rank()))
+            });
+            let found = found.max_by_key(|(link, _, rank)| (*rank, std::cmp::Reverse(*link)));
+            found.map(|(link, wanted, _)| (link, wanted))
         };
-        let Some((link, giver, collection)) = goes_on.or_else(begins) else { return };
-        if let Some((collection, purpose)) = collection {
+        let Some((link, wanted)) = goes_on.or_else(begins) else { return };
+        let Some(giver) = self.sessions.get(&link).map(|session| session.link.peer) else { return };
+        if let Some((collection, purpose)) = wanted {
             self.ledger.snapshot = Some(match purpose {
                 Purpose::History => Incoming::new(collection, giver, &self.ledger.debt),
                 Purpose::Repair => {
@@ -104,18 +106,60 @@ impl<S: Store> Replica<S> {
         } else if let Some(incoming) = &mut self.ledger.snapshot {
             incoming.go_on_with(giver);
         }
-        self.taking.link = Some(link);
+        self.taking = Taking::from(link);
         self.pull(now, out);
     }
 
-    fn pull(&mut self, now: Now, out: &mut Vec<Output>) {
-        if let (Some(link), Some(incoming)) = (self.taking.link, &mut self.ledger.snapshot)
-            && let Some(session) = self.sessions.get(&link)
-        {
-            self.taking.asked = now.mono;
-            let pull = incoming.pull(frame_room(&session.link));
-            out.push(send(link, &Message::Pull(pull)));
+    /// The fastest peer, as far as is known, that can go on with the snapshot that has begun.
+    fn able_to_go_on(&self, now: Now, is_allowed: impl Fn(&Session) -> bool) -> Option<LinkId> {
+        let known = self.ledger.snapshot.as_ref()?;
+        let able = |session: &Session| session.can_go_on(known, now.mono) && is_allowed(session);
+        let able = self.sessions.iter().filter(|(_, session)| able(session));
+        let fastest = able.max_by_key(|(link, session)| (session.giver.rank(), std::cmp::Reverse(**link)));
+        fastest.map(|(link, _)| *link)
+    }
+
+    /// Leaves a giver that is slow if there is another that may be faster. Each is tried once on its link, so two slow ones don't
+    /// take turns.
+    fn leave_slow_giver(&mut self, now: Now, link: LinkId) -> bool {
+        let Some(pace) = self.taking.pace(now.mono).filter(|pace| *pace < SNAPSHOT_FAST) else {
+            return false;
+        };
+        let Some(incoming) = &self.ledger.snapshot else { return false };
+        let is_faster = |session: &Session| {
+            session.link.id != link && session.giver.pace.is_none_or(|known| known / 2 > pace)
+        };
+        // Of any collection: what comes slowly may begin anew, what waits for it would never come.
+        let anew = |session: &Session| {
+            let wanted = session.wanted_snapshot(&self.ledger.logs, &self.local.limits, now.mono);
+            is_faster(session) && wanted.is_some()
+        };
+        let collection = incoming.collection.clone();
+        if incoming.is_repair() || self.able_to_go_on(now, is_faster).is_none() {
+            if pace >= SNAPSHOT_SLOW || !self.sessions.values().any(anew) {
+                return false;
+            }
+            self.ledger.snapshot = None;
         }
+        if let Some(session) = self.sessions.get_mut(&link) {
+            session.giver.pace = Some(pace);
+            session.snapshot_over(collection, now.mono);
+        }
+        self.taking = Taking::default();
+        true
+    }
+
+    /// Asks for the next piece, if it is time: while one is joined the next one may be on its way.
+    pub(crate) fn pull(&mut self, now: Now, out: &mut Vec<Output>) {
+        let (Some(link), Some(ahead)) = (self.taking.link, self.taking.may_ask()) else { return };
+        let Some(incoming) = &mut self.ledger.snapshot else { return };
+        let Some(session) = self.sessions.get_mut(&link) else { return };
+        let pull = match ahead {
+            Some(from) => Pull { collection: incoming.collection.clone(), from },
+            None => incoming.pull(frame_room(&session.link)),
+        };
+        self.taking.asked(now.mono);
+        out.push(send(link, &session.ask(pull)));
     }
 
     /// Joins the piece of a snapshot that waits, once local changes are captured.
@@ -124,11 +168,11 @@ impl<S: Store> Replica<S> {
         now: Now,
         out: &mut Vec<Output>,
     ) -> Result<(), StoreFailed<S::Error>> {
-        let Some((chunk, at)) = self.taking.chunk.take() else { return Ok(()) };
+        let Some((chunk, at)) = self.taking.next() else { return Ok(()) };
         let Some(link) = self.taking.link else { return Ok(()) };
         let impatient = now.mono.since(at) >= BACKLOG_WAIT_MS;
         if self.ledger.backlog && !impatient {
-            self.taking.chunk = Some((chunk, at));
+            self.taking.put_back(chunk, at);
             return Ok(());
         }
         let Some(session) = self.sessions.get(&link) else { return Ok(()) };
@@ -150,7 +194,7 @@ impl<S: Store> Replica<S> {
         }
         let done = matches!(joined, Joined::Done);
         match joined {
-            Joined::Busy => self.taking.chunk = Some((again, at)),
+            Joined::Busy => self.taking.put_back(again, at),
             Joined::Refused(detail) => {
                 self.taking = Taking::default();
                 if let Some(session) = self.sessions.get_mut(&link) {
@@ -207,17 +251,17 @@ impl<S: Store> Replica<S> {
         now: Now,
         out: &mut Vec<Output>,
     ) -> Result<(), StoreFailed<S::Error>> {
-        if self.giving.front().is_none_or(|asked| asked.again > now.mono) {
-            return Ok(());
-        }
-        let Some(asked) = self.giving.pop_front() else { return Ok(()) };
-        let Some(session) = self.sessions.get(&asked.link) else { return Ok(()) };
+        let paced = |at: Mono| self.is_quiet || now.mono.since(at.max(self.given)) >= SNAPSHOT_GIVE_MS;
+        let due = |asked: &Asked| asked.again <= now.mono && paced(asked.at);
+        let Some(asked) = self.giving.pop_front_if(|asked| due(asked)) else { return Ok(()) };
+        self.given = now.mono;
+        let Some(session) = self.sessions.get_mut(&asked.link) else { return Ok(()) };
         let limits = ScanLimits {
             rows: self.local.limits.page_entries,
             bytes: self.local.limits.page_bytes.min(session.link.frame_bytes_max),
         };
         match self.ledger.chunk(&asked.pull, limits, frame_room(&session.link))? {
-            Some(chunk) => out.push(send(asked.link, &Message::Chunk(chunk))),
+            Some(chunk) => out.push(send(asked.link, &session.answer(chunk))),
             None if now.mono.since(asked.at) < BACKLOG_WAIT_MS => {
                 let again = now.mono.plus(CAPTURE_WAIT_MS);
                 self.giving.push_back(Asked { again, ..asked });
@@ -227,7 +271,7 @@ impl<S: Store> Replica<S> {
                     "the next document is not as its row says, and its change can't be captured".to_owned();
                 let (collection, part) = (asked.pull.collection, Part::Rows(Vec::new()));
                 let chunk = Chunk { collection, part, last: false, refused, ahead: false };
-                out.push(send(asked.link, &Message::Chunk(chunk)));
+                out.push(send(asked.link, &session.answer(chunk)));
             }
         }
         Ok(())

@@ -35,6 +35,11 @@ pub(crate) struct Giver {
     unequal: BTreeSet<Collection>,
     /// Until when it is not asked for these, and how often it has been.
     asked: BTreeMap<Collection, (Mono, u32)>,
+    /// Whether it has yet to answer a question for a piece of a snapshot, and to be answered one.
+    pub(crate) owes: bool,
+    pub(crate) is_owed: bool,
+    /// Bytes that it brought in a second when a snapshot was last taken from it.
+    pub(crate) pace: Option<u64>,
 }
 
 impl Giver {
@@ -112,7 +117,7 @@ impl Giver {
 
     /// Whether it may be asked for a snapshot of a collection now.
     pub(crate) fn may_be_asked(&self, collection: &Collection, now: Mono) -> bool {
-        self.asked.get(collection).is_none_or(|(until, _)| now >= *until)
+        !self.owes && self.asked.get(collection).is_none_or(|(until, _)| now >= *until)
     }
 
     /// A collection of which a snapshot is to be asked for, and why. `theirs` is what the peer holds.
@@ -153,6 +158,11 @@ impl Giver {
             *missing >= limits.snapshot_entries && *missing / 2 > rows
         };
         missing.into_iter().find(is_longer).map(|(collection, _)| collection.clone())
+    }
+
+    /// The more, the rather it is asked: the fastest as far as is known, and who is not known first.
+    pub(crate) fn rank(&self) -> u64 {
+        self.pace.unwrap_or(u64::MAX)
     }
 
     /// Rows that it said it has of a collection.

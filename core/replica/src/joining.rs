@@ -1,15 +1,16 @@
 //! Rows of a snapshot joined into those that are here.
 
 use crate::apply::{Planned, Planner, tallies};
-use crate::clock::Hlc;
-use crate::conflicts::{Branches, Conflicts, OpenConflicts, Versions};
-use crate::id::{DocId, sha256};
+use crate::clock::{Hlc, Stamp};
+use crate::conflicts::{Branches, Conflicts, LOST_MAX, Versions};
+use crate::id::{DocId, NodeId, sha256};
 use crate::merge::Merged;
 use crate::resolve::{Conflict, Document, Relation, Row, Side, takes_over};
 use crate::snapshot::Incoming;
 use crate::states;
 use crate::store::{Guard, RowWrite, Store};
 use crate::version::Hash;
+use crate::waiting::OpenConflicts;
 
 impl Planner<'_> {
     /// Joins a piece of a snapshot into the rows: a commit, guarded against uncaptured local changes.
@@ -30,7 +31,7 @@ impl Planner<'_> {
         for ((doc, document), before) in docs.into_iter().zip(documents).zip(rows) {
             let state = self.states.read(conflicts.store(), &doc, before.as_ref())?;
             let write = if document.merged.is_some() || state.is_some() {
-                join_state(&mut conflicts, doc, document, before, state)?
+                join_state(&mut conflicts, (doc, before, state), document, incoming)?
             } else {
                 if let Some(before) = before {
                     note_loser(&mut conflicts, &doc, document, before, incoming)?;
@@ -41,23 +42,22 @@ impl Planner<'_> {
             };
             commit.rows.extend(write);
         }
-        let (writes, problems) = conflicts.into_found();
+        let (writes, problems, work) = conflicts.into_found();
         commit.conflicts = writes;
         commit.rows.sort_by(|a, b| (a.row.stamp, &a.doc).cmp(&(b.row.stamp, &b.doc)));
         let latest = commit.rows.last().map_or(Hlc::default(), |write| write.row.stamp.hlc);
         commit.clock = commit.clock.max(latest);
         commit.tallies = tallies(self.logs, &commit.rows);
-        Ok(Planned { commit, problems })
+        Ok(Planned { commit, problems, work })
     }
 }
 
 /// Joins the state of a document that merges, on either side or on both.
 fn join_state<S: Store>(
     conflicts: &mut Conflicts<'_, S>,
-    doc: DocId,
+    (doc, before, state): (DocId, Option<Row>, Option<Merged>),
     document: &Document,
-    before: Option<Row>,
-    state: Option<Merged>,
+    incoming: &Incoming,
 ) -> Result<Option<RowWrite>, S::Error> {
     let was = match state {
         Some(state) => state,
@@ -73,12 +73,17 @@ fn join_state<S: Store>(
     let told = document.merged.clone().and_then(|bytes| Merged::decode(bytes, stamp).ok());
     let told = told.unwrap_or_else(|| Merged::replaced(stamp, document.content.as_ref()));
     let mut after = was.clone();
-    after.join(told);
-    if after == was && before.is_some() {
-        return Ok(None);
-    }
+    after.join(told.clone());
+    conflicts.fit(&doc, &was, &mut after, stamp);
     if after.has_heads() {
         conflicts.resolve(&doc, &mut after);
+    }
+    if let Some(here) = before.filter(|here| here.content != document.row.content) {
+        note_lost(conflicts, (&doc, here), (&was, &told, &after), incoming)?;
+    }
+    // An edit that says nothing moves the row's stamp alone; nodes that never got it must end with the same.
+    if after == was && before.is_some_and(|here| here.stamp >= stamp) {
+        return Ok(None);
     }
     let content = after.content();
     let hash = content.as_ref().map(|content| Hash(sha256(content)));
@@ -92,6 +97,39 @@ fn join_state<S: Store>(
         apply: Some(content),
         merged,
     }))
+}
+
+/// Notes what was written of a document that merges, here or there, and does not show any more, unless its author or whoever
+/// replaced it knew of the other.
+fn note_lost<S: Store>(
+    conflicts: &mut Conflicts<'_, S>,
+    (doc, here): (&DocId, Row),
+    (was, told, after): (&Merged, &Merged, &Merged),
+    incoming: &Incoming,
+) -> Result<(), S::Error> {
+    let last = Stamp { hlc: Hlc(u64::MAX), node: NodeId([u8::MAX; 32]) };
+    let known = conflicts.store().version(doc, &here.stamp)?.and_then(|version| version.replaces);
+    let is_settled = |stamp: &Stamp| incoming.covers(&Row { stamp: *stamp, content: None });
+    let ours = was.lost_in(after).into_iter().filter(|stamp| !is_settled(stamp));
+    let ours = ours.rev().take(LOST_MAX).map(|stamp| (stamp, was.content(), told.newest()));
+    let theirs = told.lost_in(after).into_iter().rev().take(LOST_MAX);
+    let theirs = theirs.map(|stamp| (stamp, after.preferring(told, last), was.newest()));
+    for (stamp, content, by) in ours.chain(theirs.collect::<Vec<_>>()) {
+        let Some(by) = by.filter(|by| *by > stamp && content != after.content()) else { continue };
+        // Of what the peer has it can be told whether the version that stands here was made from it.
+        let is_theirs = by == here.stamp;
+        let found = if is_theirs { conflicts.relate(doc, stamp, known)? } else { Relation::Conflict };
+        if found == Relation::Conflict {
+            let (winner, loser) = (Side { stamp: by, content: after.content() }, Side { stamp, content });
+            conflicts.settle(Conflict { doc: doc.clone(), winner, loser, missing: None }, found);
+        }
+    }
+    if after.has_heads() {
+        for side in told.sides().iter().rev().take(LOST_MAX) {
+            conflicts.note_sides(doc, side.stamp, was, told, after);
+        }
+    }
+    Ok(())
 }
 
 /// Notes which version loses, if the two were made apart.

@@ -196,7 +196,8 @@ impl<S: Store> Ledger<S> {
             let guard = if attempt < APPLY_ATTEMPTS { Guard::OutboxEmpty } else { Guard::OutboxDisjoint };
             let (planner, store, open, branches) = self.planner(now);
             let planned = planner.plan_snapshot(store, (open, branches), incoming, rows, guard)?;
-            let Planned { mut commit, problems } = planned;
+            let Planned { mut commit, problems, work } = planned;
+            self.work += work as u64;
             let mut debt = self.debt.clone();
             incoming.note_rows(last_key, &mut debt, &mut commit);
             if self.commit(&commit, events)? {

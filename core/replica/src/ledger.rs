@@ -8,13 +8,13 @@ use fastrand::Rng;
 
 use crate::apply::{Planned, Planner};
 use crate::clock::{Clock, Hlc, Mono, Now};
-use crate::conflicts::{Branches, OpenConflicts};
+use crate::conflicts::Branches;
 use crate::contract::{Config, Mark};
 use crate::custom::Resolvers;
 use crate::entry::{AuthorKey, SignatureError, SignedHead};
 use crate::event::{Anew, Event};
 use crate::id::{Collection, Incarnation, LogId, NodeId, PublicKey};
-use crate::limits::{FRAME_BYTES_DEFAULT, PAGE_BYTES_TARGET, PAGE_ENTRIES_TARGET};
+use crate::limits::{FRAME_BYTES_DEFAULT, FRAME_OVERHEAD_BYTES, PAGE_BYTES_TARGET, PAGE_ENTRIES_TARGET};
 use crate::member::{Change, Members, members};
 use crate::oplog::{Logs, Verdicts, check_page};
 use crate::page::{Room, build_page, build_shortest};
@@ -23,6 +23,7 @@ use crate::snapshot::{Debt, Incoming};
 use crate::states::{States, edit_bytes_max};
 use crate::store::{Appended, Commit, Committed, ConflictWrite, Drain, Guard, ScanLimits, Store, UnitLimits};
 use crate::version::Seq;
+use crate::waiting::OpenConflicts;
 use crate::wire::{Ack, Code, Page, Run, RunResult};
 
 /// Attempts to find the outbox empty, and then as many to find it without the documents to be applied.
@@ -51,6 +52,8 @@ pub(crate) struct Ledger<S: Store> {
     pub(crate) applied: u64,
     /// Since it was opened.
     pub(crate) conflicts: u64,
+    /// Versions, and places of states, that were looked at since it was opened.
+    pub(crate) work: u64,
     key: AuthorKey,
     rng: Rng,
     limits: UnitLimits,
@@ -104,10 +107,7 @@ impl<S: Store> Ledger<S> {
             Some((_, incarnation)) if anew.is_none() => incarnation,
             _ => Incarnation(rng.u64(..)),
         };
-        let mut open_conflicts = OpenConflicts::new();
-        for conflict in &durable.open_conflicts {
-            open_conflicts.entry(conflict.doc.clone()).or_default().push(conflict.clone());
-        }
+        let open_conflicts = OpenConflicts::from_durable(&durable.open_conflicts);
         let limits = UnitLimits {
             changes: config.limits.unit_changes,
             bytes: config.limits.unit_bytes,
@@ -130,10 +130,11 @@ impl<S: Store> Ledger<S> {
             captured: 0,
             applied: 0,
             conflicts: 0,
+            work: 0,
             key,
             rng,
             limits,
-            unit_frame_bytes: config.frame_bytes_max.min(FRAME_BYTES_DEFAULT),
+            unit_frame_bytes: config.frame_bytes_max.min(FRAME_BYTES_DEFAULT) - FRAME_OVERHEAD_BYTES,
             open_conflicts,
             branches: Branches::new(),
             merging: config.merging.clone(),
@@ -286,7 +287,9 @@ impl<S: Store> Ledger<S> {
         for attempt in first..2 * APPLY_ATTEMPTS {
             let guard = if attempt < APPLY_ATTEMPTS { Guard::OutboxEmpty } else { Guard::OutboxDisjoint };
             let (planner, store, open, branches) = self.planner(now);
-            let Planned { commit, problems } = planner.plan_remote(store, open, branches, taken, guard)?;
+            let planned = planner.plan_remote(store, open, branches, taken, guard)?;
+            let Planned { commit, problems, work } = planned;
+            self.work += work as u64;
             if self.commit(&commit, events)? {
                 events.extend(problems.into_iter().map(Event::Problem));
                 let entries = taken.iter().map(|(run, _)| run.entries.len()).sum();
@@ -383,15 +386,10 @@ impl<S: Store> Ledger<S> {
             ConflictWrite::Put(conflict) => (&conflict.doc, conflict.winner.stamp, conflict.loser.stamp),
             ConflictWrite::Remove { doc, winner, loser } => (doc, *winner, *loser),
         };
-        if let Some(open) = self.open_conflicts.get_mut(doc) {
-            open.retain(|conflict| (conflict.winner.stamp, conflict.loser.stamp) != (winner, loser));
-            if open.is_empty() {
-                self.open_conflicts.remove(doc);
-            }
-        }
+        self.open_conflicts.remove(doc, winner, loser);
         let ConflictWrite::Put(conflict) = write else { return };
         if conflict.missing.is_some() {
-            self.open_conflicts.entry(doc.clone()).or_default().push(conflict.clone());
+            self.open_conflicts.insert(conflict.clone());
         } else if !matches!(before, Some(ConflictWrite::Remove { doc: moved, .. }) if moved == doc) {
             self.conflicts += 1;
             events.push(Event::Conflict(conflict.clone()));

@@ -42,7 +42,9 @@
 //! - A seed MUST NOT be used for two new oplogs.
 
 mod apply;
+mod asking;
 mod blocked;
+mod bounds;
 pub mod clock;
 mod conflicts;
 mod contract;
@@ -54,6 +56,7 @@ pub mod event;
 mod exchange;
 pub mod fingerprint;
 mod flow;
+mod follow;
 mod giver;
 mod heads;
 pub mod id;
@@ -80,9 +83,11 @@ mod snapshot;
 mod states;
 mod step;
 pub mod store;
+mod taking;
 mod vectors;
 pub mod version;
 mod violation;
+mod waiting;
 pub mod wire;
 
 pub use blocked::BlockedPeer;

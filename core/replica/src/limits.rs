@@ -23,6 +23,14 @@ pub const SEQ_MAX: u64 = (1 << 40) - 1;
 /// Most authors of whom a version of a document may say how far it had seen them.
 pub const SEEN_AUTHORS_MAX: usize = 256;
 
+/// Largest state of a document that merges, in bytes; of a larger one the oldest parts go. A store keeps it in one row, which has
+/// room for the largest document and this much more.
+pub const STATE_BYTES_MAX: usize = PAYLOAD_BYTES_HARD + (512 << 10);
+/// Most versions of one document, made apart, that stand beside each other for a resolver; the oldest go.
+pub const VERSIONS_MAX: usize = 256;
+/// Of these, most of one author: who does not mean harm has seen its own.
+pub const VERSIONS_OF_AUTHOR_MAX: usize = 8;
+
 /// Most changes in one unit (what is captured at once and stays whole on its way).
 pub const UNIT_CHANGES_MAX: usize = 4096;
 /// Most payload bytes in one unit: a unit and its framing fit one frame of the default size. A single larger
@@ -64,6 +72,16 @@ pub const CATCH_UP_ENTRIES: u64 = 2_000;
 /// A snapshot is taken instead of history if at least so many entries are missing, and more than twice as many as there
 /// are rows.
 pub const SNAPSHOT_ENTRIES: u64 = 10_000;
+/// How long answers are waited for before it is known how fast a giver of a snapshot is.
+pub const SNAPSHOT_PACE_MS: u64 = 10_000;
+/// A giver that brings fewer bytes in a second makes room for another that may be faster and can go on in its place.
+pub const SNAPSHOT_FAST: u64 = 256 << 10;
+/// A giver that brings fewer is left even if the snapshot has to begin anew, and keeps no history of others waiting.
+pub const SNAPSHOT_SLOW: u64 = 16 << 10;
+/// Pieces of a snapshot that wait to be joined before no other is asked for.
+pub const SNAPSHOT_AHEAD: usize = 2;
+/// Pieces of snapshots are given while nothing else waits; else one in this time.
+pub const SNAPSHOT_GIVE_MS: u64 = 20;
 /// How long history is kept after all members hold it, unless the configuration says otherwise.
 pub const RETENTION_MS: u64 = 24 * 3_600_000;
 /// Longest time after which a member says what it holds, if it has got anything new; with a short retention it is an eighth
@@ -78,6 +96,9 @@ pub const PRE_AUTH_BYTES_MAX: usize = 1 << 10;
 pub const PRE_AUTH_TOKEN_BYTES_MAX: usize = 8 << 10;
 /// Largest frame, unless the configuration says otherwise.
 pub const FRAME_BYTES_DEFAULT: usize = 4 << 20;
+/// Part of a frame that pages and pieces of snapshots leave free. A page is measured without its number: what came in a page
+/// under one number fits a page under any.
+pub const FRAME_OVERHEAD_BYTES: usize = 64;
 /// Largest frame that a configuration may allow.
 pub const FRAME_BYTES_HARD: usize = 16 << 20;
 /// Smallest frame that a configuration may ask for.
@@ -144,6 +165,15 @@ pub const MAX_SKEW_MS: u64 = 300_000;
 pub const SKEW_RETRY_MS: u64 = 5_000;
 /// Wait before a log is taken again from a peer that sent bad entries of it.
 pub const BAD_LOG_RETRY_MS: u64 = 60_000;
+/// Most conflicts that wait for a version to arrive; beyond that a new one counts as certain.
+pub const OPEN_CONFLICTS_MAX: usize = 10_000;
+/// Most bytes of the contents of these together, held in memory.
+pub const OPEN_CONFLICTS_BYTES_MAX: usize = 16 << 20;
+/// Most bytes of both versions of a conflict together; beyond it the winner's is left out, for it stands in the row. A store
+/// keeps both in one row.
+pub const CONFLICT_BYTES_MAX: usize = STATE_BYTES_MAX;
+/// Most bytes of the conflict list together, about; the oldest conflicts go.
+pub const CONFLICT_LIST_BYTES_MAX: u64 = 256 << 20;
 /// How long a losing version stays in the conflict list.
 pub const CONFLICT_KEEP_MS: u64 = 24 * 3_600_000;
 

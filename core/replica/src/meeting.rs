@@ -9,8 +9,8 @@ use crate::id::LinkId;
 use crate::limits::SESSIONS_MAX;
 use crate::replica::Replica;
 use crate::session::Session;
-use crate::snapshot::Taking;
 use crate::store::Store;
+use crate::taking::Taking;
 
 /// What both processes are told that run with one identity.
 const COPIED: &str = "two processes run with this node's identity: end one of them. If this machine is a copy of another, remove \

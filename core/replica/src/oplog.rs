@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::clock::{Clock, Hlc, Stamp, TooFarAhead, WallMillis};
 use crate::entry::{Chain, ChainError, SignatureError};
 use crate::fingerprint::{Fingerprint, Tally};
+use crate::follow::{Follower, Moves};
 use crate::id::{Collection, Incarnation, Key, LogId, NodeId, PublicKey};
 use crate::limits::{AUTHOR_LOGS, LOGS_CROWDED, LOGS_MAX};
 use crate::store::{Appended, Durable};
@@ -24,10 +25,12 @@ pub(crate) struct Logs {
     tallies: BTreeMap<Collection, Tally>,
     /// Logs whose beginning was forgotten, with the last position that is gone and its time.
     floors: BTreeMap<LogId, (Seq, Hlc)>,
-    /// How often a head has moved.
-    moves: u64,
+    /// Heads and floors that moved.
+    moves: Moves,
     /// How many logs each author has.
     of_author: BTreeMap<NodeId, usize>,
+    /// How many entries each author wrote in each incarnation.
+    written: BTreeMap<(NodeId, Incarnation), u64>,
 }
 
 /// New logs that are taken together, counted by author.
@@ -52,7 +55,12 @@ impl Logs {
 
     /// A number that is another one after any head has moved: what was worked out from the heads holds as long as it stays.
     pub(crate) fn moves(&self) -> u64 {
-        self.moves
+        self.moves.count()
+    }
+
+    /// The logs that have changed since a follower looked last; `None` if it is to look at all.
+    pub(crate) fn changed(&self, follower: &mut Follower) -> Option<BTreeSet<LogId>> {
+        follower.changed(&self.moves)
     }
 
     pub(crate) fn vector(&self) -> &Vector {
@@ -61,8 +69,7 @@ impl Logs {
 
     /// Entries that an author wrote in one incarnation, over all its collections.
     pub(crate) fn written(&self, author: NodeId, incarnation: Incarnation) -> u64 {
-        let is_its = |log: &LogId| log.author == author && log.incarnation == incarnation;
-        self.vector.iter().filter(|(log, _)| is_its(log)).map(|(_, head)| head.seq.0).sum()
+        self.written.get(&(author, incarnation)).copied().unwrap_or_default()
     }
 
     /// The end of a log, ready to take its next entry.
@@ -104,7 +111,7 @@ impl Logs {
 
     /// Notes that entries are forgotten.
     pub(crate) fn forget(&mut self, log: &LogId, floor: Seq, hlc: Hlc) {
-        self.moves += 1;
+        self.moves.note(log);
         self.floors.insert(log.clone(), (floor, hlc));
     }
 
@@ -152,8 +159,10 @@ impl Logs {
     }
 
     fn advance(&mut self, log: &LogId, head: Head, hlc: Hlc) {
-        self.moves += 1;
+        self.moves.note(log);
         let before = self.vector.advance(log, head);
+        *self.written.entry((log.author, log.incarnation)).or_default() +=
+            head.seq.0.saturating_sub(before.seq.0);
         if before.seq == Seq(0) && head.seq > Seq(0) {
             *self.of_author.entry(log.author).or_default() += 1;
         }

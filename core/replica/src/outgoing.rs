@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::blocked::Place;
 use crate::clock::Mono;
+use crate::follow::{Follower, Kept};
 use crate::id::{Collection, Incarnation, LogId, NodeId};
 use crate::limits::{ACK_MS, BAD_LOG_RETRY_MS, SKEW_RETRY_MS};
 use crate::oplog::Logs;
@@ -35,6 +36,8 @@ struct InFlight {
 pub(crate) struct Outgoing {
     /// What the peer is known to hold durably.
     theirs: BTreeMap<LogId, Seq>,
+    /// All of it together.
+    total: u128,
     /// What was sent, beyond `theirs`.
     sent: BTreeMap<LogId, Seq>,
     in_flight: VecDeque<InFlight>,
@@ -47,19 +50,34 @@ pub(crate) struct Outgoing {
     pages_sent: u64,
     /// How often anything of this has changed.
     changes: u64,
-    /// Answers that hold as long as neither our heads nor this change: every input asks, most change nothing.
+    /// An answer that holds as long as neither our heads nor this change: every input asks, most change nothing.
     settled: Cell<Option<(u64, u64)>>,
-    behind: Cell<Option<Behind>>,
+    lacking: Kept<Lacking>,
+    behind: Kept<Behind>,
 }
 
-/// Our heads' moves and our own changes when it was worked out, and the answer.
-type Behind = ((u64, u64), (u64, u64));
+/// Shared logs of which more is here than was sent to the peer or is known to be there.
+#[derive(Debug, Default)]
+struct Lacking {
+    follower: Follower,
+    logs: BTreeSet<LogId>,
+}
+
+/// Logs of which the peer holds more than is here, with how much, and sums over all.
+#[derive(Debug, Default)]
+struct Behind {
+    follower: Follower,
+    logs: BTreeMap<LogId, u64>,
+    behind: u128,
+}
 
 impl Outgoing {
     /// The peer's whole vector, as far as it is shared. What is on its way stays so.
     pub(crate) fn learn_all(&mut self, heads: impl Iterator<Item = (LogId, Head)>) {
         self.changes += 1;
+        self.start_over();
         self.theirs = heads.map(|(log, head)| (log, head.seq)).collect();
+        self.total = self.theirs.values().map(|seq| u128::from(seq.0)).sum();
         let ends = self.in_flight.iter().flat_map(|page| page.ends.iter().map(|(log, _)| log));
         let on_its_way: BTreeSet<&LogId> = ends.collect();
         self.sent.retain(|log, _| on_its_way.contains(log));
@@ -68,8 +86,21 @@ impl Outgoing {
     /// The peer holds a log at least up to there.
     pub(crate) fn learn(&mut self, log: LogId, seq: Seq) {
         self.changes += 1;
+        self.touch(&log);
         let theirs = self.theirs.entry(log).or_default();
+        self.total += u128::from(seq.0.saturating_sub(theirs.0));
         *theirs = (*theirs).max(seq);
+    }
+
+    /// What is known of a log at the peer, or sent of it, has changed.
+    fn touch(&mut self, log: &LogId) {
+        self.lacking.with(|lacking| lacking.follower.touch(log));
+        self.behind.with(|behind| behind.follower.touch(log));
+    }
+
+    fn start_over(&mut self) {
+        self.lacking.with(|lacking| lacking.follower.start_over());
+        self.behind.with(|behind| behind.follower.start_over());
     }
 
     /// What the peer lacks and may be sent now: logs with the position after which to send. Empty if nothing.
@@ -87,16 +118,19 @@ impl Outgoing {
         if self.settled.get() == Some(state) {
             return BTreeMap::new();
         }
-        let lacking = |(log, head): (&LogId, &Head)| {
+        let may_go = |log: &LogId| {
             let until = self.held.get(log).max(self.held_authors.get(&(log.author, log.incarnation)));
-            if !shared.contains(&log.collection) || until.is_some_and(|until| *until > now) {
+            if until.is_some_and(|until| *until > now) {
                 return None;
             }
             let after = self.position(log);
             // What is forgotten here is not sent; the peer asks for a snapshot.
-            (head.seq > after && after >= logs.floor(log)).then(|| (log.clone(), after))
+            (after >= logs.floor(log)).then(|| (log.clone(), after))
         };
-        let positions: BTreeMap<LogId, Seq> = logs.vector().iter().filter_map(lacking).collect();
+        let positions: BTreeMap<LogId, Seq> = self.lacking.with(|lacking| {
+            self.follow_lacking(lacking, logs, shared);
+            lacking.logs.iter().filter_map(may_go).collect()
+        });
         if positions.is_empty() && self.held() == 0 {
             self.settled.set(Some(state));
         }
@@ -106,6 +140,23 @@ impl Outgoing {
     /// What the peer is known to hold durably.
     pub(crate) fn theirs(&self) -> &BTreeMap<LogId, Seq> {
         &self.theirs
+    }
+
+    fn follow_lacking(&self, lacking: &mut Lacking, logs: &Logs, shared: &BTreeSet<Collection>) {
+        let is_lacking =
+            |log: &LogId, head: Seq| shared.contains(&log.collection) && head > self.position(log);
+        let Some(changed) = logs.changed(&mut lacking.follower) else {
+            let all = logs.vector().iter().filter(|(log, head)| is_lacking(log, head.seq));
+            lacking.logs = all.map(|(log, _)| log.clone()).collect();
+            return;
+        };
+        for log in changed {
+            if is_lacking(&log, logs.vector().head(&log).seq) {
+                lacking.logs.insert(log);
+            } else {
+                lacking.logs.remove(&log);
+            }
+        }
     }
 
     fn position(&self, log: &LogId) -> Seq {
@@ -140,6 +191,7 @@ impl Outgoing {
         self.changes += 1;
         self.pages_sent += 1;
         let ends: Vec<(LogId, Seq)> = runs.iter().map(|run| (run.log.clone(), run.signed.head.seq)).collect();
+        ends.iter().for_each(|(log, _)| self.touch(log));
         self.sent.extend(ends.iter().cloned());
         self.in_flight.push_back(InFlight { id: self.pages_sent, ends, sent: now });
     }
@@ -187,7 +239,9 @@ impl Outgoing {
                 continue;
             }
             // Back to what the peer says it holds; the rest is sent again when its time has come.
-            self.theirs.insert(log.clone(), seq);
+            self.touch(&log);
+            let before = self.theirs.insert(log.clone(), seq).unwrap_or_default();
+            self.total = self.total - u128::from(before.0) + u128::from(seq.0);
             self.sent.remove(&log);
             match code {
                 Code::ClockSkew => {
@@ -204,7 +258,12 @@ impl Outgoing {
             refused.push((log, code, detail));
         }
         // A unit may lie in several logs: they go back together, or a part of one would be sent without the rest.
-        self.sent.retain(|log, _| !back.contains(&(log.author, log.incarnation)));
+        let goes_back = |log: &LogId| back.contains(&(log.author, log.incarnation));
+        let sent: Vec<LogId> = self.sent.keys().filter(|log| goes_back(log)).cloned().collect();
+        for log in sent {
+            self.touch(&log);
+            self.sent.remove(&log);
+        }
         Ok(refused)
     }
 
@@ -255,20 +314,30 @@ impl Outgoing {
 
     /// Entries that the peer is known to hold: how many of them this node lacks, and all of them.
     pub(crate) fn behind(&self, logs: &Logs) -> (u64, u64) {
-        let state = (logs.moves(), self.changes);
-        if let Some((known, answer)) = self.behind.get()
-            && known == state
-        {
-            return answer;
-        }
-        let count = |(behind, total): (u64, u64), (log, seq): (&LogId, &Seq)| {
-            let ours = logs.vector().head(log).seq;
+        let behind = self.behind.with(|behind| self.follow_behind(behind, logs));
+        (u64::try_from(behind).unwrap_or(u64::MAX), u64::try_from(self.total).unwrap_or(u64::MAX))
+    }
+
+    fn follow_behind(&self, state: &mut Behind, logs: &Logs) -> u128 {
+        let missing = |log: &LogId, theirs: Seq| theirs.0.saturating_sub(logs.vector().head(log).seq.0);
+        let Some(changed) = logs.changed(&mut state.follower) else {
+            let all = self.theirs.iter().map(|(log, theirs)| (log, missing(log, *theirs)));
+            let all = all.filter(|(_, missing)| *missing > 0);
+            state.logs = all.map(|(log, missing)| (log.clone(), missing)).collect();
             // A peer may claim anything.
-            (behind.saturating_add(seq.0.saturating_sub(ours.0)), total.saturating_add(seq.0))
+            state.behind = state.logs.values().map(|missing| u128::from(*missing)).sum();
+            return state.behind;
         };
-        let answer = self.theirs.iter().fold((0, 0), count);
-        self.behind.set(Some((state, answer)));
-        answer
+        for log in changed {
+            let theirs = self.theirs.get(&log).copied().unwrap_or_default();
+            let before = state.logs.remove(&log).unwrap_or_default();
+            let now = missing(&log, theirs);
+            state.behind = state.behind - u128::from(before) + u128::from(now);
+            if now > 0 {
+                state.logs.insert(log, now);
+            }
+        }
+        state.behind
     }
 
     /// Entries that this node holds and the peer is not known to hold.

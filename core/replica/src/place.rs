@@ -176,6 +176,29 @@ impl Place {
         self.children.values().map(Self::newest).fold(own, Option::max)
     }
 
+    /// The stamps of all its registers.
+    pub(crate) fn stamps(&self, found: &mut BTreeSet<Stamp>) {
+        let value = self.value.as_ref().map(|(stamp, _)| *stamp);
+        let order = self.order.as_ref().map(|(stamp, _)| *stamp);
+        found.extend([value, order, self.floor, self.removed].into_iter().flatten());
+        self.children.values().for_each(|child| child.stamps(found));
+    }
+
+    /// Bytes that it takes as it is stored, or shown, at most: JSON in a string doubles with each level at worst.
+    pub(crate) fn bytes_at_most(&self) -> usize {
+        const REGISTERS: usize = 128;
+        let text = match &self.value {
+            Some((_, Value::Scalar(text))) => text.len(),
+            _ => 0,
+        };
+        let order = self.order.iter().flat_map(|(_, order)| order).map(|step| step.bytes().len() + 8);
+        let children = self.children.iter().map(|(step, child)| {
+            let bytes = step.bytes().len() + child.bytes_at_most();
+            if step.group() == Some(Group::Inside) { 2 * bytes } else { bytes }
+        });
+        REGISTERS + text + order.sum::<usize>() + children.sum::<usize>()
+    }
+
     /// Of each author the last time at which it wrote any of its registers.
     pub(crate) fn authors(&self, found: &mut BTreeMap<NodeId, Hlc>) {
         let value = self.value.as_ref().map(|(stamp, _)| *stamp);

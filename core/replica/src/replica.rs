@@ -22,10 +22,11 @@ use crate::limits::{FRAME_BYTES_LEAST, SEQ_MAX};
 use crate::member::{Member, members};
 use crate::peers::{Peers, TooManyPeers};
 use crate::retain::tend_ms;
-use crate::sending::{Built, fit_ack, send, send_page};
+use crate::sending::{Built, can_be_passed_on, fit_ack, send, send_page};
 use crate::session::{Effect, Local, Session};
-use crate::snapshot::{Asked, Taking};
+use crate::snapshot::Asked;
 use crate::store::Store;
+use crate::taking::Taking;
 use crate::version::{Head, Vector};
 use crate::wire::{Message, OwnHead, Page, VectorPart};
 
@@ -42,7 +43,11 @@ pub struct Replica<S: Store> {
     pub(crate) ends: Ends,
     pub(crate) inbox: VecDeque<Received>,
     pub(crate) giving: VecDeque<Asked>,
+    /// When a piece of a snapshot was given last.
+    pub(crate) given: Mono,
     pub(crate) taking: Taking,
+    /// Whether nothing waits to be handled but time.
+    pub(crate) is_quiet: bool,
     more: bool,
     seen: Now,
     next_tend: Mono,
@@ -92,7 +97,9 @@ impl<S: Store> Replica<S> {
             ends: Ends::default(),
             inbox: VecDeque::new(),
             giving: VecDeque::new(),
+            given: now.mono,
             taking: Taking::default(),
+            is_quiet: false,
             more: true,
             seen: now,
             next_tend: now.mono.plus(tend_ms(config.retention_ms)),
@@ -115,6 +122,7 @@ impl<S: Store> Replica<S> {
     /// When the store failed; the replica must then be dropped.
     pub fn handle(&mut self, now: Now, input: Input) -> Result<Vec<Output>, StoreFailed<S::Error>> {
         self.seen = now;
+        self.is_quiet = matches!(input, Input::Tick);
         let mut out = Vec::new();
         out.extend(self.ledger.anew.take().map(|anew| Output::Event(Event::StartedAnew(anew))));
         out.extend(std::mem::take(&mut self.ledger.dropped).into_iter().map(|log| {
@@ -173,6 +181,7 @@ impl<S: Store> Replica<S> {
             captured: self.ledger.captured,
             applied: self.ledger.applied,
             conflicts: self.ledger.conflicts,
+            work: self.ledger.work,
             backlog: self.ledger.backlog,
             forgotten: self.ledger.forgotten,
             snapshot: self.ledger.snapshot.as_ref().map(|taken| (taken.collection.clone(), taken.rows)),
@@ -263,13 +272,13 @@ impl<S: Store> Replica<S> {
         self.local.is_ahead_of_vector = !self.ledger.debt.is_empty();
         let rest_ms = 2 * self.local.sync_interval_ms;
         let limits = &self.local.limits;
-        let flows =
-            regulate(&mut self.sessions, &self.ledger.logs, limits, (rest_ms, self.taking.link), now.mono);
+        let snapshot = self.taking.flowing(now.mono);
+        let flows = regulate(&mut self.sessions, &self.ledger.logs, limits, (rest_ms, snapshot), now.mono);
         out.extend(flows.iter().map(|(link, message)| send(*link, message)));
         self.send_pages(now, out)?;
         out.extend(self.peers.due(now.mono).into_iter().map(|target| Output::Dial { target }));
         self.more |= self.ledger.backlog || !self.inbox.is_empty();
-        self.more |= self.taking.chunk.is_some();
+        self.more |= self.taking.has_chunk();
         self.more |= self.giving.front().is_some_and(|asked| asked.again <= now.mono);
         Ok(())
     }
@@ -283,6 +292,7 @@ impl<S: Store> Replica<S> {
         out: &mut Vec<Output>,
     ) -> Result<(), StoreFailed<S::Error>> {
         let Some(session) = self.sessions.get_mut(&link) else { return Ok(()) };
+        let bytes = body.len();
         let message = match Message::decode(kind, body) {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(()),
@@ -291,6 +301,15 @@ impl<S: Store> Replica<S> {
                 return Ok(());
             }
         };
+        let max = self.local.frame_bytes_max;
+        if let Message::Page(page) = &message
+            && !can_be_passed_on(bytes, page.id, max)
+        {
+            let reason =
+                format!("a page of {bytes} bytes leaves no room in frame_bytes_max ({max}) to be passed on");
+            self.close_for_fault(now, link, &reason, out);
+            return Ok(());
+        }
         match session.handle_message(now, &self.local, &self.ledger.logs, message) {
             Ok(effects) => self.carry_out(now, link, effects, out)?,
             Err(violation) => {
@@ -315,11 +334,11 @@ impl<S: Store> Replica<S> {
                 Effect::SendVector(part) => self.send_vector(link, part, out)?,
                 Effect::OwnHead(log, signed) => self.weigh_own_head(link, log, &signed, out)?,
                 Effect::Pull(pull) => {
-                    self.giving.retain(|asked| asked.link != link);
                     self.giving.push_back(Asked { link, pull, at: now.mono, again: now.mono });
                 }
-                Effect::Chunk(chunk) if self.taking.link == Some(link) && self.taking.chunk.is_none() => {
-                    self.taking.chunk = Some((chunk, now.mono));
+                Effect::Chunk(chunk) if self.taking.link == Some(link) => {
+                    self.taking.came(chunk, now.mono);
+                    self.pull(now, out);
                 }
                 // An answer that came too late.
                 Effect::Chunk(_) => {}

@@ -200,7 +200,7 @@ pub struct Side {
 pub struct Conflict {
     /// The document.
     pub doc: DocId,
-    /// The version that won.
+    /// The version that won. Its content is left out if both are too large for one row of a store: it is in the document's.
     pub winner: Side,
     /// The version that lost.
     pub loser: Side,

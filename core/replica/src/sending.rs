@@ -7,14 +7,13 @@ use crate::contract::{Link, Output, StoreFailed};
 use crate::event::Event;
 use crate::id::{LinkId, LogId};
 use crate::ledger::Ledger;
+use crate::limits::FRAME_OVERHEAD_BYTES;
 use crate::page::{Room, is_several_units};
 use crate::session::{Local, Session};
 use crate::store::Store;
 use crate::version::Seq;
 use crate::wire::{Ack, Message, Page, Run};
 
-/// Bytes that a transport adds to a body at most.
-const FRAME_OVERHEAD: usize = 64;
 /// Bytes that a page of several units leaves free, for itself and for each run: a relay sends the same units under longer
 /// numbers, and must not find that they do not fit any more.
 const PAGE_SPARE: usize = 32;
@@ -61,7 +60,7 @@ pub(crate) fn send_page<S: Store>(
             return Ok(false);
         }
         let page = send(link, &Message::Page(Page { id, runs: runs.clone() }));
-        let bytes = page.body_len();
+        let bytes = page_bytes(page.body_len(), id);
         let spare = PAGE_SPARE + RUN_SPARE * runs.len();
         let less = room.and_then(|room| room.less(bytes + spare, max));
         let is_small = bytes + spare <= max || less.is_none() || !is_several_units(&runs);
@@ -94,7 +93,17 @@ fn latest_for(session: &mut Session, local: &Local, wall: WallMillis) -> Hlc {
 
 /// Bytes that a body to a peer may have.
 pub(crate) fn frame_room(link: &Link) -> usize {
-    link.frame_bytes_max.saturating_sub(FRAME_OVERHEAD)
+    link.frame_bytes_max.saturating_sub(FRAME_OVERHEAD_BYTES)
+}
+
+/// Bytes of a page without its number, which is another one on each link: what a peer may send is what can be passed on.
+fn page_bytes(body: usize, id: u64) -> usize {
+    body.saturating_sub(1 + prost::length_delimiter_len(usize::try_from(id).unwrap_or(usize::MAX)))
+}
+
+/// Whether a page that came can be passed on to peers that take frames of the same size.
+pub(crate) fn can_be_passed_on(body: usize, id: u64, frame_bytes_max: usize) -> bool {
+    page_bytes(body, id) <= frame_bytes_max.saturating_sub(FRAME_OVERHEAD_BYTES)
 }
 
 /// The page for a peer, from those built in this step if one fits.
@@ -115,7 +124,7 @@ fn build<S: Store>(
 /// Takes the texts for people out of an acknowledgement that would not fit the peer's frames with them.
 pub(crate) fn fit_ack(ack: &mut Ack, frame_bytes_max: usize) {
     let bytes: usize = ack.results.iter().map(|result| result.detail.len() + RESULT_BYTES).sum();
-    if bytes + FRAME_OVERHEAD > frame_bytes_max {
+    if bytes + FRAME_OVERHEAD_BYTES > frame_bytes_max {
         ack.results.iter_mut().for_each(|result| result.detail.clear());
     }
 }

@@ -24,7 +24,6 @@ use crate::limits::{ACK_MS, DROP_AFTER_MS, LOGS_MAX, Limits, PAGES_IN_FLIGHT_MAX
 use crate::member::members;
 use crate::oplog::Logs;
 use crate::outgoing::Outgoing;
-use crate::snapshot::{Incoming, Purpose};
 use crate::vectors::{VectorRoom, vector_parts};
 use crate::version::{Head, Seq};
 use crate::violation::Violation;
@@ -71,13 +70,13 @@ const GAIN_LEAST: usize = 10_000;
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) link: Link,
-    shared: BTreeSet<Collection>,
+    pub(crate) shared: BTreeSet<Collection>,
     hello_seen: bool,
     opened: Mono,
-    outgoing: Outgoing,
+    pub(crate) outgoing: Outgoing,
     arriving: VectorPart,
-    giver: Giver,
-    vector_seen: bool,
+    pub(crate) giver: Giver,
+    pub(crate) vector_seen: bool,
     may_send: bool,
     granted: Option<Mono>,
     closed: Option<Mono>,
@@ -91,7 +90,7 @@ pub(crate) struct Session {
     in_sync: Option<WallMillis>,
     caught_up: bool,
     /// Whether anything was taken over this link, by either side, or both were found to hold the same.
-    is_fruitful: bool,
+    pub(crate) is_fruitful: bool,
     pub(crate) skew_ms: i64,
     skew_told: bool,
 }
@@ -154,14 +153,8 @@ impl Session {
             }
             Message::Page(page) => self.handle_page(page).map(|take| vec![take]),
             Message::Ack(ack) => self.handle_ack(now, ack),
-            Message::Pull(pull) => {
-                self.ensure_shared(&pull.collection)?;
-                Ok(vec![Effect::Pull(pull)])
-            }
-            Message::Chunk(chunk) => {
-                self.ensure_shared(&chunk.collection)?;
-                Ok(vec![Effect::Chunk(chunk)])
-            }
+            Message::Pull(pull) => self.handle_pull(pull),
+            Message::Chunk(chunk) => self.handle_chunk(chunk),
         }
     }
 
@@ -288,41 +281,9 @@ impl Session {
         effects
     }
 
-    fn ensure_shared(&self, collection: &Collection) -> Result<(), Violation> {
+    pub(crate) fn ensure_shared(&self, collection: &Collection) -> Result<(), Violation> {
         let is_shared = self.shared.contains(collection);
         if is_shared { Ok(()) } else { Err(Violation::NotShared(collection.clone())) }
-    }
-
-    /// A collection of which a snapshot is to be asked of the peer, and why.
-    pub(crate) fn wanted_snapshot(
-        &self,
-        logs: &Logs,
-        limits: &Limits,
-        now: Mono,
-    ) -> Option<(Collection, Purpose)> {
-        if !self.vector_seen {
-            return None;
-        }
-        let wanted = self.giver.wanted(self.outgoing.theirs(), logs, limits, now);
-        wanted.filter(|(collection, _)| self.shared.contains(collection))
-    }
-
-    /// Rows that the peer said it has of a collection.
-    pub(crate) fn rows_of(&self, collection: &Collection) -> u64 {
-        self.giver.rows_of(collection)
-    }
-
-    /// Whether the peer can go on with a snapshot that stands for these heads.
-    pub(crate) fn can_go_on(&self, incoming: &Incoming, now: Mono) -> bool {
-        self.vector_seen
-            && self.giver.may_be_asked(&incoming.collection, now)
-            && self.shared.contains(&incoming.collection)
-            && incoming.is_covered(|log| self.outgoing.theirs().get(log).copied().unwrap_or_default())
-    }
-
-    /// The peer could not give a snapshot, or has given one.
-    pub(crate) fn snapshot_over(&mut self, collection: Collection, now: Mono) {
-        self.giver.was_asked(collection, now);
     }
 
     fn handle_page(&mut self, page: Page) -> Result<Effect, Violation> {
@@ -434,11 +395,6 @@ impl Session {
     /// Whether the peer's whole vector is known.
     pub(crate) fn is_ready(&self) -> bool {
         self.vector_seen
-    }
-
-    /// A piece of a snapshot of the peer's was joined.
-    pub(crate) fn piece_joined(&mut self) {
-        self.is_fruitful = true;
     }
 
     /// Whether what stopped at a place before has got past it.

@@ -184,14 +184,6 @@ pub(crate) struct Asked {
     pub(crate) again: Mono,
 }
 
-/// From whom a snapshot comes in, and what of it waits to be joined.
-#[derive(Debug, Default)]
-pub(crate) struct Taking {
-    pub(crate) link: Option<LinkId>,
-    pub(crate) asked: Mono,
-    pub(crate) chunk: Option<(Chunk, Mono)>,
-}
-
 /// Names of the notes that keep it.
 const NOTE_HEADS: &str = "snapshot.heads";
 const NOTE_AT: &str = "snapshot.at";

@@ -10,7 +10,7 @@ use crate::entry::{Entry, Op};
 use crate::id::{Collection, DocId};
 use crate::limits::{EDIT_SPARE_BYTES, SEEN_AUTHORS_MAX};
 use crate::merge::Merged;
-use crate::resolve::{Row, Version};
+use crate::resolve::{Row, Side, Version};
 use crate::store::Store;
 
 /// Bytes that an edit may have, for the bytes of the document that it leaves. A larger one is written as a whole document:
@@ -40,6 +40,30 @@ pub(crate) struct Written {
     pub(crate) payload: Bytes,
     /// The document's state after it, if it has one.
     pub(crate) after: Option<Merged>,
+}
+
+/// A document on its way through the joining of entries.
+pub(crate) struct Current {
+    pub(crate) before: Option<Row>,
+    pub(crate) now: Option<Row>,
+    pub(crate) content: Option<Bytes>,
+    /// Its state, if it merges; read with its first entry.
+    pub(crate) state: Option<Merged>,
+    pub(crate) is_read: bool,
+    /// Whether the state is another one than before.
+    pub(crate) is_joined: bool,
+    /// How much work it is to look through the state, about; zero as long as that is not known.
+    pub(crate) weight: usize,
+    /// The youngest edit of those that were joined into it without a look at what they hide.
+    pub(crate) unlooked: Option<Side>,
+}
+
+impl Current {
+    pub(crate) fn of(row: Option<Row>) -> Self {
+        let (content, state, unlooked) = (None, None, None);
+        let (is_read, is_joined) = (false, false);
+        Self { before: row, now: row, content, state, is_read, is_joined, weight: 0, unlooked }
+    }
 }
 
 impl States<'_> {

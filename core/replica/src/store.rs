@@ -225,6 +225,16 @@ pub struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    /// A document of which the oldest parts had to go.
+    pub(crate) fn too_large(doc: &DocId) -> Self {
+        let message = "what several nodes wrote of this row is together larger than STATE_BYTES_MAX or VERSIONS_MAX allow: its oldest \
+                       parts are in the conflict list";
+        let (collection, key) = (doc.0.clone(), doc.1.as_str().to_owned());
+        Self { collection, key, kind: ProblemKind::TooLarge, message: message.to_owned() }
+    }
+}
+
 /// What happened to a document in [`Problem`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -241,6 +251,8 @@ pub enum ProblemKind {
     Dangling,
     /// Versions between which the collection's resolver could not decide: the youngest stands.
     NotResolved,
+    /// Versions that are too large, or too many, together: the oldest parts are in the conflict list.
+    TooLarge,
     /// Something about a table's schema that a person should know. The problem's key says which part of it.
     Schema,
 }

@@ -23,6 +23,10 @@ pub(crate) enum Violation {
     Ack(#[from] AckError),
     #[error("no acknowledgement for a page within {0} ms")]
     AckOverdue(u64),
+    #[error("the peer asked for a piece of a snapshot before the last one was answered")]
+    PullOverOpen,
+    #[error("the peer sent a piece of a snapshot that was not asked for")]
+    ChunkNotAsked,
     #[error("the peer did not say hello within {0} ms")]
     HelloOverdue(u64),
 }

@@ -299,3 +299,49 @@ fn a_long_history_of_few_rows_comes_as_a_snapshot() {
     let expected = mesh.store(0).head(&log);
     assert_eq!(mesh.store(late).head(&log), expected);
 }
+
+#[test]
+fn what_loses_in_a_document_that_merges_when_a_snapshot_is_joined_is_in_the_conflict_list() {
+    for is_away_younger in [false, true] {
+        let mut mesh = forgetful(3, &["t"]);
+        for index in 0..3 {
+            mesh.nodes[index].config.merging = interests(&["t"]);
+            mesh.restart(index);
+        }
+        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+            mesh.link(a, b);
+        }
+        mesh.write(0, "t", "k", "{\"a\":0,\"b\":0,\"c\":0}");
+        mesh.run(RETENTION_MS);
+        let away = mesh.nodes[2].id();
+        mesh.unlink(0, 2);
+        mesh.unlink(1, 2);
+        let edit = |mesh: &mut Mesh, index: usize| {
+            mesh.run(1_000);
+            let (name, other) = if index == 0 { ("here", "b") } else { ("away", "c") };
+            let others: String =
+                ["b", "c"].map(|field| format!(",\"{field}\":{}", u8::from(field == other))).concat();
+            mesh.write(index, "t", "k", &format!("{{\"a\":\"{name}\"{others}}}"));
+        };
+        for index in if is_away_younger { [0, 2] } else { [2, 0] } {
+            edit(&mut mesh, index);
+        }
+        mesh.input(1, Input::RemoveMember(away));
+        mesh.run(3 * RETENTION_MS);
+        assert_eq!(entries(&mut mesh, 0), 0);
+        mesh.link(0, 2);
+        mesh.run(RETENTION_MS);
+        assert!(snapshots(&mesh, 2) >= 1);
+        let (won, lost) = if is_away_younger { ("away", "here") } else { ("here", "away") };
+        let text = |bytes: &bytes::Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let docs = &mesh.store(2).docs;
+        let shown: Vec<String> = docs.values().map(&text).collect();
+        assert_eq!(shown, [format!("{{\"a\":\"{won}\",\"b\":1,\"c\":1}}")]);
+        // The younger one may have got to the giver, and won there, before the row came.
+        let joins = if is_away_younger { 0 } else { 2 };
+        let noted =
+            mesh.store(joins).conflicts.values().filter_map(|conflict| conflict.loser.content.as_ref());
+        let noted: Vec<String> = noted.map(&text).collect();
+        assert!(noted.iter().any(|content| content.contains(lost)), "{lost} is not noted: {noted:?}");
+    }
+}

@@ -11,6 +11,7 @@ use entgldb_replica::event::Event;
 use entgldb_replica::id::{Collection, DocId, Key};
 use entgldb_replica::merge::Merged;
 use entgldb_replica::resolve::Conflict;
+use entgldb_replica::store::ProblemKind;
 use mesh::{Mesh, interests};
 use serde_json::{Value, json};
 
@@ -235,4 +236,41 @@ fn whatever_happens_all_nodes_end_with_the_same_merged_documents() {
         mesh.heal();
         assert_merged(&mut mesh, &mut rng);
     }
+}
+
+#[test]
+fn parts_of_a_document_that_are_too_large_together_are_a_problem_of_that_document_and_of_nothing_else() {
+    let mut mesh = mesh(5, 5, 3);
+    write(&mut mesh, 0, "k", &json!({"own": 1}));
+    (0..4).for_each(|node| mesh.link(node, node + 1));
+    mesh.run(3_000);
+    (0..4).for_each(|node| mesh.unlink(node, node + 1));
+    for node in 0..5 {
+        let mut value = read(&mut mesh, node, "k").unwrap();
+        value[format!("f{node}")] = json!("x".repeat(4_000_000));
+        mesh.mono += 100;
+        write(&mut mesh, node, "k", &value);
+        write(&mut mesh, node, &format!("other{node}"), &json!({"by": node}));
+    }
+    (0..4).for_each(|node| mesh.link(node, node + 1));
+    mesh.run(60_000);
+    let expected = mesh.store(0).docs.clone();
+    assert_eq!(expected.len(), 6, "all others are there");
+    for node in 0..5 {
+        assert!(mesh.store(node).docs == expected, "the documents of node {node} are others");
+        let told = |event: &Event| matches!(event, Event::Problem(p) if p.kind == ProblemKind::TooLarge);
+        assert!(node == 2 || mesh.nodes[node].events.iter().any(told) || node > 0, "node {node} says so");
+    }
+    let value = read(&mut mesh, 0, "k").unwrap();
+    let kept: Vec<bool> = (0..5).map(|node| value.get(format!("f{node}")).is_some()).collect();
+    assert_eq!(kept, [false, false, true, true, true]);
+    let noted = mesh.store(0).conflicts.values().filter_map(|conflict| conflict.loser.content.clone());
+    let noted: Vec<String> = noted.map(|content| String::from_utf8(content.to_vec()).unwrap()).collect();
+    for lost in ["f0", "f1"] {
+        assert!(noted.iter().any(|content| content.contains(&format!("\"{lost}\""))), "{lost} is noted");
+    }
+    // It goes on.
+    write(&mut mesh, 4, "k", &json!({"small": 1}));
+    mesh.run(10_000);
+    assert_eq!(read(&mut mesh, 0, "k").unwrap(), json!({"small": 1}));
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// Files in the order of dependency: each may use those above it.
-const ORDER: [&str; 44] = [
+const ORDER: [&str; 49] = [
     "limits",
     "id",
     "clock",
@@ -19,18 +19,22 @@ const ORDER: [&str; 44] = [
     "wire",
     "member",
     "edit",
+    "bounds",
     "custom",
     "laws",
     "store",
     "states",
     "blocked",
     "event",
+    "follow",
     "oplog",
     "page",
+    "waiting",
     "conflicts",
     "apply",
     "retain",
     "snapshot",
+    "taking",
     "joining",
     "peers",
     "copies",
@@ -42,6 +46,7 @@ const ORDER: [&str; 44] = [
     "vectors",
     "violation",
     "session",
+    "asking",
     "flow",
     "sending",
     "replica",

@@ -17,6 +17,9 @@ use entgldb_replica::store::{
 };
 use entgldb_replica::version::{Hash, Head, Seq};
 
+/// What a store can keep in one row, as the one over SQLite does.
+const ROW_BYTES_MAX: usize = 16 << 20;
+
 #[derive(Debug, thiserror::Error)]
 #[error("the simulated disk failed")]
 pub struct DiskFailed;
@@ -45,6 +48,7 @@ pub struct MemoryStore {
     pub fail_next_commit: bool,
     pub commits: u64,
     pub versions_read: u64,
+    pub scans: u64,
 }
 
 impl MemoryStore {
@@ -160,6 +164,7 @@ impl Store for MemoryStore {
         after: Option<&Key>,
         limits: &ScanLimits,
     ) -> Result<Scan, DiskFailed> {
+        self.scans += u64::from(*collection != *members());
         let mut scan = Scan::default();
         let mut bytes = 0;
         for (doc, row) in self.rows.iter().filter(|(doc, _)| doc.0 == *collection) {
@@ -260,6 +265,11 @@ impl Store for MemoryStore {
                 None => (before.stamp, before.content) < (write.row.stamp, write.row.content),
             };
             assert!(before.is_none_or(rises), "a row's stamp only rises");
+            let sizes = [write.merged.as_ref(), write.apply.as_ref().and_then(Option::as_ref)];
+            assert!(
+                sizes.iter().flatten().all(|bytes| bytes.len() <= ROW_BYTES_MAX),
+                "a store has no such row"
+            );
             match &write.merged {
                 Some(state) => drop(self.merged.insert(write.doc.clone(), state.clone())),
                 None => drop(self.merged.remove(&write.doc)),
@@ -295,6 +305,9 @@ impl Store for MemoryStore {
         for write in &commit.conflicts {
             match write {
                 ConflictWrite::Put(conflict) => {
+                    let sides = [&conflict.winner, &conflict.loser];
+                    let bytes = sides.iter().filter_map(|side| side.content.as_ref()).map(Bytes::len);
+                    assert!(bytes.sum::<usize>() <= ROW_BYTES_MAX, "a store has no such row");
                     let key = (conflict.doc.clone(), conflict.winner.stamp, conflict.loser.stamp);
                     self.conflicts.insert(key, conflict.clone());
                 }

@@ -90,6 +90,27 @@ pub(crate) fn put(
     Ok(())
 }
 
+/// Drops the oldest conflicts if the contents of all are larger than this together. To be called in a write transaction.
+pub(crate) fn bound(connection: &Connection, bytes_max: u64) -> Outcome<()> {
+    connection
+        .execute(
+            "DELETE FROM _entgldb_conflicts WHERE id <= (SELECT max(id) FROM (SELECT id,
+             sum(coalesce(length(winner_content), 0) + coalesce(length(loser_content), 0)) OVER (ORDER BY id DESC) AS bytes
+             FROM _entgldb_conflicts) WHERE bytes > ?1)",
+            [bytes_max.cast_signed()],
+        )
+        .map(drop)
+        .doing("dropping the oldest conflicts")
+}
+
+/// The number of the last conflict that was noted.
+pub(crate) fn last(connection: &Connection) -> Outcome<i64> {
+    connection
+        .prepare_cached("SELECT coalesce(max(id), 0) FROM _entgldb_conflicts")
+        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+        .doing("counting conflicts")
+}
+
 /// Takes a conflict off the list: it turned out to be none. To be called in a write transaction.
 pub(crate) fn remove(
     connection: &Connection,
@@ -106,4 +127,30 @@ pub(crate) fn remove(
         .and_then(|mut delete| delete.execute((no, doc.1.as_str(), winner, winner_author, loser, loser_author)))
         .map(drop)
         .doing("removing a conflict")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_list_that_is_too_large_the_oldest_go() {
+        let connection = Connection::open_in_memory().unwrap();
+        let table = "CREATE TABLE _entgldb_conflicts(id INTEGER PRIMARY KEY, winner_content BLOB, loser_content BLOB)";
+        connection.execute_batch(table).unwrap();
+        for _ in 0..10 {
+            let two = "INSERT INTO _entgldb_conflicts(winner_content, loser_content) VALUES(zeroblob(60), zeroblob(40))";
+            connection.execute(two, []).unwrap();
+            connection.execute("INSERT INTO _entgldb_conflicts DEFAULT VALUES", []).unwrap();
+        }
+        let left = |bytes_max| {
+            bound(&connection, bytes_max).unwrap();
+            let ids = "SELECT min(id), count(*) FROM _entgldb_conflicts";
+            connection.query_row(ids, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+        };
+        assert_eq!(left(1_000), (1, 20));
+        assert_eq!(left(999), (2, 19));
+        assert_eq!(left(300), (14, 7));
+        assert_eq!(last(&connection).unwrap(), 20);
+    }
 }

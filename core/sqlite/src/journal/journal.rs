@@ -31,13 +31,23 @@ pub(crate) struct Journal {
     wal: Option<WalFile>,
     /// Changes that can't travel, found by looks into the outbox that are not committed yet.
     refused: Vec<Refusal>,
+    /// The last conflict that was there when the size of their list was looked at.
+    pub(crate) last_conflict: i64,
 }
 
 impl Journal {
     pub(crate) fn of(connection: Bound, path: PathBuf) -> Outcome<Self> {
         let names = Names::load(&connection)?;
         let wal = WalFile::of(&connection, connection.identity().wal())?;
-        Ok(Self { connection, names, path, room: Room::default(), wal, refused: Vec::new() })
+        Ok(Self {
+            connection,
+            names,
+            path,
+            room: Room::default(),
+            wal,
+            refused: Vec::new(),
+            last_conflict: 0,
+        })
     }
 
     /// Ends with everything on the disk.

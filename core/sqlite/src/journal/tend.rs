@@ -2,10 +2,12 @@
 //! database.
 
 use entgldb_replica::clock::WallMillis;
+use entgldb_replica::limits::CONFLICT_LIST_BYTES_MAX;
 use entgldb_replica::store::FirstCopy;
 
 use crate::failed::{Outcome, While};
 use crate::file::connection::in_transaction;
+use crate::journal::conflicts;
 use crate::journal::journal::Journal;
 
 /// Size of the WAL above which it is moved into the database, in bytes.
@@ -21,6 +23,7 @@ impl Journal {
         // None of this is worth the last room on a disk.
         if self.has_room() {
             self.drop_conflicts(conflicts_before)?;
+            self.bound_conflicts()?;
             self.remove_forgotten()?;
         }
         self.checkpoint()
@@ -43,6 +46,15 @@ impl Journal {
             })?;
         }
         Ok(())
+    }
+
+    /// Keeps the conflict list small, once it has got new ones.
+    fn bound_conflicts(&mut self) -> Outcome<()> {
+        let last = conflicts::last(&self.connection)?;
+        if std::mem::replace(&mut self.last_conflict, last) == last {
+            return Ok(());
+        }
+        in_transaction(&self.connection, |connection| conflicts::bound(connection, CONFLICT_LIST_BYTES_MAX))
     }
 
     fn checkpoint(&mut self) -> Outcome<()> {
