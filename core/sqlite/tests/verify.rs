@@ -189,7 +189,8 @@ fn a_look_at_the_store_shows_what_is_there_while_the_engine_has_it_open() {
         [
             ("collides", ProblemKind::Collided, true),
             ("no", ProblemKind::SetAside, true),
-            ("null", ProblemKind::NotCaptured, false)
+            ("null", ProblemKind::NotCaptured, false),
+            ("orphan", ProblemKind::Dangling, false)
         ]
     );
 }

@@ -200,8 +200,8 @@ CREATE TABLE d(id TEXT PRIMARY KEY, pid TEXT REFERENCES p(id) DEFERRABLE INITIAL
         self.ends_with([a, b], "c", [("child", "1"), ("other", "2")])
         self.same([a, b], "p", [])
         for node in (a, b):
-            said = lambda node=node: [(each["collection"], each["key"], each["kind"]) for each in node.problems()]
-            self.assertEqual(sorted(said()), [("c", "child", "dangling"), ("c", "other", "dangling")], node.name)
+            said = sorted((each["collection"], each["key"], each["kind"]) for each in node.problems())
+            self.assertEqual(said, [("c", "child", "dangling"), ("c", "other", "dangling")], node.name)
         b.write("INSERT INTO p VALUES('1', 'again')")
         a.write("DELETE FROM c WHERE id = 'other'")
         self.ends_with([a, b], "c", [("child", "1")])

@@ -6,6 +6,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, Row};
 
 use crate::quote::{identifier, identifiers, joined};
+use crate::table::column::Column;
 use crate::table::definition::Table;
 use crate::table::document::{self, Extra, Parsed};
 use crate::table::value::Sql;
@@ -73,8 +74,11 @@ pub(crate) fn bind<'a>(
 /// Puts a document's row in its place: inserts it, or changes the one with its key. Answers zero if a row that is
 /// another document has an equal key.
 pub(crate) fn put(connection: &Connection, table: &Table, document: &Parsed<'_>) -> rusqlite::Result<usize> {
-    // Where the application has triggers, a change must not look like an insert to them.
-    if table.has_application_triggers && update(connection, table, document)? > 0 {
+    // Where the application has triggers, a change must not look like an insert to them. And an UPSERT is refused for a column that
+    // must have a value, also where the row is there and has one.
+    let lacks = |(value, column): (&Option<Sql<'_>>, &Column)| value.is_none() && column.absent.is_none();
+    let lacks_any = document.values.iter().zip(&table.columns).any(lacks);
+    if (table.has_application_triggers || lacks_any) && update(connection, table, document)? > 0 {
         return Ok(1);
     }
     let values = document.values.iter().filter_map(Option::as_ref);
@@ -184,7 +188,7 @@ fn update(connection: &Connection, table: &Table, document: &Parsed<'_>) -> rusq
 
 /// The `SET` list for those columns besides the key that `value` gives something for.
 fn assignments(table: &Table, value: impl Fn(usize, &str) -> Option<String>) -> String {
-    let assign = |(position, column): (usize, &crate::table::column::Column)| {
+    let assign = |(position, column): (usize, &Column)| {
         let name = identifier(&column.name);
         let value = value(position, &name)?;
         (!table.key.contains(&position)).then(|| format!("{name} = {value}"))
