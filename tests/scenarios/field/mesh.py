@@ -131,10 +131,6 @@ class Frozen:
         self.node.process.send_signal(signal.SIGCONT)
 
 
-# A scenario that does not hold yet: docs/RELIABILITY.md lists it. ENTGLDB_OPEN=1 runs it all the same.
-OPEN = unittest.skipUnless(os.environ.get("ENTGLDB_OPEN"), "does not hold yet, see docs/RELIABILITY.md")
-
-
 class Field(Scenario):
     """A scenario over a schema of its own."""
 
