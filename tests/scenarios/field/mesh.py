@@ -6,7 +6,6 @@ import signal
 import sqlite3
 import subprocess
 import time
-import unittest
 
 import shop
 from cluster import Engine, Scenario, free_port, program, wait_until
