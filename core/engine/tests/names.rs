@@ -84,6 +84,8 @@ fn tables_whose_names_differ_in_capitals_sync_and_merge_under_one_name() {
         second.sync_now(PATIENCE).unwrap();
         second.close();
         a.execute("UPDATE items SET v = 'from a' WHERE id = '2'", []).unwrap();
+        // In the same millisecond nobody could say which of the two is the later one.
+        std::thread::sleep(Duration::from_millis(5));
         b.execute("UPDATE items SET n = 3 WHERE id = '2'", []).unwrap();
         let second = place.open("b.db", "items", &[&first], merges);
         let all = "SELECT v, n FROM items ORDER BY id";
