@@ -64,6 +64,7 @@ fn log_age(database: &Path) -> Option<Duration> {
     let mut log = database.as_os_str().to_owned();
     log.push("-wal");
     let written = std::fs::metadata(log).ok()?.modified().ok()?;
+    // After the clock was set back a log may be dated to later than now: it was written just now.
     Some(written.elapsed().unwrap_or_default())
 }
 

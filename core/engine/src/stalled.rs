@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::status::{BlockedHealth, PeerHealth};
 
-/// Entries that have not come for so long, while nothing else came either, are told of.
+/// Entries that have not come for so long, while nothing else came either, are reported.
 const MISSING_MS: u64 = 30_000;
 
 /// See the module's documentation. By the ids of the peers.

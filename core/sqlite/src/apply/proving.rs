@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use entgldb_replica::clock::{Hlc, Stamp, WallMillis};
 use entgldb_replica::id::{DocId, Key, NodeId};
-use entgldb_replica::resolve::{Conflict, Side};
+use entgldb_replica::resolve::{Conflict, Row, Side};
 use entgldb_replica::store::{Commit, ProblemKind, RowWrite};
 
 use crate::apply::applying::Applying;
@@ -80,31 +80,29 @@ impl Applying<'_> {
         match self.judge(table, key)? {
             Verdict::Found => Err(Stopped::Found(vec![(table.collection.clone(), key.clone())])),
             Verdict::CannotTravel { content, noted_at } => {
-                let (connection, names) = (self.step.connection, &*self.step.names);
-                let Some(owner) = schema::get::<[u8; 32]>(connection, "owner")? else { return Ok(()) };
+                let owner: Option<[u8; 32]> = schema::get(self.step.connection, "owner")?;
+                let Some(owner) = owner else { return Ok(()) };
                 let loser = Side { stamp: stamp_of(NodeId(owner), noted_at), content };
-                let winner = match outgoing::standing(connection, names, table.no, key.as_str())? {
-                    Some(standing) => {
-                        let source = Source {
-                            connection,
-                            names,
-                            collection: &table.collection,
-                            no: table.no,
-                            table: None,
-                            anything_aside: self.step.anything_aside,
-                        };
-                        let content = match source.content(&standing)? {
-                            Content::Is(content) => content,
-                            Content::Moved => None,
-                        };
-                        Side { stamp: standing.row.stamp, content }
-                    }
+                let winner = match self.standing_outside(table, key)? {
+                    Some((row, Content::Is(content))) => Side { stamp: row.stamp, content },
+                    Some((row, Content::Moved)) => Side { stamp: row.stamp, content: None },
                     None => Side { stamp: loser.stamp, content: None },
                 };
                 Ok(self.keep_untravelled(&(table.collection.clone(), key.clone()), winner, loser)?)
             }
             _ => Ok(()),
         }
+    }
+
+    /// The version of a document that stands, and its content as far as that is kept outside of the table.
+    pub(super) fn standing_outside(&self, table: &Table, key: &Key) -> Outcome<Option<(Row, Content)>> {
+        let (connection, names) = (self.step.connection, &*self.step.names);
+        let Some(standing) = outgoing::standing(connection, names, table.no, key.as_str())? else {
+            return Ok(None);
+        };
+        let (collection, anything_aside) = (&table.collection, self.step.anything_aside);
+        let source = Source { connection, names, collection, no: table.no, table: None, anything_aside };
+        Ok(Some((standing.row, source.content(&standing)?)))
     }
 
     /// Keeps what the application wrote and what could not travel, because a version from elsewhere takes its place.

@@ -11,9 +11,8 @@ use crate::capture::{notes, rebuild};
 use crate::failed::Outcome;
 use crate::journal::aside::{self, Aside, Reason};
 use crate::journal::commit::Stopped;
-use crate::reading::outgoing;
 use crate::reading::proof::Verdict;
-use crate::reading::standing::{Content, Source, extra_of};
+use crate::reading::standing::{Content, extra_of};
 use crate::table::definition::Table;
 
 impl Applying<'_> {
@@ -90,22 +89,17 @@ impl Applying<'_> {
         if !matches!(self.judge(table, key)?, Verdict::OldCopy | Verdict::Gone) {
             return Ok(());
         }
-        let (connection, names) = (self.step.connection, &*self.step.names);
-        let Some(standing) = outgoing::standing(connection, names, table.no, key.as_str())? else {
-            return Ok(());
-        };
-        let anything_aside = self.step.anything_aside;
-        let collection = &table.collection;
-        let source = Source { connection, names, collection, no: table.no, table: None, anything_aside };
-        let content = match (source.content(&standing)?, standing.row.content) {
-            (Content::Is(content), _) => content,
-            (Content::Moved, Some(hash)) => match rebuild::remembered(connection, table.no, key, hash)? {
-                Some(content) => Some(content),
-                None => return Ok(()),
+        let content = match self.standing_outside(table, key)? {
+            Some((row, Content::Is(content))) => Some((row, content)),
+            Some((row, Content::Moved)) => match row.content {
+                Some(hash) => rebuild::remembered(self.step.connection, table.no, key, hash)?
+                    .map(|content| (row, Some(content))),
+                None => None,
             },
-            (Content::Moved, None) => return Ok(()),
+            None => None,
         };
-        let (stamp, reason) = (standing.row.stamp, Reason::Collided { blocker: None });
+        let Some((row, content)) = content else { return Ok(()) };
+        let (stamp, reason) = (row.stamp, Reason::Collided { blocker: None });
         match self.place(table, key, content.as_ref())? {
             Fate::Placed => {
                 self.remember_place(table, key, content);
